@@ -1,0 +1,1 @@
+"""How it is run and shown: demo, benchmarks, examples, set-up of machines. May import everything."""

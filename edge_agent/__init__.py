@@ -1,0 +1,1 @@
+"""A node at the edge: it captures orders with or without a link, answers the LAN, and syncs when it can."""

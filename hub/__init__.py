@@ -1,0 +1,1 @@
+"""A regional or central node: it admits edges, takes their facts, returns receipts and shows one consolidated view."""

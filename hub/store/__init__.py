@@ -1,0 +1,1 @@
+"""The central order store behind one port, with one module per engine."""

@@ -1,0 +1,1 @@
+"""What is known about orders beforehand: datasets and their importers; later the jeopardy models."""

@@ -1,0 +1,1 @@
+"""Readers of publishers' original files, with their quirks, into canonical events."""

@@ -1,0 +1,1 @@
+"""Real orders shipped with the product, each with its provenance and a data card."""

@@ -1,0 +1,1 @@
+"""All tests. They may import everything; nothing imports them."""

@@ -1,0 +1,1 @@
+"""Short stories through the real processes; each test's name is a sentence."""

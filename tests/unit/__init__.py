@@ -1,0 +1,1 @@
+"""Unit tests; the files mirror the source."""
