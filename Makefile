@@ -1,0 +1,66 @@
+# Longshore: one command per thing. `make` alone lists them; what is behind each is a script or module that runs by itself too.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+SEEDS ?= 120
+QUICK_SEEDS ?= 10
+ARGS ?=
+
+# Modules that write a document from their own table when run; a test of each fails when the document is out of date.
+GENERATORS := protocols.lifecycle
+
+.PHONY: help demo setup setup-run system test quick sim bench lint fmt lock audit docs clean
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup-run ## the main job: hub, three edges, real orders, a cut, a report (ARGS="--once --report FILE", "--records FILE")
+	@$(PY) -m deploy.demo $(ARGS)
+
+setup: ## .venv with exactly the locked versions, tools for development included; does nothing when nothing changed
+	@deploy/dev/setup.sh dev
+
+setup-run:
+	@deploy/dev/setup.sh run
+
+system:
+	@deploy/dev/install-system.sh
+
+test: setup system ## everything: lint, types, simulation (SEEDS=120), unit, conformance and scenario tests
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m tests.sim --seeds $(SEEDS)
+	@$(PY) -m pytest $(ARGS)
+
+quick: setup ## unit tests and a smoke of the simulation, under 30 s
+	@HYPOTHESIS_PROFILE=quick $(PY) -m pytest -q tests/unit -m "not slow" $(ARGS)
+	@$(PY) -m tests.sim --seeds $(QUICK_SEEDS)
+
+sim: setup ## the simulated world over SEEDS=n seeds (ARGS="--seed N" replays one)
+	@$(PY) -m tests.sim $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
+
+bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)
+	@$(PY) -m deploy.bench $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+fmt: setup ## mend what ruff can mend by itself (imports, old spellings)
+	@$(PY) -m ruff check --fix .
+
+lock: setup ## resolve the newest allowed versions into the two lock files, with hashes
+	@deploy/dev/lock.sh
+
+audit: setup ## known vulnerabilities of the locked versions; says loudly when the advisory service is out of reach
+	@$(PY) deploy/dev/audit.py requirements-dev.lock
+
+docs: setup ## write the generated parts of the documents anew
+	@for module in $(GENERATORS); do $(PY) -m $$module; done
+
+clean: ## remove .venv, caches and outputs (no data directories)
+	@rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs the parts of the system that some tests need and Python packages cannot bring. Idempotent, and quick when all is there.
+#
+# Installs only as root on Debian or a relative of it, and never starts a service. Elsewhere it says which suites will be skipped
+# and what would enable them, and succeeds; under CI=true a missing part is a failure, because nobody reads a skip there.
+# LONGSHORE_NO_SYSTEM=1: never install, only say.
+set -euo pipefail
+
+parts=(mosquitto chromium) # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
+
+is_there() {
+  case "$1" in
+    mosquitto) command -v mosquitto || test -x /usr/sbin/mosquitto ;;
+    chromium) command -v chromium || command -v chromium-browser || command -v google-chrome ;;
+  esac >/dev/null 2>&1
+}
+
+what_it_serves() {
+  case "$1" in
+    mosquitto) echo "conformance of the MQTT transport on a real broker" ;;
+    chromium) echo "the hub's web pages in a browser" ;;
+  esac
+}
+
+find_missing() {
+  local part
+  missing=()
+  for part in "${parts[@]}"; do is_there "$part" || missing+=("$part"); done
+}
+
+may_install() { [ -z "${LONGSHORE_NO_SYSTEM:-}" ] && [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; }
+
+# Debian starts a service as it installs it; a policy of exit code 101 forbids that. An existing policy is left alone.
+policy=/usr/sbin/policy-rc.d
+log="$(mktemp)"
+made_policy=""
+trap 'rm -f "$log"; [ -z "$made_policy" ] || rm -f "$policy"' EXIT
+forbid_services() {
+  [ -e "$policy" ] && return 0
+  printf '#!/bin/sh\nexit 101\n' > "$policy"
+  chmod 755 "$policy"
+  made_policy=yes
+}
+
+install_missing() {
+  echo "system: installing ${missing[*]} (under a minute, once)"
+  forbid_services
+  export DEBIAN_FRONTEND=noninteractive
+  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+    echo "system: apt-get failed; its last lines:" >&2
+    tail -n 15 "$log" >&2
+  fi
+}
+
+report_missing() {
+  local part
+  {
+    echo "!!"
+    for part in "${missing[@]}"; do echo "!! SKIPPED without $part: $(what_it_serves "$part")"; done
+    echo "!! To enable: apt-get install ${missing[*]}   (as root; or your system's way)"
+    echo "!!"
+  } >&2
+}
+
+find_missing
+if [ ${#missing[@]} -gt 0 ] && may_install; then install_missing; find_missing; fi
+[ ${#missing[@]} = 0 ] && exit 0
+report_missing
+[ "${CI:-}" != true ]
