@@ -1,0 +1,220 @@
+"""The central order store as the hub sees it: one port, SQLite now and PostgreSQL later, one conformance suite over both.
+
+The store applies each fact once, by identity (node, epoch, seq, h), folds the consolidated view in the same transaction, and says what it
+holds. Its statement is the only thing that may free data anywhere (sync.md, rules 10 and 11), so it is read from the primary key of its log
+and never from a cursor of whoever delivered. Methods may block; they are called from one thread at a time unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from protocols.chains import RunKind
+from protocols.messages import RunStated
+from protocols.streams import StreamKey
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFact:
+    """A fact on its way into the store. `row` is the canonical row, or opaque bytes of a quarantined fact. Times in ms since 1970."""
+
+    stream: StreamKey
+    seq: int
+    h: bytes
+    prev: bytes
+    row: bytes
+    received_ms: int
+    quarantined: str = ""
+    """why it could not be read; empty for a good fact"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecord:
+    """An author's signed word that first..last has no data (evicted, pruned, lost)."""
+
+    stream: StreamKey
+    first: int
+    h_before: bytes
+    last: int
+    h_last: bytes
+    kind: RunKind
+    signed: bytes
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the live feed says of one applied fact."""
+
+    org: str
+    order_id: str
+    status: str
+    shown: str
+    """the status the order shows now"""
+    source: str
+    site: str | None
+    region: str | None
+    node: str
+    happened_ms: int | None
+    received_ms: int
+    conflict: bool
+    is_head: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a batch did."""
+
+    new: int
+    known: int
+    changes: list[Change] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the store holds, at one moment: per stream its runs (data and records), and whether backups of it are configured.
+
+    `backed_up`: runs that every backup which could still be restored has; None when no backup is configured.
+    """
+
+    streams: dict[StreamKey, tuple[RunStated, ...]]
+    backed_up: dict[StreamKey, tuple[RunStated, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderQuery:
+    """Filters of a list of orders; None is no filter. `text` finds any fragment of an order id. `cursor` comes from the page before."""
+
+    site: str | None = None
+    region: str | None = None
+    status: str | None = None
+    text: str | None = None
+    org: str | None = None
+    conflict: bool | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """One order of the consolidated view."""
+
+    org: str
+    order_id: str
+    status: str
+    source: str
+    region: str | None
+    site: str | None
+    node: str
+    """the author of the fact that is shown"""
+    happened_ms: int | None
+    quality: int
+    received_ms: int
+    facts: int
+    heads: int
+    conflict: bool
+    abnormal: bool
+    """some transition was not a normal one"""
+    expected_ms: int | None = None
+    """the promise, where details said one (`expectedDelivery`)"""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One fact of an order's timeline, happened-at beside received-at."""
+
+    fact_id: str
+    node: str
+    epoch: int
+    seq: int
+    status: str
+    source: str
+    region: str | None
+    site: str | None
+    actor: str | None
+    happened_ms: int | None
+    quality: int
+    recorded_ms: int
+    received_ms: int
+    stored_ms: int
+    is_head: bool
+    abnormal: bool
+    context: list[list[Any]]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictView:
+    """Two facts that did not see each other and of which neither may follow the other. `settled_ms` is None while it is open."""
+
+    org: str
+    order_id: str
+    shown_fact: str
+    other_fact: str
+    sentence: str
+    raised_ms: int
+    settled_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """The store's side of the balance for one stream: rows by what stands behind them."""
+
+    stream: StreamKey
+    facts: int
+    quarantined: int
+    records: dict[str, int]
+    """seqs closed without data, by reason: lost, evicted, pruned"""
+    twins: int
+    """facts that share a seq with another branch"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Orders and the cursor of the next page (None: this was the last)."""
+
+    orders: list[OrderView]
+    cursor: str | None
+
+
+class CentralStore(Protocol):
+    """See the module. Errors of every method: LedgerFull, LedgerBusy, LedgerBroken; after LedgerBroken the object is discarded and reopened."""
+
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
+        """Log and fold what is new, exactly once, in one transaction, durable on return. Facts of one stream come in chain order where possible."""
+
+    def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
+        """What is held of these streams (None: of all), verified against the primary key of the log."""
+
+    def facts(self, stream: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
+        """Facts of a run that the store stated, lowest first: for a hub that came back older than the store (rule 12)."""
+
+    def records(self, stream: StreamKey) -> list[StoreRecord]:
+        """The records that stand in a stream."""
+
+    def orders(self, query: OrderQuery) -> Page:
+        """A page of the consolidated view, most recently received first. Errors: InvalidInput for a cursor or status that is none."""
+
+    def order(self, org: str, order_id: str) -> OrderView | None:
+        """One order."""
+
+    def find(self, order_id: str) -> list[OrderView]:
+        """Orders of any organisation with exactly this id."""
+
+    def events(self, org: str, order_id: str) -> list[EventView]:
+        """The timeline of an order, as the store took it."""
+
+    def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
+        """Conflicts, newest first."""
+
+    def counts(self) -> list[StreamCounts]:
+        """Rows per stream, counted from the log."""
+
+    def totals(self) -> dict[str, int]:
+        """orders, facts, open conflicts, quarantined: for the top of the page."""
+
+    def close(self) -> None:
+        """Release it. Idempotent."""

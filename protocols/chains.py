@@ -1,0 +1,250 @@
+"""A stream is a tree of runs: which facts of one (node, epoch, class) are held, on which branch, and where the holes are.
+
+A run is a stretch of one branch without a hole, named by its two ends: (first, hash before it) and (last, hash at it). A chain hash stands
+for everything before it, so two participants who agree on a point agree on all that lies below. A branch point ends a run; a hole is a run
+whose `h_before` no other run ends in. Records (evicted, pruned, lost) are runs too: they close a hole without the data (sync.md, rules 1, 4, 9).
+
+Pure: hashes at points inside a run come from a `Points` that the ledger implements over the primary key of its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from protocols.sync.intervals import Intervals
+
+
+class RunKind(IntEnum):
+    """What stands behind a run: the facts themselves, or the author's signed word on why there are none."""
+
+    DATA = 0
+    LOST = 1
+    EVICTED = 2
+    PRUNED = 3
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """`first`..`last` of one branch; `h_before` is the hash at first - 1, `h_last` the hash at last."""
+
+    first: int
+    h_before: bytes
+    last: int
+    h_last: bytes
+    kind: RunKind = RunKind.DATA
+
+
+class Points(Protocol):
+    """What is logged of one stream."""
+
+    def has(self, seq: int, h: bytes) -> bool:
+        """Is this very fact logged here?"""
+
+    def walk(self, seq: int, h: bytes, down_to: int) -> bytes | None:
+        """The hash at `down_to` on the chain that ends in (seq, h); None where the chain is not known so far down."""
+
+
+class Chain:
+    """The runs of one stream. `genesis` is the hash before its first fact."""
+
+    __slots__ = ("genesis", "runs", "fork_point", "_points")
+
+    def __init__(self, genesis: bytes, points: Points, runs: Sequence[Run] = ()) -> None:
+        self.genesis = genesis
+        self.runs = sorted(runs, key=lambda r: (r.first, r.last, r.h_last))
+        self._points = points
+        self.fork_point: int | None = None
+        """The highest seq up to which no two hashes are known; None where the stream is not forked."""
+        for i, run in enumerate(self.runs):
+            self._compare(run, self.runs[i + 1 :])
+
+    # ------------------------------------------------------------ asking
+
+    def data(self) -> list[Run]:
+        """The runs with facts behind them, lowest first."""
+        return [r for r in self.runs if r.kind is RunKind.DATA]
+
+    def top(self) -> Run | None:
+        """The run that reaches highest."""
+        return max(self.data(), key=lambda r: (r.last, r.h_last), default=None)
+
+    def _compare(self, run: Run, others: Sequence[Run]) -> None:
+        """Evidence of a fork only ever grows, so each run is compared once with those that were there."""
+        for other in others:
+            if run.kind is other.kind is RunKind.DATA:
+                clash = self._clash(run, other)
+                if clash is not None and (self.fork_point is None or clash - 1 < self.fork_point):
+                    self.fork_point = clash - 1
+
+    def _clash(self, a: Run, b: Run) -> int | None:
+        """The lowest seq at which two runs are known to differ. Each also knows the hash before its first fact."""
+        if a.first == b.first and a.h_before == b.h_before:
+            return a.first
+        low, high = max(a.first, b.first), min(a.last, b.last)
+        edge = low - 1
+        if edge >= 1:
+            early, late = (a, b) if a.first <= b.first else (b, a)
+            if late.first == low and early.first - 1 <= edge <= early.last:
+                at = early.h_before if edge == early.first - 1 else early.h_last if edge == early.last else None
+                same = at == late.h_before if at is not None else self._points.has(edge, late.h_before) and self._on(early, edge, late.h_before)
+                if not same:
+                    return edge
+        return low if low <= high else None
+
+    def _on(self, run: Run, seq: int, h: bytes) -> bool:
+        """Does (seq, h) lie on this run? Only asked inside the run; the walk is short or the stream is forked."""
+        return self._points.walk(run.last, run.h_last, seq) == h
+
+    def locate(self, seq: int, h: bytes) -> Run | None:
+        """The run that holds this very fact."""
+        found = [r for r in self.data() if r.first <= seq <= r.last]
+        for r in found:
+            if r.last == seq and r.h_last == h:
+                return r
+        if not found or not self._points.has(seq, h):
+            return None
+        if len(found) == 1:
+            return found[0]
+        return next((r for r in found if self._on(r, seq, h)), None)
+
+    def parent(self, run: Run) -> Run | None:
+        """The run below: it ends exactly where this one begins. Data before a record."""
+        below = [r for r in self.runs if r.last == run.first - 1 and r.h_last == run.h_before]
+        return min(below, key=lambda r: r.kind, default=None)
+
+    def path(self, seq: int, h: bytes) -> Iterator[tuple[Run, int]]:
+        """The runs below a point that is held, highest first, each with the last seq of it that is on the way."""
+        run, last = self.locate(seq, h), seq
+        while run is not None:
+            yield run, last
+            last = run.first - 1
+            run = self.parent(run)
+
+    def covered(self, seq: int, h: bytes) -> Intervals:
+        """Which seqs of the chain that ends in (seq, h) are held as data."""
+        return Intervals(sorted((r.first, last) for r, last in self.path(seq, h) if r.kind is RunKind.DATA))
+
+    def holes(self) -> list[tuple[int, int, bytes]]:
+        """(first, last, hash at last) of every stretch below a run that is neither held nor recorded, ascending.
+
+        Where a branch left a common trunk is not known before its data is here; `first` is then the lowest seq that may be missing.
+        """
+        out = []
+        for r in self.runs:
+            if r.first > 1 and self.parent(r) is None:
+                floor = max((o.last for o in self.runs if o.last < r.first - 1), default=0)
+                hole = (floor + 1, r.first - 1, r.h_before)
+                if hole not in out:
+                    out.append(hole)
+        return sorted(out)
+
+    def tips(self) -> list[Run]:
+        """Runs whose branch is complete down to the beginning and goes no further: the prefix points of the stream."""
+        out = []
+        for r in self.runs:
+            if self.rooted(r) and not any(c.first == r.last + 1 and c.h_before == r.h_last for c in self.runs):
+                out.append(r)
+        return out
+
+    def rooted(self, run: Run) -> bool:
+        """Is everything below this run held or recorded?"""
+        at: Run | None = run
+        while at is not None and at.first > 1:
+            at = self.parent(at)
+        return at is not None
+
+    # ------------------------------------------------------------ changing
+
+    def extends(self, first: int, h_before: bytes) -> Run | None:
+        """The run that new facts from `first` on simply lengthen: the common case, decided without touching the log."""
+        if not self.runs:
+            return None
+        only = self.runs[-1]
+        if only.last == first - 1 and only.h_last == h_before and only.kind is RunKind.DATA and len(self.runs) == 1:
+            return only
+        return None
+
+    def add(self, first: int, h_before: bytes, hashes: Sequence[bytes]) -> None:
+        """Take in facts that are all new (and logged): hang them where they belong, split at a branch point, close holes."""
+        run = Run(first, h_before, first + len(hashes) - 1, hashes[-1])
+        self._split_below(run)
+        pieces = self._cut_at_children(run, hashes)
+        for piece in pieces:
+            self._compare(piece, self.runs)
+        self.runs.extend(pieces)
+        for piece in pieces:
+            self._join(piece)
+        self._shrink_records()
+        self._sort()
+
+    def close(self, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
+        """Take in an author's record for a hole that ends in (last, h_last). A record never takes the place of data, and is kept once.
+        False when there is no such hole: nothing is closed that nobody misses."""
+        lowest = next((lo for lo, hi, h in self.holes() if (hi, h) == (last, h_last)), None)
+        if lowest is None:
+            return False
+        low = max(first, lowest)
+        below = next((r for r in self.runs if r.last == low - 1 and (not h_before or r.h_last == h_before)), None)
+        before = below.h_last if below is not None else self.genesis if low == 1 else h_before
+        self.runs.append(Run(low, before, last, h_last, kind))
+        self._sort()
+        return True
+
+    def _sort(self) -> None:
+        self.runs.sort(key=lambda r: (r.first, r.last, r.h_last))
+
+    def _split_below(self, run: Run) -> None:
+        """Where new facts leave the middle of a run, that run ends there and its rest becomes a branch."""
+        if run.first == 1:
+            return
+        at = self.locate(run.first - 1, run.h_before)
+        if at is None or at.last == run.first - 1:
+            return
+        self.runs.append(Run(run.first, run.h_before, at.last, at.h_last))
+        at.last, at.h_last = run.first - 1, run.h_before
+
+    def _cut_at_children(self, run: Run, hashes: Sequence[bytes]) -> list[Run]:
+        """A branch that was held already may leave the new facts in their middle: end a run at each such point."""
+        edges = {c.first - 1: c.h_before for c in self.runs if run.first <= c.first - 1 < run.last}
+        cuts = sorted(c for c in edges if any(r.first - 1 == c and r.h_before == hashes[c - run.first] for r in self.runs))
+        pieces, first, before = [], run.first, run.h_before
+        for cut in [*cuts, run.last]:
+            h = hashes[cut - run.first]
+            pieces.append(Run(first, before, cut, h))
+            first, before = cut + 1, h
+        return pieces
+
+    def _join(self, piece: Run) -> None:
+        """Two runs that meet, with nothing else leaving between them, are one."""
+        if not any(r is piece for r in self.runs):
+            return
+        below = next((r for r in self.data() if r.last == piece.first - 1 and r.h_last == piece.h_before), None)
+        if below is not None and len(self._children(below)) == 1:
+            self._merge(below, piece)
+            piece = below
+        above = self._children(piece)
+        if len(above) == 1 and above[0].kind is RunKind.DATA:
+            self._merge(piece, above[0])
+
+    def _children(self, run: Run) -> list[Run]:
+        return [c for c in self.runs if c.first == run.last + 1 and c.h_before == run.h_last]
+
+    def _merge(self, low: Run, high: Run) -> None:
+        self.runs = [r for r in self.runs if r is not high]
+        low.last, low.h_last = high.last, high.h_last
+
+    def _shrink_records(self) -> None:
+        """Data supersedes a record from its upper end downwards: there the hash says that it is the same branch."""
+        for rec in [r for r in self.runs if r.kind is not RunKind.DATA]:
+            low, before = rec.last + 1, rec.h_last
+            for run, _ in self.path(rec.last, rec.h_last):
+                if run.kind is not RunKind.DATA:
+                    break
+                low, before = run.first, run.h_before
+            if low <= rec.first:
+                self.runs = [r for r in self.runs if r is not rec]
+            elif low <= rec.last:
+                rec.last, rec.h_last = low - 1, before

@@ -1,0 +1,284 @@
+"""A node's ledger: its own streams and copies of others', the orders folded from them, and what it promised about requests.
+
+Every method runs inside a transaction of the owner (`begin` ... `commit`); log, fold and cursors are one commit, and only after it may
+anybody be told (sync.md, rule 3). An edge, a phone and the hub use the same class. Pure but for its database: clock and chance are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from protocols.chains import Run, RunKind
+from protocols.codec import pack, unpack
+from protocols.errors import Conflict, DecodeError
+from protocols.event import OrderEvent
+from protocols.fact import CONTINUES, FactRow, continues_row, from_row, to_row
+from protocols.limits import FRAME_UNPACKED_BYTES
+from protocols.merge import Head
+from protocols.orderbook import Folded, Order, OrderBook
+from protocols.schema import migrate
+from protocols.sqlite import Db
+from protocols.streams import LogRow, Stream, StreamKey, StreamLog
+
+ORDERS: Final = 0
+TELEMETRY: Final = 1
+_DAY_MS: Final = 86_400_000
+IDEMPOTENCY_MS: Final = 30 * _DAY_MS
+"""a key is remembered this long after its fact was freed"""
+
+
+class Appended(NamedTuple):
+    """What a yes is: the fact's identity, and whether the same request had been answered before."""
+
+    stream: StreamKey
+    seq: int
+    h: bytes
+    repeated: bool
+
+    @property
+    def fact_id(self) -> str:
+        """The identity as people and JSON see it."""
+        return fact_id(self.stream, self.seq, self.h)
+
+
+class Offered(NamedTuple):
+    """What became of the facts of a frame. `folded` are those that are new and readable, in order."""
+
+    new: int
+    known: int
+    quarantined: list[tuple[int, bytes, str]]
+    forked: bool
+    folded: list[tuple[LogRow, FactRow, Folded]]
+
+
+def fact_id(stream: StreamKey, seq: int, h: bytes) -> str:
+    """`node/epoch/seq/hash`: long enough to tell the branches of a fork apart."""
+    return f"{stream.node}/{stream.epoch:x}/{seq}/{h[:4].hex()}"
+
+
+class Ledger:
+    """See the module. `new_epoch` gives a random int of 1..2^63-1; it is asked when the database is made and when an epoch must begin."""
+
+    def __init__(self, db: Db, *, node: str, new_epoch: Callable[[], int]) -> None:
+        self.db, self.node, self._new_epoch = db, node, new_epoch
+        migrate(db)
+        self.log = StreamLog(db)
+        self.book = OrderBook(db, self.log)
+        row = db.one("SELECT value FROM meta WHERE key='epoch'")
+        self._epoch = int(row[0]) if row else 0
+
+    # ------------------------------------------------------------ own streams
+
+    def own(self, cls: int = ORDERS) -> Stream:
+        """The stream that the next yes goes to."""
+        if not self._epoch:
+            self._begin_epoch()
+        return self.log.open(StreamKey(self.node, self._epoch, cls), own=True)
+
+    def own_streams(self) -> list[Stream]:
+        """All streams of this node that this database wrote, oldest first."""
+        return [s for s in self.log.all() if s.own]
+
+    def _begin_epoch(self) -> None:
+        self._epoch = self._new_epoch()
+        self.db.run("INSERT INTO meta (key, value) VALUES ('epoch', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", (self._epoch,))
+
+    def start_new_epoch(self, now_ms: int) -> Stream:
+        """A point of the current stream that is not on its chain, or lies beyond its head, was seen: never go on in it (rule 2)."""
+        old = self.own()
+        seq, h = old.head
+        self._begin_epoch()
+        stream = self.own()
+        if seq:
+            self._log_own(stream, pack(continues_row(old.key.epoch, seq, h)), None, now_ms)
+        return stream
+
+    def append(self, event: OrderEvent, now_ms: int) -> Appended:
+        """Say yes to an event. `now_ms` is this node's clock. Errors: Conflict (same idempotency key, other content)."""
+        content = b""
+        if event.idempotency_key is not None:
+            content = content_digest(event)
+            earlier = self._answered(event.idempotency_key, content)
+            if earlier is not None:
+                return earlier
+        stream = self.own()
+        order = self.book.open(event.org, event.order_id, now_ms)
+        seen = self.book.seen(order, stream.sid)
+        context = sorted([*self.log.by_sid(sid).key[:2], seq, h4] for sid, seq, h4 in seen) if seen else []
+        row = self._log_own(stream, pack(to_row(event, now_ms, context)), order.okey, now_ms)
+        self._fold_own(order, Head(stream.sid, row.seq, row.h, int(event.status), seen), now_ms)
+        if event.idempotency_key is not None:
+            self._remember(event.idempotency_key, content, row)
+        return Appended(stream.key, row.seq, row.h, False)
+
+    def _fold_own(self, order: Order, head: Head, now_ms: int) -> None:
+        """What is said now has seen everything that is here of its order."""
+        self.book.replace(order, (head,), now_ms)
+
+    def _log_own(self, stream: Stream, row: bytes, okey: int | None, now_ms: int) -> LogRow:
+        seq, prev = stream.head
+        fact = LogRow(stream.sid, seq + 1, blake2b(prev + row, digest_size=8).digest(), prev, okey, now_ms, row)
+        self.log.extend(stream, (fact,))
+        return fact
+
+    # ------------------------------------------------------------ requests that come twice
+
+    def _answered(self, key: str, content: bytes) -> Appended | None:
+        row = self.db.one("SELECT content, sid, seq, h FROM idempotency WHERE key=?", (key,))
+        if row is None:
+            return None
+        if row[0] != content:
+            raise Conflict(f"idempotencyKey {key!r} was used before for another event", remedy="use a new key for a new event")
+        return Appended(self.log.by_sid(row[1]).key, row[2], row[3], True)
+
+    def _remember(self, key: str, content: bytes, fact: LogRow) -> None:
+        self.db.run("INSERT INTO idempotency (key, content, sid, seq, h, at_ms) VALUES (?, ?, ?, ?, ?, ?)", (key, content, fact.sid, fact.seq, fact.h, fact.at_ms))
+
+    def forget_requests(self, now_ms: int) -> None:
+        """Drop idempotency keys whose facts were freed more than 30 days ago."""
+        self.db.run(
+            "DELETE FROM idempotency WHERE at_ms < ? AND seq <= (SELECT freed_seq FROM streams WHERE streams.sid = idempotency.sid)",
+            (now_ms - IDEMPOTENCY_MS,),
+        )
+
+    # ------------------------------------------------------------ others' facts
+
+    def offer(self, key: StreamKey, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], now_ms: int) -> Offered:
+        """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4)."""
+        stream = self.log.open(key)
+        if first == 1 and h_before != stream.chain.genesis:
+            raise DecodeError("the first fact of a stream does not follow its genesis hash")
+        done = Offered(0, 0, [], False, [])
+        for start, end in self._new_groups(stream, first, h_before, hashes):
+            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms)
+            done = Offered(done.new + end - start, 0, done.quarantined + group.quarantined, done.forked or group.forked, done.folded + group.folded)
+        return done._replace(known=len(hashes) - done.new)
+
+    def _new_groups(self, stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Stretches [start, end) of the frame that are not logged yet."""
+        if stream.chain.extends(first, h_before) is not None or not stream.chain.runs:
+            return [(0, len(hashes))]
+        found = stream.chain.locate(first + len(hashes) - 1, hashes[-1])
+        if found is not None and found.first <= first:
+            return []
+        groups: list[tuple[int, int]] = []
+        for i, h in enumerate(hashes):
+            if not self.log.has(stream.sid, first + i, h):
+                if groups and groups[-1][1] == i:
+                    groups[-1] = (groups[-1][0], i + 1)
+                else:
+                    groups.append((i, i + 1))
+        return groups
+
+    def _take(
+        self, stream: Stream, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], start: int, end: int, now_ms: int
+    ) -> Offered:
+        rows: list[LogRow] = []
+        parsed: list[tuple[LogRow, FactRow, Order]] = []
+        poison: list[tuple[int, bytes, str]] = []
+        prev = hashes[start - 1] if start else h_before
+        for i in range(start, end):
+            data, values = facts[i]
+            fact, why = readable(values)
+            order = self.book.open(fact.org, fact.order_id, now_ms) if fact is not None else None
+            row = LogRow(stream.sid, first + i, hashes[i], prev, order.okey if order is not None else None, now_ms, data)
+            rows.append(row)
+            if fact is not None and order is not None:
+                parsed.append((row, fact, order))
+            elif why:
+                poison.append((row.seq, row.h, why))
+            prev = hashes[i]
+        forked = self.log.extend(stream, rows)
+        folded = [(row, fact, self.book.fold(order, self.book.as_head(row.sid, row.seq, row.h, fact), now_ms)) for row, fact, order in parsed]
+        if forked:
+            self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
+        for seq, h, why in poison:
+            self._quarantine(stream.sid, seq, h, why, now_ms)
+        return Offered(end - start, 0, poison, forked, folded)
+
+    def offer_opaque(self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int) -> bool:
+        """A well-signed frame of one fact whose body does not decode: keep its bytes under the header's hashes, in quarantine (rule 8)."""
+        stream = self.log.open(key)
+        if self.log.has(stream.sid, seq, h):
+            return False
+        self.log.extend(stream, (LogRow(stream.sid, seq, h, h_before, None, now_ms, data),))
+        self._quarantine(stream.sid, seq, h, reason, now_ms)
+        return True
+
+    def _quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
+        self.db.run("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", (sid, seq, h, reason, now_ms))
+
+    def close_hole(self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int) -> bool:
+        """An author's signed record about a hole of its own stream (rule 9). False when nothing was missing there."""
+        stream = self.log.open(key)
+        if not self.log.close_hole(stream, first, h_before, last, h_last, kind):
+            return False
+        self.db.run("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", (stream.sid, first, last, h_last, int(kind), signed, now_ms))
+        return True
+
+    # ------------------------------------------------------------ one commit
+
+    def begin(self) -> None:
+        """Start a transaction; everything else happens inside one."""
+        self.db.begin()
+
+    def commit(self) -> None:
+        """Log, fold and cursors on disk, together. On an error this object is to be thrown away and rebuilt."""
+        self.flush()
+        self.db.commit()
+
+    def flush(self) -> None:
+        """Write what is pending into the open transaction."""
+        self.book.flush()
+
+    # ------------------------------------------------------------ asking
+
+    def quarantined(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """What could not be read, newest first."""
+        self.flush()
+        rows = self.db.query("SELECT qid, sid, seq, h, reason, at_ms FROM quarantine ORDER BY qid DESC LIMIT ?", (limit,))
+        return [{"id": q, "fact": fact_id(self.log.by_sid(sid).key, seq, h), "reason": why, "atMs": at} for q, sid, seq, h, why, at in rows]
+
+    def unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
+        """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none)."""
+        self.flush()
+        row = self.db.one("SELECT count(*), coalesce(sum(length(row)), 0), min(at_ms) FROM log WHERE sid=? AND seq>?", (stream.sid, stream.settled_seq))
+        return (row[0], row[1], row[2]) if row else (0, 0, None)
+
+    def events(self, order: Order) -> Iterator[tuple[LogRow, FactRow]]:
+        """Every fact of an order that is still here, in the order in which this database took them."""
+        self.flush()
+        for r in self.db.query("SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE okey=? ORDER BY at_ms, sid, seq", (order.okey,)):
+            row = LogRow(*r)
+            yield row, parse_row(row.row)
+
+    def fact(self, sid: int, seq: int, h: bytes) -> FactRow | None:
+        """One fact, read; None when it is not here or not readable."""
+        row = self.db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h))
+        return None if row is None else parse_row(row[0])
+
+
+def readable(values: object) -> tuple[FactRow | None, str]:
+    """A fact of an order; or (None, "") for one that is none; or (None, why it cannot be read here)."""
+    if isinstance(values, list) and values and values[0] == CONTINUES:
+        return None, ""
+    try:
+        return from_row(values), ""  # type: ignore[arg-type]
+    except DecodeError as e:
+        return None, e.reason
+
+
+def parse_row(row: bytes) -> FactRow:
+    """A logged order fact, read. Errors: DecodeError."""
+    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))  # type: ignore[arg-type]
+
+
+def content_digest(event: OrderEvent) -> bytes:
+    """What makes two requests the same: the event without its key. 16 bytes."""
+    values = [event.org, event.order_id, event.source, int(event.status), event.happened_ms, int(event.quality), event.region, event.site, event.actor, event.details]
+    return blake2b(pack(values), digest_size=16).digest()
+
+
+__all__ = ["ORDERS", "TELEMETRY", "Appended", "Ledger", "Offered", "Run", "RunKind", "StreamKey", "content_digest", "fact_id", "parse_row", "readable"]

@@ -1,0 +1,156 @@
+"""The orders of a ledger: folds of its facts, kept beside them in the same transaction, with the hot ones in memory.
+
+A fact is folded once, when it is logged. When a fork of one of its authors comes to light, and whenever a fact of such an author arrives,
+the orders concerned are folded again from their facts (sync.md, rule 13): what a context entry stands for may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from protocols.codec import unpack
+from protocols.errors import DecodeError
+from protocols.fact import FactRow, from_row
+from protocols.limits import FRAME_UNPACKED_BYTES
+from protocols.merge import Entry, Head, admit, conflicts, context, dump_heads, load_heads, refold, shown
+from protocols.sqlite import Db
+from protocols.streams import StreamKey, StreamLog
+
+CACHED_ORDERS: Final = 20_000
+
+
+@dataclass(slots=True)
+class Order:
+    """An order as folded here. `okey` is local to this database; heads are never empty once folded."""
+
+    okey: int
+    org: str
+    order_id: str
+    heads: tuple[Head, ...]
+    at_ms: int
+    stored: bool
+
+
+class Folded(NamedTuple):
+    """What a fact did: the order, and whether it became a head (False: it is history)."""
+
+    order: Order
+    is_head: bool
+
+
+class OrderBook:
+    """Orders of one database. Not thread-safe; thrown away with the connection after a failed commit."""
+
+    def __init__(self, db: Db, log: StreamLog, *, cached: int = CACHED_ORDERS) -> None:
+        self._db, self._log, self._cached = db, log, cached
+        self._orders: dict[tuple[str, str], Order] = {}
+        self._dirty: dict[int, Order] = {}
+        row = db.one("SELECT max(okey) FROM orders")
+        self._next = (row[0] or 0) + 1 if row else 1
+
+    def get(self, org: str, order_id: str) -> Order | None:
+        """The order, if any fact of it is here."""
+        found = self._orders.get((org, order_id))
+        if found is None:
+            row = self._db.one("SELECT okey, heads, at_ms FROM orders WHERE org=? AND order_id=?", (org, order_id))
+            if row is None:
+                return None
+            found = self._orders[org, order_id] = Order(row[0], org, order_id, load_heads(row[1]), row[2], True)
+        return found
+
+    def open(self, org: str, order_id: str, at_ms: int) -> Order:
+        """The order, begun if it is new."""
+        order = self.get(org, order_id)
+        if order is None:
+            order = self._orders[org, order_id] = Order(self._next, org, order_id, (), at_ms, False)
+            self._next += 1
+        return order
+
+    def seen(self, order: Order, own_sid: int) -> tuple[Entry, ...]:
+        """The context of a fact that is said now, by who has seen this order as it stands."""
+        return context(order.heads, own_sid, self._log) if order.heads else ()
+
+    def fold(self, order: Order, head: Head, at_ms: int) -> Folded:
+        """Take one more fact, which the log has, into its order."""
+        if self._log.forked_nodes and self._log.by_sid(head.sid).key.node in self._log.forked_nodes:
+            heads: tuple[Head, ...] | None = self._again(order, head)
+        else:
+            heads = admit(order.heads, head, self._log)
+        order.at_ms = at_ms
+        self._dirty[order.okey] = order
+        if heads is None:
+            return Folded(order, False)
+        order.heads = heads
+        return Folded(order, head in heads)
+
+    def replace(self, order: Order, heads: tuple[Head, ...], at_ms: int) -> None:
+        """Set the heads of an order whose outcome is known without comparing."""
+        order.heads, order.at_ms = heads, at_ms
+        self._dirty[order.okey] = order
+
+    def _again(self, order: Order, extra: Head) -> tuple[Head, ...]:
+        facts = self.facts(order)
+        if extra not in facts:
+            facts.append(extra)
+        return refold(facts, self._log)
+
+    def facts(self, order: Order) -> list[Head]:
+        """Every fact of an order that is in the log, as the fold needs it. What is freed and still a head is kept from the heads."""
+        self._log.flush()
+        heads = list(order.heads)
+        for sid, seq, h, row in self._db.query("SELECT sid, seq, h, row FROM log WHERE okey=? ORDER BY sid, seq, h", (order.okey,)):
+            head = self.as_head(sid, seq, h, from_row(_row(row)))
+            if head not in heads:
+                heads.append(head)
+        return heads
+
+    def as_head(self, sid: int, seq: int, h: bytes, fact: FactRow) -> Head:
+        """A fact as the fold needs it: its context with local stream numbers."""
+        if not fact.context:
+            return Head(sid, seq, h, int(fact.status))
+        cls = self._log.by_sid(sid).key.cls
+        ctx = tuple(sorted((self._log.open(StreamKey(e[0], e[1], cls)).sid, e[2], e[3]) for e in fact.context))
+        return Head(sid, seq, h, int(fact.status), ctx)
+
+    def fold_again(self, sid: int, above: int) -> list[Order]:
+        """A fork of a stream came to light: fold again every order that has facts of it above the fork point."""
+        self.flush()
+        out = []
+        for okey, org, order_id in self._db.query(
+            "SELECT okey, org, order_id FROM orders WHERE okey IN (SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL) ORDER BY okey",
+            (sid, above),
+        ):
+            order = self.open(org, order_id, 0)
+            order.heads = refold(self.facts(order), self._log)
+            self._dirty[okey] = order
+            out.append(order)
+        return out
+
+    def flush(self) -> None:
+        """Write down the orders that changed, and let memory forget the oldest."""
+        self._log.flush()
+        if self._dirty:
+            rows = [_columns(o) for o in self._dirty.values()]
+            self._db.many(
+                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (okey) DO UPDATE SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms""",
+                rows,
+            )
+            self._dirty = {}
+        if len(self._orders) > self._cached:
+            for key in list(self._orders)[: len(self._orders) - self._cached // 2]:
+                del self._orders[key]
+
+
+def _columns(o: Order) -> Sequence[int | str | bytes | None]:
+    clash = len(o.heads) > 1 and bool(conflicts(o.heads))
+    return (o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status, int(clash), o.at_ms)
+
+
+def _row(data: bytes) -> list[object]:
+    row = unpack(data, max_bytes=FRAME_UNPACKED_BYTES)
+    if not isinstance(row, list):
+        raise DecodeError("a fact is not an array")
+    return row

@@ -1,0 +1,51 @@
+"""The tables of a ledger, as migrations that only ever go forward. A released migration is never edited; golden databases hold that.
+
+Each database carries its version in `PRAGMA user_version`. `migrate` runs what is missing, one transaction each; a file that is newer than
+this code is refused, untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from protocols.errors import ConfigError
+from protocols.sqlite import Db
+
+# seq runs from 1 per stream; h is the chain hash at the fact, prev the one before it (8 bytes each).
+# log.okey is null for facts that are no order events or that are quarantined. `at_ms` is when this database took the fact.
+LEDGER: Final = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+        """CREATE TABLE streams (sid INTEGER PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL,
+             own INTEGER NOT NULL DEFAULT 0, settled_seq INTEGER NOT NULL DEFAULT 0, freed_seq INTEGER NOT NULL DEFAULT 0, freed_h BLOB,
+             UNIQUE (node, epoch, cls))""",
+        """CREATE TABLE runs (sid INTEGER NOT NULL, first INTEGER NOT NULL, h_before BLOB NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL,
+             kind INTEGER NOT NULL, PRIMARY KEY (sid, last, h_last, kind)) WITHOUT ROWID""",
+        """CREATE TABLE log (sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, prev BLOB NOT NULL, okey INTEGER, at_ms INTEGER NOT NULL,
+             row BLOB NOT NULL, PRIMARY KEY (sid, seq, h)) WITHOUT ROWID""",
+        "CREATE INDEX log_order ON log (okey) WHERE okey IS NOT NULL",
+        """CREATE TABLE orders (okey INTEGER PRIMARY KEY, org TEXT NOT NULL, order_id TEXT NOT NULL, heads BLOB NOT NULL, status INTEGER NOT NULL,
+             conflict INTEGER NOT NULL DEFAULT 0, at_ms INTEGER NOT NULL, UNIQUE (org, order_id))""",
+        """CREATE TABLE idempotency (key TEXT PRIMARY KEY, content BLOB NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL,
+             at_ms INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE quarantine (qid INTEGER PRIMARY KEY, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, reason TEXT NOT NULL,
+             at_ms INTEGER NOT NULL, UNIQUE (sid, seq, h))""",
+        """CREATE TABLE records (sid INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, kind INTEGER NOT NULL,
+             signed BLOB NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (sid, last, h_last)) WITHOUT ROWID""",
+    ),
+)
+
+
+def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER) -> None:
+    """Bring a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
+    row = db.one("PRAGMA user_version")
+    have = int(row[0]) if row else 0
+    if have > len(migrations):
+        raise ConfigError(f"{db.path} is of version {have}, this program knows up to {len(migrations)}", remedy="upgrade Longshore on this machine")
+    for version in range(have, len(migrations)):
+        db.begin()
+        for statement in migrations[version]:
+            db.run(statement)
+        db.run(f"PRAGMA user_version={version + 1}")
+        db.commit()

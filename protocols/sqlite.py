@@ -1,0 +1,171 @@
+"""SQLite, opened in one place: durable by default, one writer, errors that say whose fault they are.
+
+Uses apsw (a current SQLite) and falls back to the standard library where apsw has no wheel; one test suite runs over both. Never both
+libraries on one file in one process: POSIX locks are per process, and closing one's descriptor drops the other's locks.
+
+Every database is WAL with `synchronous=FULL`: a commit that returned survives power loss (NORMAL loses the last commits, see RELIABILITY).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerFull
+
+try:
+    import apsw
+except ImportError:  # a platform without a wheel
+    apsw = None  # type: ignore[assignment]
+
+Value = int | str | bytes | None
+Row = tuple[Any, ...]
+
+DRIVERS: Final = ("apsw", "sqlite3") if apsw is not None else ("sqlite3",)
+_BUSY_MS: Final = 5_000
+_WAL_BYTES: Final = 16 * 1024 * 1024
+_READ_ONLY: Final = 1
+_READ_WRITE: Final = 6  # SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+
+
+class Db:
+    """One connection to one file. The owner begins and commits; everything else only executes.
+
+    Errors: LedgerFull (disk or quota), LedgerBusy (locked by another process), LedgerBroken (anything else: close and reopen).
+    """
+
+    def __init__(self, path: str | Path, *, read_only: bool = False, driver: str = DRIVERS[0]) -> None:
+        self.path = str(path)
+        self.driver = driver
+        self.in_transaction = False
+        try:
+            self._c: Any = _open(self.path, driver, read_only)
+            self._configure(read_only)
+        except Exception as e:  # boundary: two drivers, two families of errors, one translation
+            raise translate(e, self.path) from e
+
+    def _configure(self, read_only: bool) -> None:
+        self._c.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        if not read_only:
+            self._c.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._c.execute("PRAGMA synchronous=FULL")
+            self._c.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}").fetchall()
+        self._c.execute("PRAGMA foreign_keys=ON")
+        self._c.execute("PRAGMA cache_size=-16000")
+
+    def query(self, sql: str, params: Sequence[Value] = ()) -> list[Row]:
+        """All rows of a statement."""
+        try:
+            return self._c.execute(sql, params).fetchall()  # type: ignore[no-any-return]
+        except Exception as e:  # boundary: see __init__
+            raise translate(e, self.path) from e
+
+    def one(self, sql: str, params: Sequence[Value] = ()) -> Row | None:
+        """The first row, or None."""
+        try:
+            return self._c.execute(sql, params).fetchone()  # type: ignore[no-any-return]
+        except Exception as e:  # boundary: see __init__
+            raise translate(e, self.path) from e
+
+    def run(self, sql: str, params: Sequence[Value] = ()) -> None:
+        """Execute one statement for its effect."""
+        try:
+            self._c.execute(sql, params)
+        except Exception as e:  # boundary: see __init__
+            raise translate(e, self.path) from e
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Execute one statement for each row."""
+        try:
+            self._c.executemany(sql, rows)
+        except Exception as e:  # boundary: see __init__
+            raise translate(e, self.path) from e
+
+    def begin(self) -> None:
+        """Take the write lock now, so that nothing is decided on a state that somebody else may still change."""
+        self.run("BEGIN IMMEDIATE")
+        self.in_transaction = True
+
+    def commit(self) -> None:
+        """On disk when it returns. After an error the connection is poisoned: its owner closes it and rebuilds from disk."""
+        self.run("COMMIT")
+        self.in_transaction = False
+
+    def rollback(self) -> None:
+        """Forget everything since `begin`; harmless without one."""
+        if self.in_transaction:
+            self.in_transaction = False
+            try:
+                self._c.execute("ROLLBACK")
+            except Exception as e:  # boundary: a failed commit may have rolled back by itself
+                if "no transaction" not in str(e):
+                    raise translate(e, self.path) from e
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._c.close()
+
+    def checkpoint(self) -> bool:
+        """Move the WAL into the file. False when a reader held it back (try later)."""
+        row = self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        return row is not None and row[0] == 0
+
+    def file_bytes(self) -> int:
+        """Bytes of pages in use, by SQLite's own count."""
+        pages, size = self.one("PRAGMA page_count"), self.one("PRAGMA page_size")
+        free = self.one("PRAGMA freelist_count")
+        return (pages[0] - free[0]) * size[0] if pages and size and free else 0
+
+    def dump(self) -> bytes:
+        """The whole database as it is committed now; `load` takes it back. For tests, backups in memory and the simulator."""
+        return bytes(self._c.serialize("main") if self.driver == "apsw" else self._c.serialize())
+
+    @classmethod
+    def load(cls, image: bytes, *, driver: str = DRIVERS[0]) -> Db:
+        """An in-memory database from what `dump` gave."""
+        db = cls(":memory:", driver=driver)
+        db._c.deserialize(*(("main", image) if driver == "apsw" else (image,)))
+        return db
+
+
+def _open(path: str, driver: str, read_only: bool) -> Any:
+    if driver == "apsw":
+        return apsw.Connection(path, flags=_READ_ONLY if read_only else _READ_WRITE)
+    if read_only:
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def translate(e: Exception, path: str) -> LedgerBroken | LedgerBusy | LedgerFull:
+    """Which of ours a driver's error is. Both drivers name the condition in the text or in the result code."""
+    code = getattr(e, "result", None) or (getattr(e, "sqlite_errorcode", 0) or 0) & 0xFF
+    if code == 13:
+        return LedgerFull(f"{path}: no space left", remedy="free disk space; nothing of this request was stored")
+    if code in (5, 6):
+        return LedgerBusy(f"{path}: locked by another process", remedy="stop the other process that uses this data directory")
+    return LedgerBroken(f"{path}: {type(e).__name__}: {e}")
+
+
+class DataLock:
+    """One process per data directory. Held until `release` or the end of the process, also by SIGKILL (the kernel lets go)."""
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise ConfigError(f"{path}: {e.strerror}", remedy="make the data directory writable for this user") from e
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(self._fd)
+            raise LedgerBusy(f"{path} is held by another process", remedy="stop it first, or use another data directory") from e
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, str(os.getpid()).encode())
+
+    def release(self) -> None:
+        """Let another process in."""
+        os.close(self._fd)

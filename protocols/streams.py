@@ -1,0 +1,283 @@
+"""The streams of a database and the facts logged of each: the log, its runs, and what they say about branches.
+
+`StreamLog` is shared by every ledger and by the central store on SQLite. It keeps the runs in memory and writes down those that changed at
+`flush`, inside the owner's transaction; after a failed commit the owner throws it away and builds another from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from protocols.chains import Chain, Run, RunKind
+from protocols.fact import genesis
+from protocols.sqlite import Db
+
+
+class StreamKey(NamedTuple):
+    """Whose stream: node, epoch (random, made with the database), class (0 orders, 1 telemetry)."""
+
+    node: str
+    epoch: int
+    cls: int
+
+
+class LogRow(NamedTuple):
+    """A fact as it lies in the log. `okey` is the order it is folded into, None for all else."""
+
+    sid: int
+    seq: int
+    h: bytes
+    prev: bytes
+    okey: int | None
+    at_ms: int
+    row: bytes
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream as this database knows it."""
+
+    sid: int
+    key: StreamKey
+    own: bool
+    chain: Chain
+    settled_seq: int = 0
+    freed_seq: int = 0
+    freed_h: bytes = b""
+    dirty: bool = False
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """Highest fact held, (0, genesis) before the first."""
+        top = self.chain.top()
+        return (top.last, top.h_last) if top is not None else (0, self.chain.genesis)
+
+
+class _Points:
+    """`chains.Points` over the log of one stream."""
+
+    __slots__ = ("_log", "_sid")
+
+    def __init__(self, log: StreamLog, sid: int) -> None:
+        self._log, self._sid = log, sid
+
+    def has(self, seq: int, h: bytes) -> bool:
+        return self._log.has(self._sid, seq, h)
+
+    def walk(self, seq: int, h: bytes, down_to: int) -> bytes | None:
+        return self._log.walk(self._sid, seq, h, down_to)
+
+
+class StreamLog:
+    """All streams of one database. Not thread-safe: it belongs to the connection's owner."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._by_key: dict[StreamKey, Stream] = {}
+        self._by_sid: dict[int, Stream] = {}
+        self._pending: list[LogRow] = []
+        self.forked_nodes: dict[str, None] = {}
+        self._load()
+
+    def _load(self) -> None:
+        runs: dict[int, list[Run]] = {}
+        for sid, first, h_before, last, h_last, kind in self._db.query("SELECT sid, first, h_before, last, h_last, kind FROM runs"):
+            runs.setdefault(sid, []).append(Run(first, h_before, last, h_last, RunKind(kind)))
+        for sid, node, epoch, cls, own, settled, freed, freed_h in self._db.query(
+            "SELECT sid, node, epoch, cls, own, settled_seq, freed_seq, freed_h FROM streams ORDER BY sid"
+        ):
+            key = StreamKey(node, epoch, cls)
+            chain = Chain(genesis(node, epoch, cls), _Points(self, sid), runs.get(sid, ()))
+            self._enter(Stream(sid, key, bool(own), chain, settled, freed, freed_h or b""))
+
+    def _enter(self, stream: Stream) -> None:
+        self._by_key[stream.key] = self._by_sid[stream.sid] = stream
+        self._note_fork(stream)
+
+    def _note_fork(self, stream: Stream) -> None:
+        if stream.chain.fork_point is not None:
+            self.forked_nodes[stream.key.node] = None
+
+    # ------------------------------------------------------------ streams
+
+    def get(self, key: StreamKey) -> Stream | None:
+        """The stream, if this database has heard of it."""
+        return self._by_key.get(key)
+
+    def by_sid(self, sid: int) -> Stream:
+        """The stream with this local number."""
+        return self._by_sid[sid]
+
+    def open(self, key: StreamKey, *, own: bool = False) -> Stream:
+        """The stream, made known here if it was not."""
+        stream = self._by_key.get(key)
+        if stream is None:
+            sid = len(self._by_sid) + 1
+            self._db.run("INSERT INTO streams (sid, node, epoch, cls, own) VALUES (?, ?, ?, ?, ?)", (sid, *key, int(own)))
+            stream = Stream(sid, key, own, Chain(genesis(*key), _Points(self, sid)))
+            self._enter(stream)
+        return stream
+
+    def all(self) -> list[Stream]:
+        """Every stream, in the order in which they became known."""
+        return list(self._by_sid.values())
+
+    def of_node(self, node: str) -> list[Stream]:
+        """A node's streams, oldest acquaintance first."""
+        return [s for s in self._by_sid.values() if s.key.node == node]
+
+    # ------------------------------------------------------------ the ancestry that merge asks for
+
+    def fork_point(self, sid: int) -> int | None:
+        """See `merge.Ancestry`."""
+        return self._by_sid[sid].chain.fork_point
+
+    def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
+        """See `merge.Ancestry`. A context names its tip by 4 bytes, which the log completes."""
+        for tip in [tip_h] if len(tip_h) == 8 else self._completions(sid, tip_seq, tip_h):
+            at = self.walk(sid, tip_seq, tip, seq)
+            return None if at is None else at == h
+        return None
+
+    def _completions(self, sid: int, seq: int, start: bytes) -> list[bytes]:
+        self._write()
+        return [h for (h,) in self._db.query("SELECT h FROM log WHERE sid=? AND seq=?", (sid, seq)) if h.startswith(start)]
+
+    # ------------------------------------------------------------ facts
+
+    def extend(self, stream: Stream, rows: Sequence[LogRow]) -> bool:
+        """Log facts that are all new and follow each other without a hole. True when this brought a fork to light."""
+        self._pending += rows
+        first, last = rows[0], rows[-1]
+        stream.dirty = True
+        run = stream.chain.extends(first.seq, first.prev)
+        if run is not None:
+            run.last, run.h_last = last.seq, last.h
+            return False
+        self._write()
+        before = stream.chain.fork_point
+        stream.chain.add(first.seq, first.prev, [r.h for r in rows])
+        self._note_fork(stream)
+        return stream.chain.fork_point != before
+
+    def close_hole(self, stream: Stream, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
+        """Take in an author's record; False when it closes nothing."""
+        self._write()
+        stream.dirty = stream.chain.close(first, h_before, last, h_last, kind) or stream.dirty
+        return stream.dirty
+
+    def has(self, sid: int, seq: int, h: bytes) -> bool:
+        """Is this very fact logged here (or was, and has been freed)?"""
+        self._write()
+        if self._db.one("SELECT 1 FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h)) is not None:
+            return True
+        stream = self._by_sid.get(sid)
+        return stream is not None and 0 < seq <= stream.freed_seq and (seq < stream.freed_seq or h == stream.freed_h)
+
+    def walk(self, sid: int, seq: int, h: bytes, down_to: int) -> bytes | None:
+        """The hash at `down_to` on the chain that ends in (seq, h), by the log's own links."""
+        self._write()
+        if self._db.one("SELECT 1 FROM log WHERE sid=?1 AND seq=?2 AND h=?3", (sid, seq, h)) is None:
+            return None
+        row = self._db.one(
+            """WITH RECURSIVE back(seq, h) AS (SELECT ?2, ?3 UNION ALL
+                 SELECT l.seq - 1, l.prev FROM back JOIN log l ON l.sid = ?1 AND l.seq = back.seq AND l.h = back.h WHERE back.seq > ?4)
+               SELECT h FROM back WHERE seq = ?4""",
+            (sid, seq, h, down_to),
+        )
+        return None if row is None or not self.has(sid, down_to, row[0]) else bytes(row[0])
+
+    def read(self, stream: Stream, first: int, last: int, *, max_bytes: int, max_facts: int) -> list[LogRow]:
+        """Facts of the chain that ends in the stream's head, first..last, as many as fit. Stops at a hole."""
+        self._write()
+        rows = self._db.query(
+            "SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
+            (stream.sid, first, min(last, first + max_facts - 1), max_facts * (1 if stream.chain.fork_point is None else 4)),
+        )
+        facts = [LogRow(*r) for r in rows]
+        fork = stream.chain.fork_point
+        if fork is not None and last > fork:
+            facts = self._of_head(stream, facts)
+        return _fitting(facts, first, max_bytes)
+
+    def _of_head(self, stream: Stream, facts: list[LogRow]) -> list[LogRow]:
+        """Of facts of several branches, those on the chain of the head."""
+        if not facts:
+            return facts
+        top = facts[-1].seq
+        h = self.walk(stream.sid, *stream.head, top)
+        kept: list[LogRow] = []
+        for f in reversed(facts):
+            if f.seq == top and f.h == h:
+                kept.append(f)
+                top, h = f.seq - 1, f.prev
+        return kept[::-1]
+
+    def read_branch(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[LogRow]:
+        """Facts first..last of one run, ascending; also of a branch that is not the head's."""
+        self._write()
+        h = run.h_last if last == run.last else self.walk(stream.sid, run.last, run.h_last, last)
+        rows = self._db.query("SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq DESC", (stream.sid, first, last))
+        kept = []
+        for r in rows:
+            f = LogRow(*r)
+            if f.h == h:
+                kept.append(f)
+                h = f.prev
+        return reversed(kept)
+
+    def hash_at(self, stream: Stream, seq: int) -> bytes | None:
+        """The hash at `seq` on the chain of the head; None where it is not held any more or not yet."""
+        head, h = stream.head
+        if seq == head:
+            return h
+        if seq == 0:
+            return stream.chain.genesis
+        if seq == stream.freed_seq and stream.freed_h:
+            return stream.freed_h
+        if stream.chain.fork_point is None or seq <= stream.chain.fork_point:
+            self._write()
+            row = self._db.one("SELECT h FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
+            return None if row is None else bytes(row[0])
+        return self.walk(stream.sid, head, h, seq)
+
+    def free(self, stream: Stream, up_to: int) -> int:
+        """Delete the facts of the stream up to a seq; their places stay known. Returns how many went."""
+        h = self.hash_at(stream, up_to)
+        if h is None or up_to <= stream.freed_seq:
+            return 0
+        self._db.run("DELETE FROM log WHERE sid=? AND seq<=?", (stream.sid, up_to))
+        gone, stream.freed_seq, stream.freed_h, stream.dirty = up_to - stream.freed_seq, up_to, h, True
+        return gone
+
+    # ------------------------------------------------------------ writing down
+
+    def _write(self) -> None:
+        if self._pending:
+            self._db.many("INSERT INTO log (sid, seq, h, prev, okey, at_ms, row) VALUES (?, ?, ?, ?, ?, ?, ?)", self._pending)
+            self._pending = []
+
+    def flush(self) -> None:
+        """Write what is pending; the owner commits next."""
+        self._write()
+        for s in self._by_sid.values():
+            if s.dirty:
+                self._flush_stream(s)
+
+    def _flush_stream(self, s: Stream) -> None:
+        self._db.run("UPDATE streams SET settled_seq=?, freed_seq=?, freed_h=? WHERE sid=?", (s.settled_seq, s.freed_seq, s.freed_h or None, s.sid))
+        self._db.run("DELETE FROM runs WHERE sid=?", (s.sid,))
+        self._db.many("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", [(s.sid, r.first, r.h_before, r.last, r.h_last, int(r.kind)) for r in s.chain.runs])
+        s.dirty = False
+
+
+def _fitting(facts: list[LogRow], first: int, max_bytes: int) -> list[LogRow]:
+    """The leading facts that follow each other from `first` on and fit; at least one."""
+    size = 0
+    for i, f in enumerate(facts):
+        size += len(f.row)
+        if f.seq != first + i or (size > max_bytes and i):
+            return facts[:i]
+    return facts
