@@ -1,0 +1,1 @@
+"""Importers, the shipped sample, and the command line over them."""
