@@ -176,8 +176,10 @@ def _closest(word: str, allowed: tuple[str, ...]) -> str | None:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_PLAIN: Final = _EPOCH.replace(tzinfo=None)
 _TIME: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,12})?)?(Z|z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-9]{2}(?:[.,][0-9]{1,12})?)?"
+    r"(Z|z|[+-][0-9]{2}(?::?[0-5][0-9])?)?"
 )
+"""stricter than `fromisoformat`, of which some versions take weeks, 24:00 and offsets of +10:60"""
 _TIME_REMEDY: Final = "Write it like 2026-05-21T14:05:12Z or 2026-05-21T16:05:12+02:00."
 
 
