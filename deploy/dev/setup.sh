@@ -40,17 +40,26 @@ make_venv() {
 }
 
 # What an installation depends on. The dev stamp serves `run` too, because its lock holds everything of the other.
-fingerprint() { cat "$1" requirements.lock pyproject.toml deploy/dev/setup.sh <(pwd) | cksum; }
+fingerprint() { cat "$1" requirements.lock pyproject.toml deploy/dev/setup.sh <(pwd -P) | cksum; }
 current() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.longshore-$1" 2>/dev/null)" = "$(fingerprint "$2")" ]; }
 
 if current dev requirements-dev.lock || current "$kind" "$lock"; then exit 0; fi
 if ! .venv/bin/python -c 'import pip' 2>/dev/null; then make_venv; fi
 # A checkout that was moved or copied has scripts that point at its old place.
-if ! grep -qsF "$(pwd)/.venv" .venv/bin/activate; then make_venv; fi
+if ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then make_venv; fi
 
-pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@"; }
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+pip_install() { # quiet, because its warnings are about its own affairs; everything it said when it fails
+  if ! .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "$@" >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    echo "setup: pip could not install $*; is the package index of this machine reachable?" >&2
+    exit 1
+  fi
+}
+
 echo "setup: installing $(grep -c '==' "$lock") locked packages from $lock (a minute the first time)"
-pip install --quiet --require-hashes -r "$lock"
-pip install --quiet --no-deps --no-build-isolation -e .
+pip_install --require-hashes -r "$lock"
+pip_install --no-deps --no-build-isolation -e .
 fingerprint "$lock" > ".venv/.longshore-$kind"
 echo "setup: ready in ${SECONDS} s"

@@ -1,0 +1,77 @@
+"""House rules of every test run: replayable random input, no network beyond loopback, no child left behind, no silent skip.
+
+HYPOTHESIS_PROFILE=quick|default|ci chooses how many examples; under CI=true the default is `ci`. Each run draws a seed and prints it;
+`pytest --hypothesis-seed=N` replays it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support import guards, needs, procs
+
+settings.register_profile("quick", max_examples=20, deadline=None, print_blob=True)
+settings.register_profile("default", max_examples=80, deadline=None, print_blob=True)
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+
+guards.install_network_guard()
+
+
+def _profile() -> str:
+    return os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if needs.in_ci() else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Before Hypothesis' own plugin reads the seed: draw one unless it was given."""
+    settings.load_profile(_profile())
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"property tests: profile {_profile()}, replay with --hypothesis-seed={config.getoption('--hypothesis-seed')}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        action, reason = needs.verdict(mark.args[0])
+        if action == "skip":
+            pytest.skip(reason)
+        if action == "fail":
+            pytest.fail(reason, pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A skip for a missing part is told once more, where nobody can miss it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = sorted({str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)})
+    if reasons:
+        terminalreporter.section("NOT RUN", sep="!", yellow=True, bold=True)
+        for reason in reasons:
+            terminalreporter.line(reason)
+
+
+@pytest.fixture(autouse=True)
+def _no_network_beyond_loopback(request: pytest.FixtureRequest) -> Iterator[None]:
+    guards.reached.clear()
+    yield
+    if guards.reached and request.node.get_closest_marker("outside_network") is None:
+        pytest.fail(f"reached beyond loopback: {'; '.join(guards.reached)}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_child_left_behind() -> Iterator[None]:
+    """Set up before a test's own fixtures and torn down after them; children of wider fixtures were there before."""
+    before = procs.children()
+    yield
+    left = guards.left_behind(before)
+    guards.end_all(left)
+    if left:
+        pytest.fail(f"child processes left behind: {left}", pytrace=False)

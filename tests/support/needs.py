@@ -1,0 +1,70 @@
+"""Parts of the system that a test cannot do without: say which, skip loudly, and fail where nobody reads skips.
+
+    @needs("mosquitto")
+    def test_…: …
+
+    pytest.param("mosquitto", marks=needs("mosquitto"))
+
+Under CI=true a missing part fails the test. `where("mosquitto")` is the path of the program.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program: the names and places it goes by, and the command that installs it."""
+
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    enable: str
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "mosquitto": Part(("mosquitto",), ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"), "apt-get install mosquitto"),
+    "chromium": Part(("chromium", "chromium-browser", "google-chrome"), ("/usr/bin/chromium",), "apt-get install chromium"),
+}
+
+
+def needs(part: str) -> pytest.MarkDecorator:
+    """Mark a test as needing `part`, a key of PARTS."""
+    if part not in PARTS:
+        raise KeyError(f"{part!r} is not in tests/support/needs.py; known: {', '.join(sorted(PARTS))}")
+    return pytest.mark.needs(part)
+
+
+def find(part: str, parts: Mapping[str, Part] = PARTS) -> str | None:
+    """The program's path, or None; looks where PATH does not point too (Debian keeps mosquitto in /usr/sbin)."""
+    known = parts[part]
+    for name in known.names:
+        if found := shutil.which(name):
+            return found
+    return next((place for place in known.places if os.access(place, os.X_OK)), None)
+
+
+def where(part: str) -> str:
+    """The program's path; for tests that are marked with `needs`."""
+    path = find(part)
+    assert path is not None, f"{part} is missing: mark the test with needs({part!r})"
+    return path
+
+
+def in_ci(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a missing part is a failure."""
+    return environ.get("CI", "").lower() in ("true", "1")
+
+
+def verdict(part: str, *, parts: Mapping[str, Part] = PARTS, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """("run" | "skip" | "fail", reason) for a test that needs `part`."""
+    if find(part, parts) is not None:
+        return "run", ""
+    reason = f"{part} is missing; to enable: make test as root on Debian, or `{parts[part].enable}`"
+    return ("fail", f"{reason} (CI=true: a missing part is a failure)") if in_ci(environ) else ("skip", reason)
