@@ -29,9 +29,7 @@ setup-run:
 system:
 	@deploy/dev/install-system.sh
 
-test: setup system ## everything: lint, types, simulation (SEEDS=120), unit, conformance and scenario tests
-	@$(PY) -m ruff check .
-	@$(PY) -m mypy
+test: setup system lint ## everything: lint, types, simulation (SEEDS=120), unit, conformance and scenario tests
 	@$(PY) -m tests.sim --seeds $(SEEDS)
 	@$(PY) -m pytest $(ARGS)
 
@@ -45,11 +43,13 @@ sim: setup ## the simulated world over SEEDS=n seeds (ARGS="--seed N" replays on
 bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)
 	@$(PY) -m deploy.bench $(ARGS)
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff (rules and format) and mypy
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-fmt: setup ## mend what ruff can mend by itself (imports, old spellings)
+fmt: setup ## format, and mend what ruff can mend by itself
+	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
 lock: setup ## resolve the newest allowed versions into the two lock files, with hashes

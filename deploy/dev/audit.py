@@ -50,10 +50,24 @@ def ask(service: str, lock: str) -> Verdict | None:
     """One service's verdict on a lock file with hashes, or None where it could not be asked."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "audit.json")
-        command = [sys.executable, "-m", "pip_audit", "--requirement", lock, "--require-hashes", "--disable-pip", "--progress-spinner", "off"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--requirement",
+            lock,
+            "--require-hashes",
+            "--disable-pip",
+            "--progress-spinner",
+            "off",
+        ]
         try:
             subprocess.run(
-                [*command, "-s", service, "-f", "json", "-o", str(out)], stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, check=False
+                [*command, "-s", service, "-f", "json", "-o", str(out)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=DEADLINE_S,
+                check=False,
             )
             return judge(json.loads(out.read_text()))
         except (subprocess.TimeoutExpired, OSError, json.JSONDecodeError):
@@ -78,7 +92,10 @@ def main(argv: list[str]) -> int:
         verdict = ask(service, argv[0])
         if verdict and verdict.worth_something:
             return tell(verdict, service)
-    print(f"!!\n!! audit: NOTHING WAS CHECKED: no advisory service ({', '.join(SERVICES)}) knows these packages or answers from here.", file=sys.stderr)
+    print(
+        f"!!\n!! audit: NOTHING WAS CHECKED: no advisory service ({', '.join(SERVICES)}) knows these packages or answers from here.",
+        file=sys.stderr,
+    )
     print("!! Run `make audit` on a machine with a way to one.\n!!", file=sys.stderr)
     return 0
 

@@ -1,7 +1,7 @@
 """What no test may do unseen: reach beyond loopback, or leave a child process behind.
 
-The network guard is an audit hook, so it sees every socket of this process that CPython opens (not those of children, nor of uvloop's C code).
-It refuses the call and remembers it: code that swallows the error still fails its test.
+The network guard is an audit hook, so it sees every socket that CPython opens in this process (not those of children, nor of
+uvloop's C code). It refuses the call and remembers it: code that swallows the error still fails its test.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Source:
         """The top-level folder, "" for a file at the top."""
         return self.path.partition("/")[0] if "/" in self.path else ""
 
-    def at(self, node: ast.stmt | ast.expr | ast.excepthandler) -> str:
-        return f"{self.path}:{node.lineno}"
+    def at(self, node: ast.AST) -> str:
+        return f"{self.path}:{getattr(node, 'lineno', 0)}"
 
     def matches(self, patterns: tuple[str, ...]) -> bool:
         """Whether the path is one of the patterns; `folder/**` is everything below."""
@@ -62,7 +62,7 @@ def sources(*folders: str) -> list[Source]:
 
 
 def imports(source: Source) -> Iterator[tuple[str, str]]:
-    """(where, module) of each import anywhere in a file; `from a.b import c` gives `a.b`. Relative ones give "." and are refused by ruff."""
+    """(where, module) of each import anywhere in a file; `from a.b import c` gives `a.b`. Relative ones give "."; ruff refuses them."""
     for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from ((source.at(node), alias.name) for alias in node.names)
@@ -153,11 +153,13 @@ def _is_wide(caught: ast.expr | None) -> bool:
 
 def sleeps(source: Source) -> list[str]:
     """Uses of `time.sleep`, however it was imported."""
-    found = [source.at(node) for node in source.nodes
-             if isinstance(node, ast.Attribute) and node.attr == "sleep" and isinstance(node.value, ast.Name) and node.value.id == "time"]  # fmt: skip
-    found += [source.at(node) for node in source.nodes
-              if isinstance(node, ast.ImportFrom) and node.module == "time" and any(alias.name == "sleep" for alias in node.names)]  # fmt: skip
-    return [f"{where}: time.sleep in a test; wait for the thing itself" for where in found]
+    return [f"{source.at(node)}: time.sleep in a test; wait for the thing itself" for node in source.nodes if _sleep_at(node)]
+
+
+def _sleep_at(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == "sleep" and isinstance(node.value, ast.Name) and node.value.id == "time"
+    return isinstance(node, ast.ImportFrom) and node.module == "time" and any(alias.name == "sleep" for alias in node.names)
 
 
 def prints(source: Source) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shape that makes the rest possible: which folder knows which, which module owns which library, and cores without a world of their own."""
+"""The shape that makes the rest possible: which folder knows which, which module owns which library, pure cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.source import ROOT, Source, impurities, imports, sources, top, wrong_arrows, wrong_owners
+from tests.support.source import ROOT, Source, imports, impurities, sources, top, wrong_arrows, wrong_owners
 
 ARROWS: Final = {
     "protocols": (),
@@ -33,12 +33,24 @@ PURE: Final = ("protocols/**", "edge_agent/core.py", "hub/core.py", "edge_agent/
 SHELLS: Final = ("protocols/transport/**", "protocols/sqlite.py", "protocols/trust.py")
 """Inside `protocols/`, what touches sockets, files or chance."""
 
-FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
-    **{name: () for name in ("time", "socket", "ssl", "select", "selectors", "threading", "multiprocessing", "subprocess", "asyncio", "concurrent")},
-    **{name: () for name in ("secrets", "uuid", "logging", "tempfile", "http", "urllib", "httpx")},
-    "random": ("Random",),
+CLOCKS_AND_CHANCE: Final = ("time", "random", "secrets", "uuid")
+THREADS: Final = ("threading", "multiprocessing", "subprocess", "asyncio", "concurrent", "select", "selectors")
+NETWORK_AND_LOGS: Final = ("socket", "ssl", "http", "urllib", "httpx", "logging", "tempfile")
+FORBIDDEN: Final[dict[str, tuple[str, ...]]] = dict.fromkeys((*CLOCKS_AND_CHANCE, *THREADS, *NETWORK_AND_LOGS), ()) | {
+    "random": ("Random",)
 }
-CALLS: Final = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom", "os.environ", "os.getpid", "print", "input")
+"""Modules a core does not import, with the names in them that are fine: a generator that is passed in has a type."""
+CALLS: Final = (
+    "datetime.now",
+    "datetime.utcnow",
+    "datetime.today",
+    "date.today",
+    "os.urandom",
+    "os.environ",
+    "os.getpid",
+    "print",
+    "input",
+)
 
 EAGER: Final = ("pydantic", "fastapi", "starlette")
 """Never where a node decides: they cost memory and start-up time, and belong to the shells around HTTP."""

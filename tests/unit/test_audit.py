@@ -37,7 +37,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, audit: Any, by_service: dict[str, A
 
 CLEAN = {"dependencies": [{"name": "rich", "version": "15.0.0", "vulns": []}]}
 SILENT = {"dependencies": [{"name": "rich", "skip_reason": "not found"}]}
-HOLED = {"dependencies": [{"name": "rich", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}, {"name": "x", "skip_reason": "?"}]}
+HOLED = {
+    "dependencies": [{"name": "rich", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}, {"name": "x", "skip_reason": "?"}]
+}
 
 
 def lock(tmp_path: Path) -> list[str]:

@@ -22,7 +22,24 @@ UNWANTED: Final = {
     "a folder outside the repository": re.compile(r"\.\./(?:shared|\.library)(?![\w-])"),
     "a registry's host name": re.compile("|".join((r"pypi\." + "org", "files.python" + "hosted", "registry.np" + "mjs"))),
 }
-TEXT_ENDINGS: Final = (".py", ".md", ".toml", ".yml", ".yaml", ".lock", ".sh", ".in", ".html", ".css", ".js", ".txt", ".cfg", ".conf", "Makefile", "run")
+TEXT_ENDINGS: Final = (
+    ".py",
+    ".md",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".lock",
+    ".sh",
+    ".in",
+    ".html",
+    ".css",
+    ".js",
+    ".txt",
+    ".cfg",
+    ".conf",
+    "Makefile",
+    "run",
+)
 
 
 def complaints(check: Any, *folders: str) -> list[str]:
@@ -101,13 +118,15 @@ def test_the_readme_mentions_every_make_target() -> None:
 
 def test_every_package_is_shipped() -> None:
     listed = pyproject()["tool"]["setuptools"]["packages"]
-    found = [str(path.parent.relative_to(ROOT)).replace("/", ".") for folder in FOLDERS for path in sorted((ROOT / folder).rglob("__init__.py"))]
+    found = [
+        str(path.parent.relative_to(ROOT)).replace("/", ".") for folder in FOLDERS for path in sorted((ROOT / folder).rglob("__init__.py"))
+    ]
     assert sorted(listed) == sorted(name for name in found if not name.startswith("tests"))
 
 
 def test_every_data_file_beside_the_code_is_shipped() -> None:
     """Templates, samples and dictionaries reach an installation; a file that no pattern covers would be missing there only."""
-    folders = tuple(folder for folder in FOLDERS if folder not in ("tests", "deploy"))
+    folders = tuple(folder for folder in FOLDERS if folder not in ("tests", "deploy") and (ROOT / folder / "__init__.py").is_file())
     data = [path.relative_to(ROOT) for path in shipped_files() if path.relative_to(ROOT).parts[0] in folders and path.suffix != ".py"]
     assert [str(path) for path in data if not is_package_data(path, pyproject()["tool"]["setuptools"])] == []
 
@@ -129,7 +148,10 @@ def pyproject() -> dict[str, Any]:
 
 def test_locked_versions_satisfy_each_other() -> None:
     """The tools for development are resolved on top of what the product runs on, never beside it."""
-    run, dev = (dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8"), re.M)) for name in ("requirements.lock", "requirements-dev.lock"))
+    run, dev = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8"), re.M))
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
     assert run.items() <= dev.items()
 
 
@@ -165,7 +187,8 @@ def test_a_wide_except_is_found(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("import time\ntime.sleep(1)", 1), ("from time import sleep", 1), ("import asyncio\nasyncio.sleep(0)", 0), ("time.monotonic()", 0)]
+    ("text", "count"),
+    [("import time\ntime.sleep(1)", 1), ("from time import sleep", 1), ("import asyncio\nasyncio.sleep(0)", 0), ("time.monotonic()", 0)],
 )
 def test_a_sleep_is_found(text: str, count: int) -> None:
     assert len(sleeps(Source("tests/x.py", text))) == count
@@ -196,10 +219,19 @@ def test_an_unmentioned_target_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("path", "shipped"),
-    [("hub/web/static/a.css", True), ("hub/web/other/a.css", False), ("hub/a.txt", False), ("models/samples/x.csv.gz", True), ("edge_agent/README.md", True)],
+    [
+        ("hub/web/static/a.css", True),
+        ("hub/web/other/a.css", False),
+        ("hub/a.txt", False),
+        ("models/samples/x.csv.gz", True),
+        ("edge_agent/README.md", True),
+    ],
 )
 def test_a_data_file_without_a_pattern_is_found(path: str, shipped: bool) -> None:
-    table = {"packages": ["hub", "models", "models.samples", "edge_agent"], "package-data": pyproject()["tool"]["setuptools"]["package-data"]}
+    table = {
+        "packages": ["hub", "models", "models.samples", "edge_agent"],
+        "package-data": pyproject()["tool"]["setuptools"]["package-data"],
+    }
     assert is_package_data(Path(path), table) is shipped
 
 

@@ -46,12 +46,16 @@ def test_loopback_is_free() -> None:
     assert guards.reached == []
 
 
-@pytest.mark.parametrize("address", [("127.0.0.1", 1), ("127.9.9.9", 1), ("::1", 1, 0, 0), ("localhost", 1), (b"localhost", 1), "/run/a.sock", ("", 1)])
+@pytest.mark.parametrize(
+    "address", [("127.0.0.1", 1), ("127.9.9.9", 1), ("::1", 1, 0, 0), ("localhost", 1), (b"localhost", 1), "/run/a.sock", ("", 1)]
+)
 def test_what_stays_on_this_machine(address: object) -> None:
     assert guards.is_loopback(address)
 
 
-@pytest.mark.parametrize("address", [("192.0.2.1", 1), ("10.0.0.1", 1), ("fe80::1%eth0", 1, 0, 0), ("example.com", 1), ("localhost.example.com", 1)])
+@pytest.mark.parametrize(
+    "address", [("192.0.2.1", 1), ("10.0.0.1", 1), ("fe80::1%eth0", 1, 0, 0), ("example.com", 1), ("localhost.example.com", 1)]
+)
 def test_what_leaves_it(address: object) -> None:
     assert not guards.is_loopback(address)
 
@@ -94,7 +98,10 @@ def test_a_health_page_is_awaited(tmp_path: Path) -> None:
 
 
 def test_a_child_that_dies_ends_the_wait_with_its_last_words() -> None:
-    with procs.started(procs.python("-c", "raise SystemExit('no such setting')")) as child, pytest.raises(procs.ChildError, match="no such setting"):
+    with (
+        procs.started(procs.python("-c", "raise SystemExit('no such setting')")) as child,
+        pytest.raises(procs.ChildError, match="no such setting"),
+    ):
         child.wait_until(lambda: False)
 
 
@@ -149,7 +156,7 @@ def test_an_unknown_part_is_refused_at_once() -> None:
 
 # --- the hooks of conftest.py, in a run of their own
 
-BAD_TESTS = '''
+BAD_TESTS = """
 import socket, subprocess, sys
 import pytest
 from tests.support.needs import PARTS, Part, needs
@@ -169,7 +176,7 @@ def test_leaves_a_child():
 @needs("mosquitto")
 def test_needs_a_part():
     pass
-'''
+"""
 
 
 def run_bad_tests(folder: Path, ci: str) -> str:
@@ -177,7 +184,19 @@ def run_bad_tests(folder: Path, ci: str) -> str:
     root = Path(__file__).resolve().parents[2]
     (folder / "conftest.py").write_text((root / "tests" / "conftest.py").read_text("utf-8"), "utf-8")
     (folder / "test_bad.py").write_text(BAD_TESTS, "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(root / "pyproject.toml"), "--rootdir", str(folder), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        str(root / "pyproject.toml"),
+        "--rootdir",
+        str(folder),
+        str(folder),
+    ]
     with procs.started(command, cwd=root, env={"CI": ci, "HYPOTHESIS_PROFILE": "quick"}) as child:
         assert child.ended_within(60)
         return child.output()
