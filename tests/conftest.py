@@ -36,6 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
+    return _replay(config)
+
+
+def _replay(config: pytest.Config) -> str:
     return f"property tests: profile {_profile()}, replay with --hypothesis-seed={config.getoption('--hypothesis-seed')}"
 
 
@@ -48,8 +52,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(reason, pytrace=False)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """A skip for a missing part is told once more, where nobody can miss it."""
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """A skip is told once more, where nobody can miss it; a failure comes with the seed (the header is not shown with -q)."""
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.line(_replay(config))
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = sorted({str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)})
     if reasons:
