@@ -1,0 +1,1 @@
+"""One suite for the transport port, over every implementation and every broker."""
