@@ -71,14 +71,13 @@ def test_an_endless_line_is_refused_before_it_is_held() -> None:
             return True
 
         def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            assert self.given_bytes <= lines.LINE_BYTES + 2 * lines.CHUNK_BYTES, "it reads on and on"
             buffer[:] = b"x" * len(buffer)
             self.given_bytes += len(buffer)
             return len(buffer)
 
-    endless = Endless()
     with pytest.raises(InvalidInput, match="longer than"):
-        list(physical_lines(endless, "f"))  # type: ignore[arg-type]
-    assert endless.given_bytes <= lines.LINE_BYTES + 2 * lines.CHUNK_BYTES
+        list(physical_lines(Endless(), "f"))  # type: ignore[arg-type]
 
 
 def test_a_disk_that_fails_while_reading_is_named_as_such() -> None:
