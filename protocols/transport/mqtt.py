@@ -387,13 +387,15 @@ class _Line:
         self._watch()
         if self.end_reason is not None:
             return
+        if self._up_since_s is None:
+            timeout_s = max(0.0, min(timeout_s, self._answer_due_s - time.monotonic()))
         ready = self._wake.wait(timeout_s)
         if ready & selectors.EVENT_WRITE:
             self._check(client.loop_write())
         if ready & selectors.EVENT_READ:
             self._read_all()
         self._check(client.loop_misc())
-        if self._up_since_s is None and time.monotonic() > self._answer_due_s:
+        if self._up_since_s is None and time.monotonic() >= self._answer_due_s:
             self.end_reason = self.end_reason or "the broker accepted the connection and did not answer"
 
     def send(self, outgoing: _Outgoing) -> None:
@@ -413,6 +415,7 @@ class _Line:
         while self._in_flight and self.end_reason is None and time.monotonic() < until_s:
             self.step(0.05)
         if self.end_reason is None:
+            self.end_reason = "stopped"
             self._client.disconnect()
             self._client.loop_write()
 
