@@ -15,18 +15,25 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Final
 
 import msgpack
 
 from protocols import limits
+from protocols.body import RS, read_rows, write_rows
 from protocols.errors import DecodeError, TooLarge
+from protocols.plain import check_plain
 
 MAGIC: Final = b"LS"
 VERSION: Final = 1
 SIGNATURE_BYTES: Final = 64
+DICTIONARIES: Final = (0, 1)
+"""ids of the preset dictionaries this version reads, to be announced; none is ever removed"""
+DICTIONARY: Final = DICTIONARIES[-1]
+PLAIN_EXTRA_BYTES: Final = 65_536
+"""what a body may hold beyond its rows: they need a few bytes each to stand among the extras"""
 INT63_MAX: Final = 2**63 - 1
 MESSAGE_NESTING: Final = limits.NESTING + 4
 """containers inside one another in any message: a fact's details, and the row, the list and the message around them"""
@@ -35,12 +42,20 @@ CONTAINER_ITEMS: Final = 65_536
 
 _HASH_BYTES: Final = 8
 _HEADER_EXTRAS: Final = 8
+_TWO_STREAMS_FACTS: Final = 16
 _PREFIX_BYTES: Final = len(MAGIC) + 2
 _NODE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _BROKEN: Final = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, UnicodeError, msgpack.UnpackException)
 
+def _refuse_ext(code: int, data: bytes) -> object:
+    raise ValueError("ext type")
+
+
 # One packer for all: it keeps its buffer, and holds the GIL for the whole of a pack() of plain values.
 pack: Final = msgpack.Packer(use_bin_type=True).pack
+_unpackb: Final = partial(
+    msgpack.unpackb, strict_map_key=True, max_array_len=CONTAINER_ITEMS, max_map_len=CONTAINER_ITEMS, ext_hook=_refuse_ext
+)
 
 
 def unpack(data: bytes, *, max_bytes: int) -> object:
@@ -68,36 +83,8 @@ def _unpack_first(data: bytes) -> tuple[object, int]:
         end = reader.tell()
     except _BROKEN as error:
         raise DecodeError(f"not well-formed msgpack ({type(error).__name__})") from error
-    check_plain(value)
+    check_plain(value, MESSAGE_NESTING)
     return value, end
-
-
-def _refuse_ext(code: int, data: bytes) -> object:
-    raise ValueError("ext type")
-
-
-def check_plain(value: object, nesting: int = MESSAGE_NESTING) -> None:
-    """Raise `DecodeError` unless `value` is made of plain types only, with str keys, at most `nesting` containers deep."""
-    level: list[Any] = [value]
-    for _ in range(nesting + 1):
-        inner: list[Any] = []
-        for item in level:
-            kind = type(item)
-            if kind is list:
-                inner.extend(item)
-            elif kind is dict:
-                if not all(type(key) is str for key in item):
-                    raise DecodeError("a map with a key that is not text")
-                inner.extend(item.values())
-            elif kind not in _SCALARS:
-                raise DecodeError("an ext type")
-        if not inner:
-            return
-        level = inner
-    raise DecodeError(f"nested deeper than {nesting}")
-
-
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class Kind(IntEnum):
@@ -200,7 +187,7 @@ def _whole(name: str, value: object, least: int, most: int) -> None:
         raise DecodeError(f"frame header: {name} is not a whole number from {least} to {most}")
 
 
-def encode_body(rows: Sequence[bytes], *, dictionary: int = 1, level: int = 6) -> bytes:
+def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: int = 6) -> bytes:
     """The compressed body of a frame of these canonical rows, byte for byte recoverable whatever they hold.
 
     `dictionary` is one the reader has announced, 0 for none; `level` is zlib's, 1 to 9. Raises `TooLarge` beyond
@@ -209,26 +196,83 @@ def encode_body(rows: Sequence[bytes], *, dictionary: int = 1, level: int = 6) -
     rows_bytes = sum(map(len, rows))
     if len(rows) > limits.FRAME_FACTS or rows_bytes > limits.FRAME_UNPACKED_BYTES:
         raise TooLarge("frame", f"{len(rows)} facts of {rows_bytes} bytes", remedy="cut it smaller")
-    deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
-    return deflate.compress(pack(list(rows))) + deflate.flush()
+    return _deflated(*plain_body(rows), len(rows), dictionary, level)
+
+
+def plain_body(rows: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """What is compressed: the texts, and all that follows them. Golden tests compare it, because builds of zlib differ in their output."""
+    texts, signs, figures, extras = write_rows(rows, [_exact_values(row) for row in rows])
+    rest = f"{RS}{signs}{RS}{figures}".encode()
+    return texts.encode(), rest + RS.encode() + pack(extras) if extras else rest
+
+
+def _exact_values(row: bytes) -> list[Any] | None:
+    """The values of a row, if packing them again gives the same bytes."""
+    try:
+        values = _unpackb(row)
+        return values if type(values) is list and pack(values) == row else None
+    except _BROKEN:
+        return None
+
+
+def _deflated(texts: bytes, rest: bytes, count: int, dictionary: int, level: int) -> bytes:
+    """Few rows in one stream: all can lean on the dictionary. Many in two: numbers do better with short matches only (Z_FILTERED), and
+    with other Huffman codes for the small ones than for the large ones (Z_BLOCK begins new codes)."""
+    deflate = _compressor(dictionary, level).copy()
+    if count < _TWO_STREAMS_FACTS:
+        return deflate.compress(texts + rest) + deflate.flush()
+    numbers = _compressor(0, level, zlib.Z_FILTERED).copy()
+    small = rest.find(RS.encode(), 1)
+    return b"".join((
+        deflate.compress(texts), deflate.flush(),
+        numbers.compress(rest[:small]), numbers.flush(zlib.Z_BLOCK), numbers.compress(rest[small:]), numbers.flush(),
+    ))  # fmt: skip
+
+
+@cache
+def _compressor(dictionary: int, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> Any:
+    """A fresh compressor to copy: copying is ten times as fast as reading the dictionary again."""
+    return zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy, preset_dictionary(dictionary))
+
+
+@cache
+def preset_dictionary(dictionary: int) -> bytes:
+    """The bytes of a shipped dictionary; b"" for 0. Raises `DecodeError` for one that this version does not have."""
+    if dictionary not in DICTIONARIES:
+        raise DecodeError(f"dictionary {dictionary}, this node has {', '.join(map(str, DICTIONARIES))}")
+    if dictionary == 0:
+        return b""
+    return resources.files("protocols").joinpath("dictionaries", f"{dictionary}.bin").read_bytes()
 
 
 def decode_body(body: bytes, count: int, dictionary: int) -> list[tuple[bytes, list[Any]]]:
     """For each of the `count` facts its canonical row, byte for byte as it was hashed, and the row's values.
 
-    Bounded in time and memory whatever the bytes are. Raises only `DecodeError`.
+    A row whose bytes are no readable array has no values: []. Bounded in time and memory whatever the bytes are. Raises only `DecodeError`.
     """
-    inflate = zlib.decompressobj(-15)
+    plain = _inflated(body, preset_dictionary(dictionary))
     try:
-        plain = inflate.decompress(body, limits.FRAME_UNPACKED_BYTES * 2)
-    except zlib.error as error:
-        raise DecodeError("the body does not decompress") from error
-    if not inflate.eof or inflate.unused_data:
-        raise DecodeError("the body is cut off, too large, or has bytes behind it")
-    rows = unpack(plain, max_bytes=limits.FRAME_UNPACKED_BYTES * 2)
-    if not isinstance(rows, list) or len(rows) != count or not all(type(row) is bytes for row in rows):
-        raise DecodeError("the body is not a list of rows")
-    return [(row, _values(row)) for row in rows]
+        texts, signs, figures, *rest = plain.split(RS.encode(), 3)
+        extras = unpack(rest[0], max_bytes=len(rest[0])) if rest else []
+        if not isinstance(extras, list):
+            raise DecodeError("the body's extras are not an array")
+        rows = read_rows(texts.decode(), signs, figures.decode("ascii"), extras, count)
+        return _packed(rows)
+    except _BROKEN as error:
+        raise DecodeError(f"the body does not hold {count} facts ({type(error).__name__})") from error
+
+
+def _packed(rows: list[Any]) -> list[tuple[bytes, list[Any]]]:
+    """Each row's bytes beside its values; stops before they outgrow the bound."""
+    facts = []
+    room_bytes = limits.FRAME_UNPACKED_BYTES
+    for row in rows:
+        fact = (pack(row), row) if type(row) is list else (row, _values(row))
+        room_bytes -= len(fact[0])
+        if room_bytes < 0:
+            raise DecodeError(f"the body grows beyond {limits.FRAME_UNPACKED_BYTES} bytes")
+        facts.append(fact)
+    return facts
 
 
 def _values(row: bytes) -> list[Any]:
@@ -238,3 +282,22 @@ def _values(row: bytes) -> list[Any]:
     except DecodeError:
         return []
     return values if isinstance(values, list) else []
+
+
+def _inflated(body: bytes, dictionary: bytes) -> bytes:
+    """One or two raw deflate streams, one after the other, each with the dictionary before it."""
+    plain = b""
+    for _ in range(2):
+        inflate = zlib.decompressobj(-15, dictionary)
+        try:
+            plain += inflate.decompress(body, limits.FRAME_UNPACKED_BYTES + PLAIN_EXTRA_BYTES + 1 - len(plain))
+        except zlib.error as error:
+            raise DecodeError("the body does not decompress") from error
+        if len(plain) > limits.FRAME_UNPACKED_BYTES + PLAIN_EXTRA_BYTES:
+            raise DecodeError(f"the body decompresses to more than {limits.FRAME_UNPACKED_BYTES} bytes")
+        if not inflate.eof:
+            raise DecodeError("the body is cut off")
+        body = inflate.unused_data
+        if not body:
+            return plain
+    raise DecodeError("the body has bytes behind it")

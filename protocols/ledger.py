@@ -95,8 +95,19 @@ class Ledger:
             self._log_own(stream, pack(continues_row(old.key.epoch, seq, h)), None, now_ms)
         return stream
 
+    def append_all(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
+        """Say yes to a batch, whole or not at all. `now_ms` is this node's clock. Errors: Conflict, before anything is written."""
+        contents: dict[str, bytes] = {}
+        for event in events:
+            if event.idempotency_key is not None:
+                content = content_digest(event)
+                if contents.setdefault(event.idempotency_key, content) != content:
+                    raise _conflict(event.idempotency_key)
+                self._answered(event.idempotency_key, content)
+        return [self.append(event, now_ms) for event in events]
+
     def append(self, event: OrderEvent, now_ms: int) -> Appended:
-        """Say yes to an event. `now_ms` is this node's clock. Errors: Conflict (same idempotency key, other content)."""
+        """Say yes to one event. Errors: Conflict (same idempotency key, other content)."""
         content = b""
         if event.idempotency_key is not None:
             content = content_digest(event)
@@ -130,7 +141,7 @@ class Ledger:
         if row is None:
             return None
         if row[0] != content:
-            raise Conflict(f"idempotencyKey {key!r} was used before for another event", remedy="use a new key for a new event")
+            raise _conflict(key)
         return Appended(self.log.by_sid(row[1]).key, row[2], row[3], True)
 
     def _remember(self, key: str, content: bytes, fact: LogRow) -> None:
@@ -195,7 +206,7 @@ class Ledger:
         if forked:
             self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
         for seq, h, why in poison:
-            self._quarantine(stream.sid, seq, h, why, now_ms)
+            self.quarantine(stream.sid, seq, h, why, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
 
     def offer_opaque(self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int) -> bool:
@@ -204,10 +215,11 @@ class Ledger:
         if self.log.has(stream.sid, seq, h):
             return False
         self.log.extend(stream, (LogRow(stream.sid, seq, h, h_before, None, now_ms, data),))
-        self._quarantine(stream.sid, seq, h, reason, now_ms)
+        self.quarantine(stream.sid, seq, h, reason, now_ms)
         return True
 
-    def _quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
+    def quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
+        """Note that a logged fact cannot be used here, or was refused elsewhere, and why. Once noted, it stays as it was noted."""
         self.db.run("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", (sid, seq, h, reason, now_ms))
 
     def close_hole(self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int) -> bool:
@@ -260,19 +272,23 @@ class Ledger:
         return None if row is None else parse_row(row[0])
 
 
+def _conflict(key: str) -> Conflict:
+    return Conflict(f"idempotencyKey {key!r} was used before for another event", remedy="use a new key for a new event")
+
+
 def readable(values: object) -> tuple[FactRow | None, str]:
     """A fact of an order; or (None, "") for one that is none; or (None, why it cannot be read here)."""
     if isinstance(values, list) and values and values[0] == CONTINUES:
         return None, ""
     try:
-        return from_row(values), ""  # type: ignore[arg-type]
+        return from_row(values), ""
     except DecodeError as e:
         return None, e.reason
 
 
 def parse_row(row: bytes) -> FactRow:
     """A logged order fact, read. Errors: DecodeError."""
-    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))  # type: ignore[arg-type]
+    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))
 
 
 def content_digest(event: OrderEvent) -> bytes:

@@ -93,13 +93,17 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The hub's absolute statement, to one hello. `credit` is how many facts may be under way at once; 0 stops the sender."""
+    """The hub's absolute statement, to one hello. `credit` is how many facts may be under way at once; 0 stops the sender.
+
+    `backed_up`: backups of the central store are configured, and `freeable` waits for them; without, facts are freed only under pressure.
+    """
 
     nonce: bytes
     incarnation: bytes
     hub_ms: int
     credit: int
     streams: tuple[StreamStated, ...]
+    backed_up: bool = False
     formats: tuple[int, ...] = FORMATS
     dictionaries: tuple[int, ...] = DICTIONARIES
 
@@ -107,18 +111,20 @@ class Answer:
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.nonce, self.incarnation, self.hub_ms, self.credit, [_stated(s) for s in self.streams], list(self.formats), list(self.dictionaries)]
+        streams = [_stated(s) for s in self.streams]
+        return [self.nonce, self.incarnation, self.hub_ms, self.credit, streams, self.backed_up, list(self.formats), list(self.dictionaries)]
 
     @classmethod
     def parse(cls, body: object) -> Answer:
         """The message, checked. Errors: DecodeError."""
-        nonce, incarnation, hub_ms, credit, streams, formats, dictionaries = _items(body, 7)
+        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries = _items(body, 8)
         return cls(
             _bytes(nonce, NONCE),
             _bytes(incarnation, NONCE),
             _whole(hub_ms),
             _whole(credit),
             _tuple(streams, _parse_stated, limits.STREAMS_STATED),
+            _flag(backed_up),
             _tuple(formats, _small, 64),
             _tuple(dictionaries, _small, 64),
         )
@@ -132,18 +138,19 @@ class Receipt:
     hub_ms: int
     credit: int
     streams: tuple[StreamStated, ...]
+    backed_up: bool = False
 
     KIND = Kind.RECEIPT
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.incarnation, self.hub_ms, self.credit, [_stated(s) for s in self.streams]]
+        return [self.incarnation, self.hub_ms, self.credit, [_stated(s) for s in self.streams], self.backed_up]
 
     @classmethod
     def parse(cls, body: object) -> Receipt:
         """The message, checked. Errors: DecodeError."""
-        incarnation, hub_ms, credit, streams = _items(body, 4)
-        return cls(_bytes(incarnation, NONCE), _whole(hub_ms), _whole(credit), _tuple(streams, _parse_stated, limits.STREAMS_STATED))
+        incarnation, hub_ms, credit, streams, backed_up = _items(body, 5)
+        return cls(_bytes(incarnation, NONCE), _whole(hub_ms), _whole(credit), _tuple(streams, _parse_stated, limits.STREAMS_STATED), _flag(backed_up))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +321,8 @@ def _parse_queue(value: object) -> StreamQueue:
     return StreamQueue(_epoch(epoch), _small(cls), _head(head), _whole(queued), _whole(queued_bytes), None if oldest is None else _whole(oldest))
 
 
-def _stream_held_parts(value: object) -> list[Any]:
-    return _items(value, 5)
-
-
 def _stream_held(value: object) -> StreamHeld:
-    epoch, cls, head, points, freed = _stream_held_parts(value)
+    epoch, cls, head, points, freed = _items(value, 5)
     return StreamHeld(_epoch(epoch), _small(cls), _head(head), _tuple(points, _point, POINTS_STATED), _whole(freed))
 
 
@@ -363,6 +366,12 @@ _epoch = _seq
 def _small(value: object) -> int:
     if type(value) is not int or not 0 <= value <= 255:
         raise DecodeError("expected a number of 0..255")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise DecodeError("expected true or false")
     return value
 
 

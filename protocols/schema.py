@@ -1,7 +1,7 @@
 """The tables of a ledger, as migrations that only ever go forward. A released migration is never edited; golden databases hold that.
 
-Each database carries its version in `PRAGMA user_version`. `migrate` runs what is missing, one transaction each; a file that is newer than
-this code is refused, untouched.
+A database is made of parts (the ledger; a hub's registry; the store's view), each with its version in the table `versions`, so that they can
+go forward one without the other. `migrate` runs what is missing, one transaction each; a file newer than this code is refused, untouched.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Final
 
 from protocols.errors import ConfigError
 from protocols.sqlite import Db
+
+_VERSIONS: Final = "CREATE TABLE IF NOT EXISTS versions (part TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID"
 
 # seq runs from 1 per stream; h is the chain hash at the fact, prev the one before it (8 bytes each).
 # log.okey is null for facts that are no order events or that are quarantined. `at_ms` is when this database took the fact.
@@ -37,15 +39,23 @@ LEDGER: Final = (
 )
 
 
-def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER) -> None:
-    """Bring a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
-    row = db.one("PRAGMA user_version")
-    have = int(row[0]) if row else 0
+def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str = "ledger") -> None:
+    """Bring one part of a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
+    have = _version(db, part)
     if have > len(migrations):
-        raise ConfigError(f"{db.path} is of version {have}, this program knows up to {len(migrations)}", remedy="upgrade Longshore on this machine")
+        raise ConfigError(
+            f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}", remedy="upgrade Longshore on this machine"
+        )
     for version in range(have, len(migrations)):
         db.begin()
-        for statement in migrations[version]:
+        for statement in (_VERSIONS, *migrations[version]):
             db.run(statement)
-        db.run(f"PRAGMA user_version={version + 1}")
+        db.run("INSERT INTO versions (part, version) VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version", (part, version + 1))
         db.commit()
+
+
+def _version(db: Db, part: str) -> int:
+    if db.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='versions'") is None:
+        return 0
+    row = db.one("SELECT version FROM versions WHERE part=?", (part,))
+    return int(row[0]) if row else 0

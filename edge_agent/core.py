@@ -1,0 +1,279 @@
+"""What an edge decides: takes events and the hub's words, says what to send. No clock, socket, thread or chance of its own.
+
+The owner runs one loop: `begin`, any number of `take_*`, `commit`, then `effects` (send, restart), then tell whoever waits. `effects` is
+also due at `next_deadline`. After a LedgerError from any of these the object is thrown away and rebuilt from disk.
+
+Two clocks come in, both in ms: `wall` stamps facts and is never trusted for order; `mono` drives timers and never steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from protocols.chains import RunKind
+from protocols.errors import DecodeError, LedgerFull, NotVerified
+from protocols.event import OrderEvent
+from protocols.ledger import Appended, Ledger
+from protocols.messages import Answer, Heartbeat, Pull, Receipt, Refused, StreamQueue
+from protocols.sqlite import Db
+from protocols.streams import Stream
+from protocols.sync.seal import Control, Sign, Verify, seal, unseal
+from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
+from protocols.topics import Address, Channel
+
+_DAY_MS: Final = 86_400_000
+
+
+class Now(NamedTuple):
+    """The moment of an input: `wall` ms since 1970 as this machine believes, `mono` ms of a clock that never steps."""
+
+    wall: int
+    mono: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeIdentity:
+    """Who this edge is, and which hub it trusts."""
+
+    address: Address
+    hub: str
+    hub_public: bytes
+    version: str = "0.1.0"
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        return self.address.node
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """Bounds and rhythms. `budget_bytes`: of the ledger file; `floor_ms`: how long settled facts stay at least, by the hub's time."""
+
+    uplink: UplinkSettings = UplinkSettings()
+    heartbeat_ms: int = 10_000
+    budget_bytes: int = 1_000_000_000
+    pressure_percent: int = 80
+    floor_ms: int = 7 * _DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send this; whether it arrives is for receipts to say."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The link is up and nothing moves: tear the client down and build a new one."""
+
+
+Effect = Publish | Restart
+
+
+class EdgeCore:
+    """See the module."""
+
+    def __init__(self, db: Db, identity: EdgeIdentity, sign: Sign, verify: Verify, rng: Random, settings: EdgeSettings | None = None) -> None:
+        self.identity, self.settings = identity, settings or EdgeSettings()
+        self._sign, self._verify = sign, verify
+        self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
+        self.uplink = Uplink(self.ledger, rng, self.settings.uplink)
+        self.damaged = 0
+        """messages from the hub that did not verify or decode"""
+        self._beat_due: int | None = None
+        self._bytes_checked = 0
+        self._pressed = False
+        self.full = False
+
+    # ------------------------------------------------------------ in (inside a transaction)
+
+    def begin(self) -> None:
+        """Open the transaction that the following `take_*` share."""
+        self.ledger.begin()
+
+    def commit(self) -> None:
+        """Make them durable, together."""
+        self.ledger.commit()
+
+    def take_events(self, events: Sequence[OrderEvent], now: Now) -> list[Appended]:
+        """Say yes to a batch, whole or not at all; the answer counts once `commit` returned. Errors: Conflict, LedgerFull."""
+        if self.full:
+            raise LedgerFull(
+                f"the ledger has reached its budget of {self.settings.budget_bytes} bytes and nothing in it may be freed yet",
+                remedy="restore the link to the hub, or raise storage.budget_bytes",
+            )
+        done = self.ledger.append_all(events, now.wall)
+        self.uplink.on_appended(now.mono)
+        return done
+
+    def take_up(self, now: Now) -> None:
+        """The transport is connected."""
+        self.uplink.on_up(now.mono)
+        self._beat_due = now.mono
+
+    def take_down(self) -> None:
+        """The transport is gone."""
+        self.uplink.on_down()
+        self._beat_due = None
+
+    def take_message(self, payload: bytes, now: Now) -> None:
+        """Bytes that came down from the hub. What is not signed by the pinned hub, for this node, moves nothing."""
+        try:
+            said = self._open(payload)
+        except DecodeError:
+            self.damaged += 1
+            return
+        if isinstance(said, Answer):
+            self._heard(self.uplink.on_answer(said, now.mono), now)
+        elif isinstance(said, Receipt):
+            self._heard(self.uplink.on_receipt(said, now.mono), now)
+        elif isinstance(said, Refused):
+            self.uplink.on_refused(said, now.mono)
+        elif isinstance(said, Pull):
+            self.uplink.on_pull(said)
+
+    def _open(self, payload: bytes) -> object:
+        control = unseal(payload)
+        if not isinstance(control, Control):
+            raise DecodeError("a frame on the channel of receipts")
+        if (control.author, control.addressee) != (self.identity.hub, self.identity.node):
+            raise NotVerified(f"from {control.author} to {control.addressee}")
+        self._verify(self.identity.hub_public, control.envelope.signature, control.envelope.signed)
+        return control.message()
+
+    def _heard(self, heard: Heard, now: Now) -> None:
+        if heard.fork:
+            self.ledger.start_new_epoch(now.wall)
+            self.uplink.on_appended(now.mono)
+        for stream, seq, h, why in heard.refused:
+            self.ledger.quarantine(stream.sid, seq, h, why, now.wall)
+        self._mark()
+        self._free()
+
+    # ------------------------------------------------------------ freeing (rule 11)
+
+    def _mark(self) -> None:
+        """Remember, once a day of the hub's time, how far everything was freeable: the floor counts from then."""
+        if self.uplink.hub_ms is None:
+            return
+        for stream in self.ledger.own_streams():
+            seq = self.uplink.freeable(stream)
+            marks = self._marks(stream)
+            if seq > max((m[1] for m in marks), default=stream.freed_seq) and (not marks or self.uplink.hub_ms - marks[-1][0] >= _DAY_MS):
+                self._set_marks(stream, [*marks, (self.uplink.hub_ms, seq)])
+
+    def _marks(self, stream: Stream) -> list[tuple[int, int]]:
+        row = self.ledger.db.one("SELECT value FROM meta WHERE key=?", (f"marks/{stream.sid}",))
+        return [(int(a), int(b)) for a, b in (pair.split(":") for pair in str(row[0]).split())] if row and row[0] else []
+
+    def _set_marks(self, stream: Stream, marks: list[tuple[int, int]]) -> None:
+        text = " ".join(f"{a}:{b}" for a, b in marks)
+        self.ledger.db.run(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", (f"marks/{stream.sid}", text)
+        )
+
+    def _free(self) -> None:
+        """Free what is settled at a point of the own chain, older than the floor by the hub's time, and in every backup of the central store.
+        Where no backup is configured, only under pressure of the budget. Only what this incarnation's hub says now counts."""
+        if self.uplink.hub_ms is None or not (self.uplink.backed_up or self._pressed):
+            return
+        for stream in self.ledger.own_streams():
+            marks = self._marks(stream)
+            old = [m for m in marks if self.uplink.hub_ms - m[0] >= self.settings.floor_ms]
+            if old:
+                self.ledger.log.free(stream, min(old[-1][1], self.uplink.freeable(stream)))
+                self._set_marks(stream, [m for m in marks if m not in old])
+
+    # ------------------------------------------------------------ out (after the commit)
+
+    def effects(self, now: Now) -> list[Effect]:
+        """After a commit, and at `next_deadline`: what to send now."""
+        if self.uplink.stalled(now.mono):
+            self.uplink.restarted(now.mono)
+            return [Restart()]
+        outs = self.uplink.outputs(now.mono)
+        if self._beat_due is not None and now.mono >= self._beat_due and self.uplink.incarnation is not None:
+            outs.append(self._beat(now))
+        return [self._publish(out) for out in outs]
+
+    def next_deadline(self) -> int | None:
+        """When `effects` is due by itself, on the `mono` clock."""
+        due = [t for t in (self.uplink.next_deadline(), self._beat_due if self.uplink.incarnation is not None else None) if t is not None]
+        return min(due, default=None)
+
+    def _publish(self, out: Out) -> Publish:
+        return Publish(self.identity.address.topic(out.channel), seal(out, self.identity.node, self.identity.hub, self._sign))
+
+    def _beat(self, now: Now) -> Out:
+        self._beat_due = now.mono + self.settings.heartbeat_ms
+        self.check_budget()
+        queues = []
+        for stream in self.ledger.own_streams():
+            count, size, oldest = self.ledger.unsettled(stream)
+            queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
+        beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals)
+        return Out(Channel.CONTROL, Heartbeat.KIND, [], beat.to_list())
+
+    def check_budget(self) -> None:
+        """Look at the size of the file: near the budget, settled facts go even without a backup; at the budget, no more is taken."""
+        used = self.ledger.db.file_bytes()
+        self._pressed = used * 100 >= self.settings.budget_bytes * self.settings.pressure_percent
+        self.full = used >= self.settings.budget_bytes
+
+    # ------------------------------------------------------------ asking
+
+    def status(self, now: Now) -> dict[str, Any]:
+        """Queue, oldest age, receipts, clock and disk, as `GET /v1/status` and `longshore-edge status` show them."""
+        streams = [self._stream_status(s, now) for s in self.ledger.own_streams()]
+        queued = sum(s["queued"] for s in streams)
+        oldest = min((s["oldestMs"] for s in streams if s["oldestMs"] is not None), default=None)
+        hub_ms, heard = self.uplink.hub_ms, self.uplink.last_heard_ms
+        return {
+            "node": self.identity.node,
+            "org": self.identity.address.org,
+            "region": self.identity.address.region,
+            "site": self.identity.address.site,
+            "version": self.identity.version,
+            "link": {
+                "connected": self.uplink.connected,
+                "answered": self.uplink.incarnation is not None,
+                "lastHeardAgoMs": None if heard is None else now.mono - heard,
+                "credit": self.uplink.credit,
+                "refused": self.uplink.refusals,
+                "damaged": self.damaged,
+            },
+            "queue": {
+                "events": queued,
+                "bytes": sum(s["bytes"] for s in streams),
+                "oldestAgeMs": None if oldest is None else max(0, now.wall - oldest),
+                "notReceived": sum(s["notReceived"] for s in streams),
+                "quarantined": len(self.ledger.quarantined()),
+            },
+            "streams": streams,
+            "clock": {"nowMs": now.wall, "hubMs": hub_ms, "skewMs": None if hub_ms is None or heard is None else now.wall - (hub_ms + now.mono - heard)},
+            "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full},
+        }
+
+    def _stream_status(self, s: Stream, now: Now) -> dict[str, Any]:
+        count, size, oldest = self.ledger.unsettled(s)
+        return {
+            "epoch": f"{s.key.epoch:x}",
+            "class": ("orders", "telemetry")[s.key.cls] if s.key.cls < 2 else str(s.key.cls),
+            "captured": s.head[0],
+            "settled": s.settled_seq,
+            "freed": s.freed_seq,
+            "queued": count,
+            "bytes": size,
+            "oldestMs": oldest,
+            "notReceived": self.uplink.unreceived(s),
+            "records": {k.name.lower(): sum(r.last - r.first + 1 for r in s.chain.runs if r.kind is k) for k in RunKind if k is not RunKind.DATA},
+        }
+
+
+

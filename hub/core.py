@@ -1,0 +1,301 @@
+"""What a regional hub decides: takes frames, hellos and heartbeats, events of source systems and the central store's word; says what to
+answer and what to hand over. No clock, socket, thread or chance of its own.
+
+The owner's loop: `begin`, any number of `take_*`, `commit`, then `effects`. Receipts are made after the commit and never before. Apart from
+that, whenever `lacking_in_store` gives something, it is applied to the store and the store's statement is taken in by `take_statement`.
+After a LedgerError the object is thrown away and rebuilt from disk, which is a new incarnation (sync.md, rule 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from hub.registry import Node, Registry
+from hub.store.port import Statement, StoreFact, StoreRecord
+from protocols.chains import RunKind
+from protocols.codec import Envelope, FrameHeader, Kind, unpack
+from protocols.errors import DecodeError, NotVerified
+from protocols.event import OrderEvent
+from protocols.fact import chain as hashes_of
+from protocols.fact import genesis
+from protocols.ledger import Appended, Ledger, Offered
+from protocols.limits import FRAME_UNPACKED_BYTES
+from protocols.messages import Heartbeat, Hello, Message, Record, Refused, RunStated
+from protocols.sqlite import Db
+from protocols.streams import Stream, StreamKey
+from protocols.sync.frames import digest
+from protocols.sync.handover import ahead, lacking, records_lacking
+from protocols.sync.receiver import Receiver, StoreSays, rooted_points
+from protocols.sync.seal import Control, Sign, Verify, seal, unseal
+from protocols.sync.uplink import Out
+from protocols.topics import Channel
+from protocols.trust import NodeCard
+
+HAND_OVER_FACTS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class HubIdentity:
+    """Who this hub is."""
+
+    org: str
+    region: str
+    node: str
+    public_key: bytes
+    version: str = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """`credit_facts`: how many facts each node may have under way. `budget_bytes`: of the hub's ledger file; full, no credit is granted."""
+
+    credit_facts: int = 10_000
+    budget_bytes: int = 20_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send this to a node."""
+
+    topic: str
+    payload: bytes
+
+
+class HubCore:
+    """See the module. `rng` gives the incarnation of this start and the epochs of the hub's own stream."""
+
+    def __init__(self, db: Db, identity: HubIdentity, sign: Sign, verify: Verify, rng: Random, settings: HubSettings | None = None) -> None:
+        self.identity, self.settings = identity, settings or HubSettings()
+        self._sign, self._verify = sign, verify
+        self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
+        self.registry = Registry(db)
+        self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)
+        self._stated: dict[StreamKey, tuple[RunStated, ...]] = {}
+        self._asked = False
+        """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
+        self._hellos: list[tuple[Node, Hello]] = []
+        self._replies: list[tuple[Node, Out]] = []
+        self._unhanded: dict[StreamKey, None] = {}
+        self._seen_ms: dict[str, int] = {}
+
+    # ------------------------------------------------------------ in (inside a transaction)
+
+    def begin(self) -> None:
+        """Open the transaction that the following `take_*` share."""
+        self.ledger.begin()
+
+    def commit(self) -> None:
+        """Make them durable, together."""
+        self.ledger.commit()
+
+    def take_events(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
+        """Events of source systems at the centre: the hub is their author. Errors: Conflict."""
+        done = self.ledger.append_all(events, now_ms)
+        self._unhanded[self.ledger.own().key] = None
+        return done
+
+    def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
+        """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. What a frame did, if it was one."""
+        try:
+            opened = unseal(data)
+            author = opened.author if isinstance(opened, Control) else opened[1].author
+            known = self.registry.get(author)
+            if known is None:
+                self.registry.wait(author, data, now_ms)
+                return None
+            self._seen_ms[author] = now_ms
+            if isinstance(opened, Control):
+                self._take_control(known, opened, data, now_ms)
+                return None
+            return self._take_frame(known, *opened, now_ms)
+        except DecodeError as e:
+            self._refuse(node, data, e.reason, now_ms)
+            return None
+
+    def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
+        self._verify(author.public_key, envelope.signature, envelope.signed)
+        done = self.receiver.frame(header, envelope.body, now_ms)
+        if done.new:
+            self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
+        return done
+
+    def _take_control(self, author: Node, control: Control, data: bytes, now_ms: int) -> None:
+        if control.addressee != self.identity.node:
+            raise NotVerified(f"addressed to {control.addressee!r}, this is {self.identity.node!r}")
+        self._verify(author.public_key, control.envelope.signature, control.envelope.signed)
+        self._act(author, control.message(), data, now_ms)
+
+    def _act(self, author: Node, message: Message, data: bytes, now_ms: int) -> None:
+        node = author.address.node
+        if isinstance(message, Hello):
+            self._hellos.append((author, message))
+        elif isinstance(message, Heartbeat):
+            self.registry.note_beat(node, message, now_ms)
+            pull = self.receiver.heartbeat(node, message)
+            if pull is not None:
+                self._replies.append((author, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())))
+        elif isinstance(message, Record):
+            self.receiver.record(node, message, data, now_ms)
+            self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
+
+    def _refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:
+        """Damage moves nothing: kept within bounds, counted, named to whom the topic belongs (rule 8)."""
+        name = digest(data[:-64])
+        self.registry.refuse(node, name, reason, data, now_ms)
+        sender = self.registry.get(node)
+        if sender is not None:
+            refused = Refused(self.receiver.incarnation, name, reason[:200])
+            self._replies.append((sender, Out(Channel.RECEIPT, Kind.REFUSED, [], refused.to_list())))
+
+    def take_card(self, card: NodeCard, now_ms: int) -> Node:
+        """Admit a node; what it sent before is looked at now. Errors: InvalidInput when the name or key is taken."""
+        node = self.registry.admit(card, self.identity.node, now_ms)
+        for data in self.registry.release(card.node):
+            self.take_message(card.node, data, now_ms)
+        return node
+
+    # ------------------------------------------------------------ out (after the commit)
+
+    def effects(self, now_ms: int) -> list[Publish]:
+        """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
+        self.receiver.credit = 0 if self._full() else self.settings.credit_facts
+        outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos]
+        for node, receipt in self.receiver.receipts(now_ms):
+            known = self.registry.get(node)
+            if known is not None:
+                outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
+        outs += self._replies
+        self._hellos, self._replies = [], []
+        return [Publish(n.address.topic(Channel.RECEIPT), seal(out, self.identity.node, n.address.node, self._sign)) for n, out in outs]
+
+    def _full(self) -> bool:
+        return self.ledger.db.file_bytes() >= self.settings.budget_bytes
+
+    # ------------------------------------------------------------ the central store
+
+    @property
+    def asked_store(self) -> bool:
+        """Has the store stated what it holds since this start?"""
+        return self._asked
+
+    def lacking_in_store(self, limit: int = HAND_OVER_FACTS) -> tuple[list[StoreFact], list[StoreRecord]]:
+        """What the store's last statement lacks, at most `limit` facts, in chain order. Empty before the store has spoken."""
+        facts: list[StoreFact] = []
+        records: list[StoreRecord] = []
+        if not self._asked:
+            return facts, records
+        for key in list(self._unhanded):
+            stream = self.ledger.log.open(key)
+            gaps = lacking(stream.chain, self._stated.get(key, ()))
+            for gap in gaps:
+                facts += self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + limit - len(facts) - 1))
+                if len(facts) >= limit:
+                    return facts, records
+            new_records = records_lacking(stream.chain, self._stated.get(key, ()))
+            if new_records:
+                records += self._records(stream, {(r.last, r.h_last) for r in new_records})
+            elif not gaps:
+                del self._unhanded[key]
+        return facts, records
+
+    def _facts(self, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
+        why = self.receiver.quarantine_reasons(stream.sid)
+        for r in self.ledger.log.read_branch(stream, run, first, last):
+            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, why.get((r.seq, r.h), "") if why else "")
+
+    def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
+        rows = self.ledger.db.query("SELECT last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
+        signed = {(last, bytes(h)): (bytes(data), at) for last, h, data, at in rows if (last, bytes(h)) in wanted}
+        return [
+            StoreRecord(stream.key, r.first, r.h_before, r.last, r.h_last, r.kind, *signed.get((r.last, r.h_last), (b"", 0)))
+            for r in stream.chain.runs
+            if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
+        ]
+
+    def take_statement(self, statement: Statement, *, whole: bool) -> list[tuple[StreamKey, RunStated]]:
+        """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start. Returns what the store holds and this
+        hub does not: it came back older, and is to be given those facts by `take_from_store` (rule 12)."""
+        self._asked = True
+        if whole:
+            self._stated = {}
+            self._unhanded = {s.key: None for s in self.ledger.log.all()}
+        says: list[tuple[StreamKey, StoreSays]] = []
+        older: list[tuple[StreamKey, RunStated]] = []
+        for key, runs in statement.streams.items():
+            self._stated[key] = runs
+            says.append((key, self._says(key, runs, statement)))
+            older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
+        self.receiver.store_says(says, backed_up=statement.backed_up is not None)
+        self._settle_own(dict(says))
+        return older
+
+    def _says(self, key: StreamKey, runs: Sequence[RunStated], statement: Statement) -> StoreSays:
+        start = genesis(*key)
+        settled = rooted_points(runs, start)
+        free = settled if statement.backed_up is None else rooted_points(statement.backed_up.get(key, ()), start)
+        return StoreSays(settled, tuple(p for p in free if p in settled) if statement.backed_up is None else free)
+
+    def _settle_own(self, says: dict[StreamKey, StoreSays]) -> None:
+        for stream in self.ledger.own_streams():
+            points = says.get(stream.key, StoreSays()).settled
+            seq = max((s for s, h in points if self.ledger.log.hash_at(stream, s) == h), default=0)
+            if seq > stream.settled_seq:
+                stream.settled_seq, stream.dirty = seq, True
+
+    def take_from_store(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> None:
+        """Facts that the store has and this hub lost. If they are of the hub's own stream, it never goes on in that epoch (rules 2 and 12)."""
+        for run in _consecutive(facts):
+            self._take_run(run, now_ms)
+        for r in records:
+            self.ledger.close_hole(r.stream, r.first, r.h_before, r.last, r.h_last, r.kind, r.signed, now_ms)
+        current = self.ledger.own()
+        if any(f.stream == current.key for f in facts):
+            self.ledger.start_new_epoch(now_ms)
+            self._unhanded[self.ledger.own().key] = None
+
+    def _take_run(self, run: list[StoreFact], now_ms: int) -> None:
+        first = run[0]
+        if any(f.quarantined for f in run):
+            for f in run:
+                self._take_one(f, now_ms)
+            return
+        pairs = [(f.row, _values(f.row)) for f in run]
+        if hashes_of(first.prev, [f.row for f in run])[-1] != run[-1].h:
+            raise DecodeError(f"the central store gave facts of {first.stream.node} that are not on their chain")
+        self.ledger.offer(first.stream, first.seq, first.prev, pairs, [f.h for f in run], now_ms)
+        self.receiver.touch(first.stream)
+
+    def _take_one(self, f: StoreFact, now_ms: int) -> None:
+        if f.quarantined:
+            self.ledger.offer_opaque(f.stream, f.seq, f.prev, f.h, f.row, f.quarantined, now_ms)
+        else:
+            self.ledger.offer(f.stream, f.seq, f.prev, [(f.row, _values(f.row))], [f.h], now_ms)
+
+    # ------------------------------------------------------------ asking
+
+    def seen_ms(self, node: str) -> int | None:
+        """When this node was last heard, since this start."""
+        return self._seen_ms.get(node)
+
+    def stated(self, key: StreamKey) -> tuple[RunStated, ...]:
+        """What the store last said of a stream."""
+        return self._stated.get(key, ())
+
+
+def _consecutive(facts: Sequence[StoreFact]) -> Iterator[list[StoreFact]]:
+    """Facts grouped where each follows the one before it."""
+    run: list[StoreFact] = []
+    for f in facts:
+        if run and (f.stream != run[-1].stream or f.seq != run[-1].seq + 1 or f.prev != run[-1].h):
+            yield run
+            run = []
+        run.append(f)
+    if run:
+        yield run
+
+
+def _values(row: bytes) -> Any:
+    return unpack(row, max_bytes=FRAME_UNPACKED_BYTES)

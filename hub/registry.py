@@ -1,0 +1,146 @@
+"""Who may speak at this hub: admitted nodes, what each last said of itself, and what came from those not (yet) believed.
+
+Lives in the hub's database beside the ledger. Everything that arrives from outside and is kept is bounded here. Certificates, roles and
+enrolment will stand on the same table: a node is a name, a key, and a place (org, region, site).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from protocols.codec import pack, unpack
+from protocols.errors import DecodeError, InvalidInput
+from protocols.limits import FRAME_WIRE_BYTES, REFUSED_KEPT, WAITING_BYTES, WAITING_NODES
+from protocols.messages import Heartbeat
+from protocols.schema import migrate
+from protocols.sqlite import Db
+from protocols.topics import Address
+from protocols.trust import NodeCard
+
+REGISTRY: Final = (
+    (
+        """CREATE TABLE nodes (node TEXT PRIMARY KEY, org TEXT NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL, public_key BLOB NOT NULL UNIQUE,
+             password_hash TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID""",
+        "CREATE TABLE beats (node TEXT PRIMARY KEY, body BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE waiting (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, data BLOB NOT NULL, at_ms INTEGER NOT NULL)",
+        """CREATE TABLE refused (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, digest BLOB NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL,
+             at_ms INTEGER NOT NULL)""",
+        "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    ),
+)
+_REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An admitted node."""
+
+    address: Address
+    public_key: bytes
+    password_hash: str
+    added_ms: int
+
+
+class Registry:
+    """See the module. Methods that change something run inside the owner's transaction."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        migrate(db, REGISTRY, part="registry")
+        self._nodes: dict[str, Node] = {}
+        for node, org, region, site, key, password, added in db.query("SELECT * FROM nodes ORDER BY node"):
+            self._nodes[node] = Node(Address(org, region, site, node), key, password, added)
+        self._waiting_bytes: dict[str, int] = {n: int(b) for n, b in db.query("SELECT node, sum(length(data)) FROM waiting GROUP BY node")}
+
+    # ------------------------------------------------------------ nodes
+
+    def get(self, node: str) -> Node | None:
+        """The admitted node of that name."""
+        return self._nodes.get(node)
+
+    def all(self) -> list[Node]:
+        """Every admitted node, by name."""
+        return sorted(self._nodes.values(), key=lambda n: n.address.node)
+
+    def admit(self, card: NodeCard, hub: str, now_ms: int) -> Node:
+        """Take a node in by its card. Errors: InvalidInput when the name or the key is taken; a repeat of the same card is harmless."""
+        known = self._nodes.get(card.node)
+        if card.node == hub or (known is not None and known.public_key != card.public_key):
+            raise InvalidInput("node", f"the name {card.node!r} is taken by another key", remedy="give the edge another --node name")
+        twin = next((n for n in self._nodes.values() if n.public_key == card.public_key and n.address.node != card.node), None)
+        if twin is not None:
+            raise InvalidInput("publicKey", f"this key belongs to {twin.address.node!r}", remedy="make the edge anew: each node has a key of its own")
+        node = Node(Address.of(card.org, card.region, card.site, card.node), card.public_key, card.password_hash, now_ms)
+        self._db.run(
+            "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (card.node, card.org, card.region, card.site, card.public_key, card.password_hash, now_ms),
+        )
+        self._nodes[card.node] = node
+        return node
+
+    # ------------------------------------------------------------ what a node says of itself
+
+    def note_beat(self, node: str, beat: Heartbeat, now_ms: int) -> None:
+        """Keep the last heartbeat, so that the fleet is visible right after a restart."""
+        self._db.run("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (node, pack(beat.to_list()), now_ms))
+
+    def beats(self) -> dict[str, tuple[Heartbeat, int]]:
+        """The last heartbeat of each node, and when it came."""
+        out = {}
+        for node, body, at_ms in self._db.query("SELECT node, body, at_ms FROM beats ORDER BY node"):
+            try:
+                out[node] = (Heartbeat.parse(unpack(body, max_bytes=FRAME_WIRE_BYTES)), int(at_ms))
+            except DecodeError:
+                continue  # written by a later version; the next heartbeat replaces it
+        return out
+
+    # ------------------------------------------------------------ frames of nodes that are not known yet
+
+    def wait(self, node: str, data: bytes, now_ms: int) -> bool:
+        """Keep a frame of an unknown node, within bounds, without a receipt. False when there is no room: its author sends again anyway."""
+        have = self._waiting_bytes.get(node, 0)
+        if have + len(data) > WAITING_BYTES or (not have and len(self._waiting_bytes) >= WAITING_NODES):
+            self.count("waiting_full")
+            return False
+        self._db.run("INSERT INTO waiting (node, data, at_ms) VALUES (?, ?, ?)", (node, data, now_ms))
+        self._waiting_bytes[node] = have + len(data)
+        return True
+
+    def waiting(self) -> dict[str, int]:
+        """Bytes that wait, by the name their authors claim."""
+        return dict(self._waiting_bytes)
+
+    def release(self, node: str) -> list[bytes]:
+        """What waited for this node's admission, oldest first."""
+        rows = self._db.query("SELECT data FROM waiting WHERE node=? ORDER BY pos", (node,))
+        self._db.run("DELETE FROM waiting WHERE node=?", (node,))
+        self._waiting_bytes.pop(node, None)
+        return [bytes(r[0]) for r in rows]
+
+    # ------------------------------------------------------------ evidence
+
+    def refuse(self, node: str, digest: bytes, reason: str, data: bytes, now_ms: int) -> None:
+        """Keep a frame that moved nothing, bounded, with its reason; count it."""
+        self.count("refused")
+        self._db.run(
+            "INSERT INTO refused (node, digest, reason, data, at_ms) VALUES (?, ?, ?, ?, ?)", (node, digest, reason, data[:_REFUSED_BYTES_EACH], now_ms)
+        )
+        self._db.run("DELETE FROM refused WHERE pos <= (SELECT max(pos) FROM refused) - ?", (REFUSED_KEPT,))
+
+    def refused(self, limit: int = 200) -> list[dict[str, Any]]:
+        """Kept frames, newest first, as people see them."""
+        rows = self._db.query("SELECT pos, node, digest, reason, length(data), at_ms FROM refused ORDER BY pos DESC LIMIT ?", (limit,))
+        return [{"id": p, "node": n, "digest": bytes(d).hex(), "reason": r, "bytes": b, "atMs": at} for p, n, d, r, b, at in rows]
+
+    def refused_by_node(self) -> dict[str, int]:
+        """How many of the kept refusals each topic's node caused."""
+        return {n: int(c) for n, c in self._db.query("SELECT node, count(*) FROM refused GROUP BY node")}
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Move a counter that survives restarts."""
+        self._db.run("INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value", (name, by))
+
+    def counters(self) -> dict[str, int]:
+        """All counters."""
+        return {str(n): int(v) for n, v in self._db.query("SELECT name, value FROM counters ORDER BY name")}

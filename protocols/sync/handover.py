@@ -1,0 +1,41 @@
+"""What one holder lacks of a stream, judged by the runs it stated (sync.md, rules 10 and 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from protocols.chains import Chain, Run, RunKind
+from protocols.messages import RunStated
+from protocols.sync.intervals import Intervals
+
+
+class Gap(NamedTuple):
+    """Facts first..last of one of our runs that the other side does not state."""
+
+    run: Run
+    first: int
+    last: int
+
+
+def lacking(chain: Chain, stated: Sequence[RunStated]) -> list[Gap]:
+    """What we hold as data and the other side does not say that it holds, lowest first."""
+    covered: dict[int, Intervals] = {}
+    for said in stated:
+        if said.kind is RunKind.DATA:
+            for run, last in chain.path(said.last, said.h_last):
+                if last < said.first:
+                    break
+                covered.setdefault(id(run), Intervals()).add(max(run.first, said.first), last)
+    return [Gap(run, lo, hi) for run in chain.data() for lo, hi in covered.get(id(run), Intervals()).missing(run.first, run.last)]
+
+
+def records_lacking(chain: Chain, stated: Sequence[RunStated]) -> list[Run]:
+    """Records of ours that the other side neither has nor has data for."""
+    known = {(s.last, s.h_last) for s in stated}
+    return [r for r in chain.runs if r.kind is not RunKind.DATA and (r.last, r.h_last) not in known]
+
+
+def ahead(chain: Chain, stated: Iterable[RunStated]) -> list[RunStated]:
+    """Runs of the other side that reach facts we do not hold: we came back older than it is, and take them from there."""
+    return [s for s in stated if s.kind is RunKind.DATA and not chain.covered(s.last, s.h_last).covers(s.first, s.last)]

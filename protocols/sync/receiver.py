@@ -1,0 +1,175 @@
+"""The receiving half of sync, as a machine without clock or socket: frames, records, heartbeats in; statements out (sync.md, rules 4-9).
+
+Nothing here acknowledges: statements are read after the owner's commit, so that a receipt never says more than the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from protocols.chains import Chain, RunKind
+from protocols.codec import FrameHeader
+from protocols.errors import DecodeError
+from protocols.ledger import Ledger, Offered
+from protocols.limits import SEGMENTS_STATED, STREAMS_STATED
+from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamStated
+from protocols.streams import Stream, StreamKey
+from protocols.sync.frames import open_frame
+from protocols.sync.intervals import Intervals
+
+REFUSED_STATED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSays:
+    """What the central store last stated of one stream: points with a row for everything below, and those that every backup has too."""
+
+    settled: tuple[Point, ...] = ()
+    freeable: tuple[Point, ...] = ()
+
+
+class Receiver:
+    """See the module. `incarnation`: 8 random bytes of this start of the hub. `credit` is granted to each node, in facts."""
+
+    def __init__(self, ledger: Ledger, incarnation: bytes, *, credit: int = 10_000) -> None:
+        self._ledger, self.incarnation, self.credit = ledger, incarnation, credit
+        self.backed_up = False
+        self._store: dict[StreamKey, StoreSays] = {}
+        self._changed: dict[str, dict[StreamKey, None]] = {}
+        self._quarantine: dict[int, list[tuple[int, bytes, str]]] = {}
+        self._load_quarantine()
+
+    def _load_quarantine(self) -> None:
+        for sid, seq, h, reason in self._ledger.db.query("SELECT sid, seq, h, reason FROM quarantine ORDER BY qid"):
+            self._quarantine.setdefault(sid, []).append((seq, h, reason[:200]))
+
+    # ------------------------------------------------------------ in
+
+    def frame(self, header: FrameHeader, body: bytes, now_ms: int) -> Offered:
+        """Take the facts of a frame whose signature was verified. Errors: DecodeError: nothing moved, answer `refused`.
+
+        A frame of one fact cannot be halved: if its body does not decode, the fact is kept as bytes, in quarantine, under the header's hashes.
+        """
+        key = StreamKey(header.author, header.epoch, header.cls)
+        try:
+            opened = open_frame(header, body)
+            offered = self._ledger.offer(key, header.first, header.h_before, opened.facts, opened.hashes, now_ms)
+        except DecodeError as e:
+            if header.count > 1 or not _follows(header, key, self._ledger):
+                raise
+            new = self._ledger.offer_opaque(key, header.first, header.h_before, header.h_after, body, e.reason, now_ms)
+            offered = Offered(int(new), int(not new), [(header.first, header.h_after, e.reason)] if new else [], False, [])
+        self.touch(key)
+        if offered.quarantined:
+            sid = self._ledger.log.open(key).sid
+            self._quarantine.setdefault(sid, []).extend((seq, h, why[:200]) for seq, h, why in offered.quarantined)
+        return offered
+
+    def record(self, node: str, r: Record, signed: bytes, now_ms: int) -> bool:
+        """An author's signed word on a hole of its own stream. False when it closes nothing."""
+        key = StreamKey(node, r.epoch, r.cls)
+        closed = self._ledger.close_hole(key, r.first, r.h_before, r.last, r.h_last, r.kind, signed, now_ms)
+        self.touch(key)
+        return closed
+
+    def heartbeat(self, node: str, beat: Heartbeat) -> Pull | None:
+        """What the node names and this hub does not hold is asked for (rule 7)."""
+        ranges: list[tuple[int, int, int, int]] = []
+        for q in beat.streams:
+            if q.head[0]:
+                held = self.held(StreamKey(node, q.epoch, q.cls), q.head)
+                ranges += [(q.epoch, q.cls, lo, hi) for lo, hi in held.missing(1, q.head[0])]
+        return Pull(self.incarnation, tuple(ranges[:SEGMENTS_STATED])) if ranges else None
+
+    def held(self, key: StreamKey, head: Point) -> Intervals:
+        """Which seqs of the chain that ends in `head` are here, with data or record; where the head itself is not, of any branch."""
+        stream = self._ledger.log.get(key)
+        if stream is None:
+            return Intervals()
+        chain = stream.chain
+        if chain.locate(*head) is not None:
+            return Intervals(sorted((r.first, last) for r, last in chain.path(*head)))
+        return Intervals(sorted((r.first, r.last) for r in chain.runs))
+
+    # ------------------------------------------------------------ out
+
+    def touch(self, key: StreamKey) -> None:
+        """A receipt about this stream is due to its author (and, with relays, to those who carried it)."""
+        self._changed.setdefault(key.node, {})[key] = None
+
+    def receipts(self, now_ms: int) -> list[tuple[str, Receipt]]:
+        """Call after the commit: who is to be told what about the streams that changed since the last call."""
+        out = []
+        for node, keys in self._changed.items():
+            stated = tuple(self.statement(k) for k in list(keys)[:STREAMS_STATED])
+            out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
+        self._changed = {}
+        return out
+
+    def answer(self, node: str, hello: Hello, now_ms: int) -> Answer:
+        """The absolute statement to a hello: of every stream of that node that is known here, also those it did not name (rule 5)."""
+        named = {StreamKey(node, s.epoch, s.cls): s for s in hello.streams}
+        keys = [s.key for s in self._ledger.log.of_node(node)]
+        stated = tuple(self.statement(k, named.get(k)) for k in _first_named(keys, named)[:STREAMS_STATED])
+        return Answer(hello.nonce, self.incarnation, now_ms, self.credit, stated, self.backed_up)
+
+    def statement(self, key: StreamKey, hello: StreamHeld | None = None) -> StreamStated:
+        """All that is said of one stream. Never names what is not on disk: call it after the commit."""
+        stream = self._ledger.log.open(key)
+        says = self._store.get(key, StoreSays())
+        runs = _bounded(stream.chain, [] if hello is None else self._common(stream, hello))
+        wants = tuple(stream.chain.holes()[:SEGMENTS_STATED])
+        refused = tuple(self._quarantine.get(stream.sid, ())[-REFUSED_STATED:])
+        return StreamStated(*key, runs, says.settled[-SEGMENTS_STATED:], says.freeable[-SEGMENTS_STATED:], wants, refused)
+
+    def _common(self, stream: Stream, hello: StreamHeld) -> list[RunStated]:
+        """The highest point that a hello names and this hub holds: a node on another branch than ours learns how far they agree."""
+        for seq, h in (hello.head, *hello.points):
+            run = stream.chain.locate(seq, h) if seq else None
+            if run is not None:
+                return [RunStated(run.first, run.h_before, seq, h)] if seq < run.last else []
+        return []
+
+    def quarantine_reasons(self, sid: int) -> dict[tuple[int, bytes], str]:
+        """Why facts of a stream could not be read here, by (seq, hash)."""
+        return {(seq, h): why for seq, h, why in self._quarantine.get(sid, ())}
+
+    # ------------------------------------------------------------ the central store's word
+
+    def store_says(self, statement: Iterable[tuple[StreamKey, StoreSays]], *, backed_up: bool) -> None:
+        """Take over what the store stated; who wrote those streams is told (rule 10)."""
+        self.backed_up = backed_up
+        for key, says in statement:
+            if self._store.get(key) != says:
+                self._store[key] = says
+                self.touch(key)
+
+
+def _follows(header: FrameHeader, key: StreamKey, ledger: Ledger) -> bool:
+    """May a single undecodable fact be trusted to its header's hashes? Not where they contradict the genesis of the stream."""
+    return header.first > 1 or header.h_before == ledger.log.open(key).chain.genesis
+
+
+def _bounded(chain: Chain, extra: Sequence[RunStated]) -> tuple[RunStated, ...]:
+    """The runs as stated: all of them, or the lowest and the highest (what is not named is not held: it costs time only)."""
+    runs = [RunStated(r.first, r.h_before, r.last, r.h_last, r.kind) for r in chain.runs]
+    if len(runs) > SEGMENTS_STATED:
+        runs = runs[: SEGMENTS_STATED - 8] + runs[-8:]
+    return (*runs, *extra)
+
+
+def _first_named(keys: list[StreamKey], named: dict[StreamKey, StreamHeld]) -> list[StreamKey]:
+    return [k for k in keys if k in named] + [k for k in keys if k not in named]
+
+
+def rooted_points(runs: Sequence[RunStated], genesis: bytes) -> tuple[Point, ...]:
+    """The ends of runs below which nothing is missing: what a statement of runs settles."""
+    ends: dict[Point, None] = {(0, genesis): None}
+    out: list[Point] = []
+    for r in sorted(runs, key=lambda r: (r.first, r.last, r.h_last)):
+        below = (r.first - 1, r.h_before)
+        if below in ends or (r.kind is not RunKind.DATA and not r.h_before and any(p[0] == r.first - 1 for p in ends)):
+            ends[r.last, r.h_last] = None
+            out.append((r.last, r.h_last))
+    return tuple(out)

@@ -1,0 +1,404 @@
+"""The sending half of sync, as a machine without clock or socket: hello, window, lanes, retries, records (sync.md, rules 5-9, 17, 18).
+
+`received` lives in memory and only schedules sending; nothing is freed by it. A node believes the answer to its latest nonce, and after it
+only receipts of that incarnation. Whatever looks wrong (a receipt that does not come, another incarnation) ends in a new hello, whose
+answer is absolute: what is not named is not held, and is sent again.
+
+Methods beginning with `on_` take something in, inside the owner's transaction. `outputs` says what to send, and is called after the commit,
+so that nothing is ever on the wire that is not on this node's disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from protocols.chains import RunKind
+from protocols.codec import Kind, envelope
+from protocols.ledger import Ledger
+from protocols.limits import FRAME_FACTS
+from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, StreamHeld, StreamStated
+from protocols.streams import Stream
+from protocols.sync.frames import Cut, cut, digest
+from protocols.sync.intervals import Intervals
+from protocols.topics import Channel
+
+
+class Lane(Enum):
+    """Live facts travel before backlog (rule 18); both are ranges of the same stream."""
+
+    LIVE = Channel.LIVE
+    BACKFILL = Channel.BACKFILL
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSettings:
+    """How eagerly a node sends. Times in ms, sizes in facts."""
+
+    frame_facts: int = 500
+    window_facts: int = 10_000
+    live_share_percent: int = 25
+    linger_ms: int = 20
+    retry_ms: int = 5_000
+    retry_most_ms: int = 300_000
+    idle_hello_ms: int = 300_000
+    stall_ms: int = 60_000
+    level: int = 6
+
+
+class Out(NamedTuple):
+    """Something to sign and publish."""
+
+    channel: Channel
+    kind: Kind
+    header: list[Any]
+    body: bytes | list[Any]
+    """a frame's compressed body as bytes, or a control message to pack"""
+
+
+@dataclass(slots=True)
+class _Flight:
+    sid: int
+    first: int
+    last: int
+    lane: Lane
+    sent_ms: int
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is believed of one own stream."""
+
+    received: Intervals = field(default_factory=Intervals)
+    busy: Intervals = field(default_factory=Intervals)
+    """received or under way: what need not be sent now"""
+    live_above: int = 0
+    halves: dict[int, int] = field(default_factory=dict)
+    """first seq of a range that was refused -> how many facts its next frame may have"""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the core has to act on after a statement of the hub."""
+
+    fork: bool = False
+    """a point of the current stream that is not on its chain, or lies beyond its head: never go on in it"""
+    refused: list[tuple[Stream, int, bytes, str]] = field(default_factory=list)
+    settled: bool = False
+
+
+POINTS: Final = 32
+
+
+class Uplink:
+    """See the module. Every method that takes `now` (ms, this node's monotonic or wall clock, only differences matter) may be called at any time."""
+
+    def __init__(self, ledger: Ledger, rng: Random, settings: UplinkSettings | None = None) -> None:
+        self.settings = settings or UplinkSettings()
+        self._ledger, self._rng = ledger, rng
+        self._progress: dict[int, _Progress] = {}
+        self._flights: dict[bytes, _Flight] = {}
+        self._nonce = b""
+        self.incarnation: bytes | None = None
+        self.connected = False
+        self.credit = 0
+        self.backed_up = False
+        self.hub_ms: int | None = None
+        self.last_heard_ms: int | None = None
+        self.refusals = 0
+        self._dictionary = 0
+        self._hello_due: int | None = None
+        self._attempts = 0
+        self._lingering: int | None = None
+        self._idle_due: int | None = None
+        self._progress_ms = 0
+        self._freeable: dict[int, int] = {}
+        self._greeting = False
+        self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
+
+    # ------------------------------------------------------------ the link
+
+    def on_up(self, now: int) -> None:
+        """The transport is connected: greet."""
+        self.connected = True
+        self._attempts = 0
+        self._progress_ms = now
+        self._greet()
+
+    def on_down(self) -> None:
+        """The transport is gone. What was under way is unknown until the next answer."""
+        self.connected = False
+        self._forget_flights()
+        self.incarnation = None
+        self._hello_due = self._lingering = self._idle_due = None
+        self._greeting = False
+        self._to_record = {}
+
+    def _greet(self) -> None:
+        """Whatever was believed is in doubt: send nothing more before the answer to a new hello."""
+        self._greeting = True
+        self.incarnation = None
+        self._forget_flights()
+
+    def _hello(self, now: int) -> Out:
+        self._greeting = False
+        self._nonce = self._rng.randbytes(8)
+        self._hello_due = now + self._backoff()
+        self._attempts += 1
+        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()))
+        return Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list())
+
+    def _backoff(self) -> int:
+        """Doubling, bounded, and jittered so that a thousand nodes do not return in step."""
+        s = self.settings
+        wait = min(s.retry_ms << min(self._attempts, 16), s.retry_most_ms)
+        return wait // 2 + self._rng.randrange(wait // 2 + 1)
+
+    def _held(self, stream: Stream) -> StreamHeld:
+        seq, h = stream.head
+        points: list[Point] = []
+        step = 1
+        while seq - step > stream.freed_seq and len(points) < POINTS:
+            at = self._ledger.log.hash_at(stream, seq - step)
+            if at is not None:
+                points.append((seq - step, at))
+            step *= 2
+        return StreamHeld(stream.key.epoch, stream.key.cls, (seq, h), tuple(points), stream.freed_seq)
+
+    # ------------------------------------------------------------ what the hub says
+
+    def on_answer(self, a: Answer, now: int) -> Heard:
+        """Absolute, and believed only with the latest nonce (rule 6)."""
+        heard = Heard()
+        if not self._nonce or a.nonce != self._nonce or not self.connected:
+            return heard
+        self._nonce = b""
+        self.incarnation = a.incarnation
+        self._hello_due = None
+        self._attempts = 0
+        self._dictionary = max(d for d in DICTIONARIES if d == 0 or d in a.dictionaries)
+        self._note(a.hub_ms, a.credit, a.backed_up, now)
+        self._forget_flights()
+        self._freeable = {}
+        stated = {(s.epoch, s.cls): s for s in a.streams if s.node == self._ledger.node}
+        for stream in self._ledger.own_streams():
+            progress = self._progress[stream.sid] = _Progress(live_above=stream.head[0])
+            progress.received.add(1, stream.freed_seq)
+            said = stated.get((stream.key.epoch, stream.key.cls), StreamStated(*stream.key))
+            self._believe(stream, said, heard, absolute=True)
+        self._rebuild()
+        for said in stated.values():
+            self._record(said, now)
+        return heard
+
+    def on_receipt(self, r: Receipt, now: int) -> Heard:
+        """The same statement for what changed; of another incarnation it makes the node say hello."""
+        heard = Heard()
+        if not self.connected or self.incarnation is None:
+            return heard
+        if r.incarnation != self.incarnation:
+            self._greet()
+            return heard
+        self._note(r.hub_ms, r.credit, r.backed_up, now)
+        for said in r.streams:
+            stream = self._own(said)
+            if stream is not None:
+                self._believe(stream, said, heard, absolute=False)
+                self._land(stream)
+                self._record(said, now)
+        return heard
+
+    def on_refused(self, r: Refused, now: int) -> None:
+        """One of our frames moved nothing: cut it by halves. A digest we never sent was damaged on its way, and times out."""
+        flight = self._flights.pop(r.digest, None)
+        if flight is None or r.incarnation != self.incarnation:
+            return
+        self.refusals += 1
+        count = flight.last - flight.first + 1
+        progress = self._progress[flight.sid]
+        half = max(1, (count + 1) // 2)
+        progress.halves[flight.first] = half
+        if count > 1:
+            progress.halves[flight.first + half] = count - half
+            self._rebuild()
+            return
+        self._hello_due = now + self._backoff()  # a single fact: not at once again
+        self._attempts += 1
+
+    def on_pull(self, p: Pull) -> None:
+        """The hub does not hold what it was believed to: send it again."""
+        if p.incarnation != self.incarnation:
+            if self.connected and self.incarnation is not None:
+                self._greet()
+            return
+        for epoch, cls, first, last in p.ranges:
+            stream = self._own(StreamStated(self._ledger.node, epoch, cls))
+            if stream is not None and stream.sid in self._progress:
+                self._progress[stream.sid].received.remove(max(first, stream.freed_seq + 1), last)
+        self._rebuild()
+
+    def _note(self, hub_ms: int, credit: int, backed_up: bool, now: int) -> None:
+        self.hub_ms, self.credit, self.backed_up = hub_ms, credit, backed_up
+        self.last_heard_ms = now
+        self._idle_due = now + self.settings.idle_hello_ms
+
+    def _own(self, said: StreamStated) -> Stream | None:
+        stream = self._ledger.log.get((self._ledger.node, said.epoch, said.cls))  # type: ignore[arg-type]
+        return stream if stream is not None and stream.own and said.node == self._ledger.node else None
+
+    def _believe(self, stream: Stream, said: StreamStated, heard: Heard, *, absolute: bool) -> None:
+        """A point counts only if it is on this node's own chain; a record never takes the place of data that is here (rule 9)."""
+        progress = self._progress.setdefault(stream.sid, _Progress(live_above=stream.head[0]))
+        for run in said.runs:
+            if run.kind is RunKind.DATA:
+                if self._mine(stream, run.last, run.h_last):
+                    progress.received.add(run.first, run.last)
+                    progress.busy.add(run.first, run.last)
+                elif run.last > stream.freed_seq and stream is self._ledger.own(stream.key.cls):
+                    heard.fork = True
+        settled = max((seq for seq, h in said.settled if self._mine(stream, seq, h)), default=0)
+        if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
+            stream.settled_seq, stream.dirty, heard.settled = max(settled, stream.freed_seq), True, True
+        free = max((seq for seq, h in said.freeable if self._mine(stream, seq, h)), default=0)
+        self._freeable[stream.sid] = max(free, self._freeable.get(stream.sid, 0))
+        heard.refused += [(stream, seq, h, why) for seq, h, why in said.refused if self._mine(stream, seq, h)]
+
+    def _mine(self, stream: Stream, seq: int, h: bytes) -> bool:
+        return seq <= stream.head[0] and self._ledger.log.hash_at(stream, seq) == h
+
+    def _land(self, stream: Stream) -> None:
+        progress = self._progress[stream.sid]
+        for key, f in list(self._flights.items()):
+            if f.sid == stream.sid and progress.received.covers(f.first, f.last):
+                del self._flights[key]
+                progress.halves.pop(f.first, None)
+                self._attempts = 0
+                self._progress_ms = self.last_heard_ms or 0
+
+    def _record(self, said: StreamStated, now: int) -> None:
+        """Signed records for holes that this node cannot fill: it freed them, or they went with another branch (rule 9)."""
+        stream = self._own(said)
+        for first, last, h in said.wants:
+            kind = self._why_not(stream, last, h)
+            if kind is not None:
+                self._to_record[said.epoch, said.cls, last, h] = Record(said.epoch, said.cls, first, b"", last, h, kind, now)
+
+    def _why_not(self, stream: Stream | None, last: int, h: bytes) -> RunKind | None:
+        if stream is None or last > stream.head[0]:
+            return RunKind.LOST
+        if last <= stream.freed_seq:
+            return RunKind.PRUNED
+        return None if self._ledger.log.hash_at(stream, last) == h else RunKind.LOST
+
+    # ------------------------------------------------------------ sending
+
+    def on_appended(self, now: int) -> None:
+        """New facts are being written. They linger a few ms, so that a busy moment makes one frame."""
+        if self._lingering is None and self.connected and self.incarnation is not None:
+            self._lingering = now + self.settings.linger_ms
+
+    def outputs(self, now: int) -> list[Out]:
+        """After a commit, and whenever a deadline has come: everything there is to send now."""
+        if not self.connected:
+            return []
+        if self._overdue(now):
+            self._greet()
+        outs = [self._hello(now)] if self._greeting else []
+        if self.incarnation is not None:
+            outs += [Out(Channel.CONTROL, Kind.RECORD, [], r.to_list()) for r in self._to_record.values()]
+            self._to_record = {}
+        if self._lingering is not None and now >= self._lingering:
+            self._lingering = None
+        return outs + self._pump(now)
+
+    def _overdue(self, now: int) -> bool:
+        """No answer, nothing heard for long, or a frame or its receipt was lost: the answer to a hello says which."""
+        due = self.next_deadline()
+        return not self._greeting and due is not None and now >= due and due != self._lingering
+
+    def next_deadline(self) -> int | None:
+        """When `outputs` has something to say by itself, in the same clock as `now`; None: nothing until something happens."""
+        if not self.connected:
+            return None
+        if self.incarnation is None:
+            return self._hello_due
+        oldest = min((f.sent_ms for f in self._flights.values()), default=None)
+        retry = None if oldest is None else oldest + self.settings.retry_ms
+        return min((t for t in (self._hello_due, self._lingering, self._idle_due, retry) if t is not None), default=None)
+
+    def stalled(self, now: int) -> bool:
+        """Connected, with something to send or under way, and no progress for long: the client is to be torn down and built anew."""
+        waiting = self.incarnation is None or bool(self._flights)
+        return self.connected and waiting and now - self._progress_ms >= self.settings.stall_ms
+
+    def restarted(self, now: int) -> None:
+        """The client was built anew; give it its time."""
+        self._progress_ms = now
+
+    def _pump(self, now: int) -> list[Out]:
+        """Fill the window: live first, then backlog, each within its share of the credit."""
+        if not self.connected or self.incarnation is None or self._lingering is not None:
+            return []
+        window = min(self.settings.window_facts, self.credit)
+        backlog = window - window * self.settings.live_share_percent // 100
+        outs: list[Out] = []
+        for lane, most in ((Lane.LIVE, window), (Lane.BACKFILL, backlog)):
+            for stream in self._ledger.own_streams():
+                while (room := most - self._under_way()) > 0:
+                    out = self._send_next(stream, lane, room, now)
+                    if out is None:
+                        break
+                    outs.append(out)
+        return outs
+
+    def _under_way(self) -> int:
+        return sum(f.last - f.first + 1 for f in self._flights.values())
+
+    def _send_next(self, stream: Stream, lane: Lane, room: int, now: int) -> Out | None:
+        progress = self._progress.setdefault(stream.sid, _Progress())
+        head = stream.head[0]
+        low, high = (progress.live_above + 1, head) if lane is Lane.LIVE else (stream.freed_seq + 1, progress.live_above)
+        gap = next(progress.busy.missing(low, high), None)
+        if gap is None:
+            return None
+        first, last = gap
+        facts = min(self.settings.frame_facts, FRAME_FACTS, progress.halves.get(first, FRAME_FACTS), room)
+        if room < min(self.settings.frame_facts, last - first + 1) and self._flights:
+            return None  # wait for a receipt rather than cut a sliver
+        later = [at - first for at in progress.halves if first < at <= last]
+        frame = cut(self._ledger.log, stream, first, last, facts=min([facts, *later]), dictionary=self._dictionary, level=self.settings.level)
+        if frame is None:
+            return None
+        return self._launch(stream, frame, lane, now)
+
+    def _launch(self, stream: Stream, frame: Cut, lane: Lane, now: int) -> Out:
+        header = frame.header.to_list()
+        self._flights[digest(envelope(Kind.FRAME, header, frame.body))] = _Flight(stream.sid, frame.first, frame.last, lane, now)
+        self._progress[stream.sid].busy.add(frame.first, frame.last)
+        return Out(lane.value, Kind.FRAME, header, frame.body)
+
+    def _forget_flights(self) -> None:
+        self._flights = {}
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        for sid, progress in self._progress.items():
+            progress.busy = Intervals([*progress.received, *((f.first, f.last) for f in self._flights.values() if f.sid == sid)])
+
+    # ------------------------------------------------------------ asking
+
+    def unreceived(self, stream: Stream) -> int:
+        """Facts of an own stream that the hub is not believed to hold."""
+        progress = self._progress.get(stream.sid)
+        return stream.head[0] - stream.freed_seq if progress is None else sum(b - a + 1 for a, b in progress.received.missing(1, stream.head[0]))
+
+    def freeable(self, stream: Stream) -> int:
+        """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""
+        return self._freeable.get(stream.sid, 0)
+
+    def streams_under_way(self) -> Iterable[tuple[int, int, int]]:
+        """(sid, first, last) of what was sent and not yet acknowledged."""
+        return [(f.sid, f.first, f.last) for f in self._flights.values()]
