@@ -118,4 +118,5 @@ def test_cutting_does_not_change_an_event_and_the_same_rows_give_the_same_bytes(
     for out in (first, second):
         write_sample(read_rows(io.BytesIO(data), Report()), out)
     assert first.getvalue() == second.getvalue()
+    assert first.getvalue()[4:8] == bytes(4), "a time stamp in the gzip header"
     assert list(read_events(io.BytesIO(first.getvalue()), Report())) == list(read_events(io.BytesIO(data), Report()))
