@@ -80,6 +80,7 @@ class HubCore:
         self._replies: list[tuple[Node, Out]] = []
         self._unhanded: dict[StreamKey, None] = {}
         self._seen_ms: dict[str, int] = {}
+        self._counted: dict[str, int] = {}
 
     # ------------------------------------------------------------ in (inside a transaction)
 
@@ -89,7 +90,13 @@ class HubCore:
 
     def commit(self) -> None:
         """Make them durable, together."""
+        for name, by in self._counted.items():
+            self.registry.count(name, by)
+        self._counted = {}
         self.ledger.commit()
+
+    def _count(self, name: str, by: int) -> None:
+        self._counted[name] = self._counted.get(name, 0) + by
 
     def take_events(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
         """Events of source systems at the centre: the hub is their author. Errors: Conflict."""
@@ -99,6 +106,7 @@ class HubCore:
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
         """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. What a frame did, if it was one."""
+        self._count("up_bytes", len(data))
         try:
             opened = unseal(data)
             author = opened.author if isinstance(opened, Control) else opened[1].author
@@ -118,6 +126,8 @@ class HubCore:
     def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
         self._verify(author.public_key, envelope.signature, envelope.signed)
         done = self.receiver.frame(header, envelope.body, now_ms)
+        for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
+            self._count(name, by)
         if done.new:
             self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
         return done
