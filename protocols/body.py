@@ -2,7 +2,8 @@
 
     body = texts RS signs RS figures [RS extras]       RS = the record separator, 0x1e; extras = msgpack array
 
-`protocols.columns` describes the three streams and the forms a column can take. A frame of order events is written as
+`protocols.columns` describes the three streams and the forms a column can take, `protocols.figures` what numbers look like.
+A frame of order events is written as
 
     groups      rows with the same (status, quality, has a time, keys of details in their order): how many groups there are, the distinct
                 keys, per group its members, then for each row of the frame its group. One beyond the last group: a row as it is.
@@ -25,8 +26,9 @@ from itertools import accumulate, chain, islice, repeat
 from typing import Any, Final
 
 from protocols import limits
-from protocols.columns import LINE, Reader, Writer, read_numbers, write_numbers
+from protocols.columns import LINE, Reader, Writer
 from protocols.errors import DecodeError
+from protocols.figures import read_numbers, write_numbers
 from protocols.plain import is_plain
 
 Row = list[Any]
@@ -36,11 +38,22 @@ RS: Final = "\x1e"
 _ORG, _ORDER_ID, _SOURCE, _STATUS, _HAPPENED, _QUALITY, _RECORDED, _REGION, _SITE, _ACTOR, _DETAILS, _CONTEXT = range(1, 13)
 _WIDTH: Final = 13
 _TEXTS: Final = (_ORG, _SOURCE, _REGION, _SITE, _ACTOR, _ORDER_ID)
-_MAYBE: Final = frozenset({str, type(None)})
-_TYPES: Final = {
-    0: {int}, _ORG: {str}, _ORDER_ID: {str}, _SOURCE: {str}, _STATUS: {int}, _HAPPENED: {int, type(None)}, _QUALITY: {int}, _RECORDED: {int},
-    _REGION: _MAYBE, _SITE: _MAYBE, _ACTOR: _MAYBE, _DETAILS: {dict}, _CONTEXT: {list},
-}  # fmt: skip
+_MAYBE: Final[set[type]] = {str, type(None)}
+_TYPES: Final[dict[int, set[type]]] = {
+    0: {int},
+    _ORG: {str},
+    _ORDER_ID: {str},
+    _SOURCE: {str},
+    _STATUS: {int},
+    _HAPPENED: {int, type(None)},
+    _QUALITY: {int},
+    _RECORDED: {int},
+    _REGION: _MAYBE,
+    _SITE: _MAYBE,
+    _ACTOR: _MAYBE,
+    _DETAILS: {dict},
+    _CONTEXT: {list},
+}
 _NUMBERS, _STRINGS, _OTHER = range(3)
 _CODE_MOST: Final = 2**64 - 1
 _ENTRY_LEAST_BYTES: Final = 9
@@ -51,7 +64,7 @@ _ENTRY_LEAST_BYTES: Final = 9
 
 
 def write_rows(rows: Sequence[bytes], values: Sequence[Row | None]) -> tuple[str, str, str, list[Any]]:
-    """(texts, signs, figures, extras) of a body. `values` has for each of `rows` what it holds, or None for a row that must travel as it is."""
+    """(texts, signs, figures, extras) of a body. `values` has for each row what it holds, or None for a row that must travel as it is."""
     writer = Writer()
     events = _events(values)
     groups, places = _grouped(events)
@@ -275,7 +288,7 @@ def _group_rows(group: _Group, heads: list[tuple[Any, ...]]) -> list[Row]:
 def _read_details(reader: Reader, groups: list[_Group], times_ms: list[int]) -> None:
     starts = list(accumulate((group.size for group in groups), initial=0))
     for key in dict.fromkeys(chain.from_iterable(group.keys for group in groups)):
-        having = [(group, start) for group, start in zip(groups, starts) if key in group.keys]
+        having = [(group, start) for group, start in zip(groups, starts, strict=False) if key in group.keys]
         times = list(chain.from_iterable(times_ms[start : start + group.size] for group, start in having))
         values = iter(_read_values(reader, times))
         for group, _ in having:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -43,9 +43,11 @@ CONTAINER_ITEMS: Final = 65_536
 _HASH_BYTES: Final = 8
 _HEADER_EXTRAS: Final = 8
 _TWO_STREAMS_FACTS: Final = 16
+_RS: Final = RS.encode()
 _PREFIX_BYTES: Final = len(MAGIC) + 2
 _NODE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _BROKEN: Final = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, UnicodeError, msgpack.UnpackException)
+
 
 def _refuse_ext(code: int, data: bytes) -> object:
     raise ValueError("ext type")
@@ -196,14 +198,14 @@ def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: i
     rows_bytes = sum(map(len, rows))
     if len(rows) > limits.FRAME_FACTS or rows_bytes > limits.FRAME_UNPACKED_BYTES:
         raise TooLarge("frame", f"{len(rows)} facts of {rows_bytes} bytes", remedy="cut it smaller")
-    return _deflated(*plain_body(rows), len(rows), dictionary, level)
+    return deflated(plain_body(rows), len(rows), preset_dictionary(dictionary), level)
 
 
 def plain_body(rows: Sequence[bytes]) -> tuple[bytes, bytes]:
     """What is compressed: the texts, and all that follows them. Golden tests compare it, because builds of zlib differ in their output."""
     texts, signs, figures, extras = write_rows(rows, [_exact_values(row) for row in rows])
     rest = f"{RS}{signs}{RS}{figures}".encode()
-    return texts.encode(), rest + RS.encode() + pack(extras) if extras else rest
+    return texts.encode(), rest + _RS + pack(extras) if extras else rest
 
 
 def _exact_values(row: bytes) -> list[Any] | None:
@@ -215,24 +217,28 @@ def _exact_values(row: bytes) -> list[Any] | None:
         return None
 
 
-def _deflated(texts: bytes, rest: bytes, count: int, dictionary: int, level: int) -> bytes:
-    """Few rows in one stream: all can lean on the dictionary. Many in two: numbers do better with short matches only (Z_FILTERED), and
-    with other Huffman codes for the small ones than for the large ones (Z_BLOCK begins new codes)."""
-    deflate = _compressor(dictionary, level).copy()
+def deflated(plain: tuple[bytes, bytes], count: int, dictionary: bytes, level: int) -> bytes:
+    """A `plain_body` of `count` facts, compressed.
+
+    Few rows in one stream: all can lean on the dictionary. Many in two: numbers do better with short matches only (Z_FILTERED), and
+    with other Huffman codes for the small ones than for the large ones (Z_BLOCK begins new codes).
+    """
+    texts, rest = plain
+    first = _compressor(dictionary, level, zlib.Z_DEFAULT_STRATEGY).copy()
     if count < _TWO_STREAMS_FACTS:
-        return deflate.compress(texts + rest) + deflate.flush()
-    numbers = _compressor(0, level, zlib.Z_FILTERED).copy()
-    small = rest.find(RS.encode(), 1)
+        return b"".join((first.compress(texts), first.compress(rest), first.flush()))
+    numbers = _compressor(b"", level, zlib.Z_FILTERED).copy()
+    figures = rest.find(_RS, 1)
     return b"".join((
-        deflate.compress(texts), deflate.flush(),
-        numbers.compress(rest[:small]), numbers.flush(zlib.Z_BLOCK), numbers.compress(rest[small:]), numbers.flush(),
+        first.compress(texts), first.flush(),
+        numbers.compress(rest[:figures]), numbers.flush(zlib.Z_BLOCK), numbers.compress(rest[figures:]), numbers.flush(),
     ))  # fmt: skip
 
 
-@cache
-def _compressor(dictionary: int, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> Any:
+@lru_cache(maxsize=32)
+def _compressor(dictionary: bytes, level: int, strategy: int) -> Any:
     """A fresh compressor to copy: copying is ten times as fast as reading the dictionary again."""
-    return zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy, preset_dictionary(dictionary))
+    return zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy, dictionary)
 
 
 @cache
@@ -252,7 +258,7 @@ def decode_body(body: bytes, count: int, dictionary: int) -> list[tuple[bytes, l
     """
     plain = _inflated(body, preset_dictionary(dictionary))
     try:
-        texts, signs, figures, *rest = plain.split(RS.encode(), 3)
+        texts, signs, figures, *rest = plain.split(_RS, 3)
         extras = unpack(rest[0], max_bytes=len(rest[0])) if rest else []
         if not isinstance(extras, list):
             raise DecodeError("the body's extras are not an array")

@@ -4,10 +4,7 @@ A body is three streams that are read front to back: `texts` (lines), `signs` (s
 tables, short steps) and `figures` (all other numbers: times, amounts, counters). Small and large numbers differ so much in their digits
 that Huffman codes of their own pay for themselves; a `Writer` fills the streams, a `Reader` empties them.
 
-A sign is one printable character: its number plus 64, from -32 to 62. DEL stands for any other number, which is then found at the front
-of `figures`. Figures travel as decimal text, which Huffman codes pack better than any binary form: random digits stay 3.5 bits, round
-amounts get cheaper, and no lengths are needed, because the first digit of each number is written with a character of its own
-(`0`-`9` as `:`-`C`, after a minus as `D`-`M`): `12 0 -7 305` is `;2:K=05`.
+`protocols.figures` says how the numbers are written.
 
     numbers   0 all equal · 1 as they are · 2 differences · 3 as 1, scaled · 4 as 2, scaled · 5 relative, scaled · 6 relative, all equal
               The code written is twice the form, plus one where the column's numbers are in `figures` instead of `signs`.
@@ -31,6 +28,7 @@ from typing import Any, Final
 
 from protocols import limits
 from protocols.errors import DecodeError
+from protocols.figures import SIGN_LEAST, SIGN_MOST
 
 NUMBER_EQUAL, NUMBER_PLAIN, NUMBER_STEPS, NUMBER_PLAIN_SCALED, NUMBER_STEPS_SCALED, NUMBER_RELATIVE, NUMBER_OFFSET = range(7)
 TEXT_ABSENT, TEXT_EQUAL, TEXT_TABLE, TEXT_TABLE_ABSENT, TEXT_DATE, TEXT_SECOND, TEXT_MILLI, TEXT_NUMBERED, TEXT_OTHER = range(9)
@@ -40,73 +38,11 @@ MARK: Final = "#"
 """stands for a number in a pattern"""
 UNIT_MS: Final = {TEXT_DATE: 86_400_000, TEXT_SECOND: 1_000, TEXT_MILLI: 1}
 
-_DIGITS: Final = [(f" -{digit}", chr(0x44 + digit)) for digit in range(10)] + [(f" {digit}", chr(0x3A + digit)) for digit in range(10)]
-_TOO_LONG: Final = re.compile("[0-9]{21}")
-_FIGURES_ONLY: Final = re.compile(r"[0-9:-M]*")
-_SIGNS_ONLY: Final = re.compile(rb"[\x20-\x7f]*")
-_PLAIN_SIGNS: Final = re.compile(rb"[\x20-\x7e]*")
-_SIGN_ZERO: Final = 64
-_SIGN_LEAST, _SIGN_MOST, _SIGN_ELSEWHERE = -32, 62, 63
 _NUMBER: Final = re.compile("(0|[1-9][0-9]{0,17})")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?Z)?")
 _TIME_FORMS: Final = {10: TEXT_DATE, 20: TEXT_SECOND, 24: TEXT_MILLI}
-_EPOCH: Final = datetime.datetime(1970, 1, 1)
+_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001  texts without an offset against a moment without one: only their distance counts
 _MILLISECOND: Final = datetime.timedelta(milliseconds=1)
-
-
-def write_numbers(signs: list[int], figures: list[int]) -> tuple[str, str]:
-    """Both streams of numbers as text."""
-    text = _plain_signs(signs)
-    if text is None:
-        elsewhere = [number for number in signs if not _SIGN_LEAST <= number <= _SIGN_MOST]
-        figures = elsewhere + figures
-        signs = [number if _SIGN_LEAST <= number <= _SIGN_MOST else _SIGN_ELSEWHERE for number in signs]
-        text = bytes(map(_SIGN_ZERO.__add__, signs))
-    return text.decode("ascii"), "".join(map(_LEADS.__getitem__, figures))
-
-
-def _plain_signs(signs: list[int]) -> bytes | None:
-    """All signs as characters, if none is too large for one: nearly always, so it is tried before it is looked at."""
-    try:
-        text = bytes(map(_SIGN_ZERO.__add__, signs))
-    except ValueError:
-        return None
-    return text if _PLAIN_SIGNS.fullmatch(text) else None
-
-
-class _Leads(dict[int, str]):
-    """Numbers as figures: the small ones looked up, because they are most, the others made when asked for."""
-
-    def __missing__(self, number: int) -> str:
-        plain = str(number)
-        first = 2 if number < 0 else 1
-        return _LEAD[plain[:first]] + plain[first:]
-
-
-def read_numbers(signs_text: bytes, figures_text: str) -> tuple[list[int], list[int]]:
-    """The streams that `write_numbers` wrote. Raises `DecodeError` for other characters or a number beyond 21 digits."""
-    if not _FIGURES_ONLY.fullmatch(figures_text) or _TOO_LONG.search(figures_text) or not _SIGNS_ONLY.fullmatch(signs_text):
-        raise DecodeError("the body's numbers are not numbers")
-    for plain, lead in _DIGITS:
-        figures_text = figures_text.replace(lead, plain)
-    figures = list(map(int, figures_text.split()))
-    signs = list(map(_SIGN_ZERO.__rsub__, signs_text))
-    if _SIGN_ELSEWHERE in signs:
-        signs, figures = _with_elsewhere(signs, figures)
-    return signs, figures
-
-
-def _with_elsewhere(signs: list[int], figures: list[int]) -> tuple[list[int], list[int]]:
-    total = signs.count(_SIGN_ELSEWHERE)
-    if total > len(figures):
-        raise DecodeError("the body ends early")
-    elsewhere = iter(figures[:total])
-    return [next(elsewhere) if number == _SIGN_ELSEWHERE else number for number in signs], figures[total:]
-
-
-_LEAD: Final = {plain.strip(): lead for plain, lead in _DIGITS}
-_LEADS: Final = _Leads()
-_LEADS.update({number: _LEADS[number] for number in range(-1_000, 2_000)})
 
 
 class Writer:
@@ -155,7 +91,7 @@ class Writer:
         return True
 
     def _payload(self, form: int, scale: tuple[int, ...], first: Sequence[int], numbers: Sequence[int]) -> None:
-        wide = _bits(numbers) > 3 * len(numbers) or min(numbers) < _SIGN_LEAST or max(numbers) > _SIGN_MOST
+        wide = _bits(numbers) > 3 * len(numbers) or min(numbers) < SIGN_LEAST or max(numbers) > SIGN_MOST
         self.signs.append(form * 2 + wide)
         self.figures += scale
         self.figures += first
