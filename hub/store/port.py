@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from protocols.chains import RunKind
+from protocols.fact import FactRow
 from protocols.messages import RunStated
 from protocols.streams import StreamKey
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFact:
-    """A fact on its way into the store. `row` is the canonical row, or opaque bytes of a quarantined fact. Times in ms since 1970."""
+class StoreFact(NamedTuple):
+    """A fact on its way into the store. `row` is the canonical row, or opaque bytes of a quarantined fact. Times in ms since 1970.
+
+    A tuple, like `Change`: there is one per fact of a backlog, and a frozen dataclass takes three times as long to make.
+    """
 
     stream: StreamKey
     seq: int
@@ -28,6 +31,8 @@ class StoreFact:
     received_ms: int
     quarantined: str = ""
     """why it could not be read; empty for a good fact"""
+    fact: FactRow | None = None
+    """what `row` says, where whoever delivers has read it anyway: it spares the store the reading. None: the store reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +49,8 @@ class StoreRecord:
     received_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What the live feed says of one applied fact."""
+class Change(NamedTuple):
+    """What the live feed says of one applied fact; `shown`, `conflict` and `is_head` as the order stands after the whole batch."""
 
     org: str
     order_id: str
@@ -65,7 +69,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a batch did."""
+    """What a batch did: facts that were new and that were known; a change for each new fact of an order, in the batch's order."""
 
     new: int
     known: int
@@ -85,7 +89,10 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class OrderQuery:
-    """Filters of a list of orders; None is no filter. `text` finds any fragment of an order id. `cursor` comes from the page before."""
+    """Filters of a list of orders; None is no filter. `text` finds any fragment of an order id (letters without case).
+
+    `cursor` comes from the page before. `limit` is brought within 1..PAGE_ORDERS.
+    """
 
     site: str | None = None
     region: str | None = None
@@ -116,9 +123,9 @@ class OrderView:
     heads: int
     conflict: bool
     abnormal: bool
-    """some transition was not a normal one"""
+    """some fact had seen others of its order and may normally follow none of those it came directly after"""
     expected_ms: int | None = None
-    """the promise, where details said one (`expectedDelivery`)"""
+    """the promise, where details said one (`expectedDelivery`): the latest by what the authors had seen, not by a clock"""
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -169,7 +176,7 @@ class StreamCounts:
     records: dict[str, int]
     """seqs closed without data, by reason: lost, evicted, pruned"""
     twins: int
-    """facts that share a seq with another branch"""
+    """facts beyond the first at their seq, on other branches of a fork: facts + quarantined - twins + records is the seqs accounted for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +187,21 @@ class Page:
     cursor: str | None
 
 
+PAGE_ORDERS: Final = 500
+"""the most orders on one page"""
+
+
 class CentralStore(Protocol):
-    """See the module. Errors of every method: LedgerFull, LedgerBusy, LedgerBroken; after LedgerBroken the object is discarded and reopened."""
+    """Errors of every method: LedgerFull, LedgerBusy, LedgerBroken; after LedgerBroken the object is discarded and reopened.
+
+    Where SQL is beneath, reads also work from a second, read-only connection in another thread while the writer applies.
+    """
 
     def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
-        """Log and fold what is new, exactly once, in one transaction, durable on return. Facts of one stream come in chain order where possible."""
+        """Log and fold what is new, exactly once, in one transaction, durable on return; after an error nothing of the batch is there.
+
+        Any order of arrival gives the same view; facts of one stream in chain order, and facts in causal order, are the fast ones.
+        """
 
     def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
         """What is held of these streams (None: of all), verified against the primary key of the log."""
@@ -196,7 +213,10 @@ class CentralStore(Protocol):
         """The records that stand in a stream."""
 
     def orders(self, query: OrderQuery) -> Page:
-        """A page of the consolidated view, most recently received first. Errors: InvalidInput for a cursor or status that is none."""
+        """A page of the consolidated view, most recently received first. Errors: InvalidInput for a cursor or status that is none.
+
+        An order that gets a fact moves to the top. A walk over the pages shows no order twice, and each that got none meanwhile once.
+        """
 
     def order(self, org: str, order_id: str) -> OrderView | None:
         """One order."""

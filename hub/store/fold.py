@@ -1,0 +1,130 @@
+"""The fold of one order from all its facts, in any order of arrival: heads, abnormal transitions, the promise.
+
+Everything here is a function of the *set* of facts, so that late, doubled or shuffled arrival ends in the same view:
+
+- heads: the facts that no other fact had seen (sync.md, rule 14).
+- a fact came *directly after* those it had seen that none of the others it had seen had seen in turn. It is abnormal when there are such
+  facts and by the lifecycle table it may normally follow none of them. A first fact, and one that had seen nothing, is never abnormal.
+- the promise: among the facts that state one, the shown one of those that no other of them had seen.
+
+Where no stream of the order is forked, having seen is a comparison of seqs and the fold takes a few operations per fact; otherwise each
+pair is asked of the ancestry. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from protocols.lifecycle import Status, may_follow
+from protocols.merge import Ancestry, Head, dominates, shown
+
+
+class Known(NamedTuple):
+    """A fact as the view needs it. `expected_ms`: the promise it states, if any."""
+
+    head: Head
+    expected_ms: int | None
+
+
+class OrderFold(NamedTuple):
+    """What an order's facts amount to. `covered`: the one head has seen every fact, also through each of their contexts."""
+
+    heads: tuple[Head, ...]
+    abnormal: tuple[Head, ...]
+    expected_ms: int | None
+    covered: bool
+
+
+def covers(f: Head, g: Head) -> bool:
+    """Has f seen g and all that g's context names? Only where no stream named is forked."""
+    reach = _reach(f)
+    return reach.get(g.sid, 0) >= g.seq and all(reach.get(sid, 0) >= seq for sid, seq, _ in g.ctx)
+
+
+def fold_order(facts: Sequence[Known], ancestry: Ancestry) -> OrderFold:
+    """Fold the facts of one order; at least one."""
+    heads = [k.head for k in facts]
+    promised = [k for k in facts if k.expected_ms is not None]
+    sids = dict.fromkeys(sid for h in heads for sid in (h.sid, *(e[0] for e in h.ctx)))
+    seen: _Plain | _Forked = _Plain() if all(ancestry.fork_point(sid) is None for sid in sids) else _Forked(ancestry)
+    top = seen.undominated(heads)
+    latest = shown(seen.undominated([k.head for k in promised])) if promised else None
+    expected_ms = next((k.expected_ms for k in promised if k.head == latest), None)
+    covered = len(top) == 1 and isinstance(seen, _Plain) and all(g is top[0] or covers(top[0], g) for g in heads)
+    return OrderFold(top, seen.abnormal(heads), expected_ms, covered)
+
+
+def _reach(f: Head) -> dict[int, int]:
+    """Per stream the last seq that f had seen."""
+    if not f.ctx:
+        return {f.sid: f.seq - 1}
+    reach: dict[int, int] = {}
+    for sid, seq, _ in f.ctx:
+        if seq > reach.get(sid, 0):
+            reach[sid] = seq
+    reach[f.sid] = f.seq - 1
+    return reach
+
+
+def _or_all(heads: Iterable[Head], facts: Sequence[Head]) -> tuple[Head, ...]:
+    """Facts that each claim to have seen the other (one of their authors is wrong) must not leave an order without a state."""
+    return tuple(heads) or tuple(facts)
+
+
+def _follows_none(f: Head, before: Sequence[Head]) -> bool:
+    return bool(before) and not any(may_follow(Status(p.status), Status(f.status)) for p in before)
+
+
+class _Plain:
+    """No fork in sight: what f has seen of a stream is all its facts up to one seq."""
+
+    def undominated(self, facts: Sequence[Head]) -> tuple[Head, ...]:
+        most: dict[int, int] = {}
+        for f in facts:
+            for sid, seq in _reach(f).items():
+                if seq > most.get(sid, 0):
+                    most[sid] = seq
+        return _or_all((f for f in facts if f.seq > most.get(f.sid, 0)), facts)
+
+    def abnormal(self, facts: Sequence[Head]) -> tuple[Head, ...]:
+        lanes: dict[int, list[Head]] = {}
+        for f in sorted(facts, key=lambda f: f.seq):
+            lanes.setdefault(f.sid, []).append(f)
+        return tuple(f for f in facts if _follows_none(f, self._directly_before(f, lanes)))
+
+    def _directly_before(self, f: Head, lanes: dict[int, list[Head]]) -> list[Head]:
+        """The last fact seen of each stream, without those that another of them had seen."""
+        last = [
+            g for sid, seq in _reach(f).items() if sid in lanes for g in [_at_or_below(lanes[sid], seq)] if g is not None and g is not f
+        ]
+        return last if len(last) < 2 else [g for g in last if not any(o is not g and _reach(o).get(g.sid, 0) >= g.seq for o in last)]
+
+
+def _at_or_below(lane: list[Head], seq: int) -> Head | None:
+    """The last fact of a stream, in ascending order, whose seq is not beyond `seq`."""
+    low, high = 0, len(lane)
+    while low < high:
+        middle = (low + high) // 2
+        if lane[middle].seq <= seq:
+            low = middle + 1
+        else:
+            high = middle
+    return lane[low - 1] if low else None
+
+
+class _Forked:
+    """Some author of the order has two histories: each pair is asked of the ancestry."""
+
+    def __init__(self, ancestry: Ancestry) -> None:
+        self._ancestry = ancestry
+
+    def undominated(self, facts: Sequence[Head]) -> tuple[Head, ...]:
+        return _or_all((g for g in facts if not any(f is not g and dominates(f, g, self._ancestry) for f in facts)), facts)
+
+    def abnormal(self, facts: Sequence[Head]) -> tuple[Head, ...]:
+        return tuple(f for f in facts if _follows_none(f, self._directly_before(f, facts)))
+
+    def _directly_before(self, f: Head, facts: Sequence[Head]) -> list[Head]:
+        before = [g for g in facts if g is not f and dominates(f, g, self._ancestry)]
+        return [g for g in before if not any(o is not g and dominates(o, g, self._ancestry) for o in before)]

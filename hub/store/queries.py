@@ -1,0 +1,272 @@
+"""Reading the view and the log of a SQLite store: pages of orders, timelines, conflicts, counts. Writes nothing.
+
+The reader may be another connection than the writer's; what one answer says is then read at one moment.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as NotBase64
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any, Final
+
+from hub.store.port import PAGE_ORDERS, ConflictView, EventView, OrderQuery, OrderView, Page, StoreRecord, StreamCounts
+from protocols.chains import RunKind
+from protocols.errors import DecodeError, InvalidInput
+from protocols.ledger import fact_id, parse_row
+from protocols.lifecycle import STATUS_NAMES, Status
+from protocols.limits import ORDER_ID_CHARS
+from protocols.merge import Head, load_heads, shown
+from protocols.sqlite import Db, Row, Value
+from protocols.streams import StreamKey
+
+CANDIDATES: Final = 1_000
+"""orders that a fragment may match before it is cheaper to look through the orders from the newest on"""
+TRIGRAM: Final = 3
+
+_ORDER: Final = (
+    "v.org, v.order_id, v.status, v.source, v.region, v.site, v.node, v.happened_ms, v.quality, v.received_ms, v.facts, v.head_count,"
+    " v.conflict, v.abnormal, v.expected_ms, v.heads, v.pos"
+)
+_RECORD_KINDS: Final = tuple(kind for kind in RunKind if kind is not RunKind.DATA)
+
+
+class Queries:
+    """Reads over one connection. `snapshots`: the connection is a reader beside a writer; an answer of several queries needs a moment."""
+
+    def __init__(self, db: Db, *, text_index: bool, snapshots: bool) -> None:
+        self._db, self._text_index, self._snapshots = db, text_index, snapshots
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is read inside is all of one commit."""
+        if not self._snapshots:
+            yield
+            return
+        self._db.run("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.run("COMMIT")
+
+    # ------------------------------------------------------------ orders
+
+    def orders(self, query: OrderQuery) -> Page:
+        """See `CentralStore.orders`."""
+        limit = min(max(query.limit, 1), PAGE_ORDERS)
+        where, params = _filters(query)
+        with self.moment():
+            if query.text:
+                found = self._candidates(query.text)
+                where.append(_LIKE if found is None else "v.okey IN (SELECT value FROM json_each(?))")
+                params.append(_pattern(query.text) if found is None else json.dumps(found))
+                few = found is not None
+            else:
+                few = False
+            pos = "+v.pos" if few else "v.pos"  # `+` keeps the planner from walking all orders for a handful
+            if query.cursor is not None:
+                where.append(f"{pos} < ?")
+                params.append(read_cursor(query.cursor))
+            sql = f"SELECT {_ORDER} FROM view v{' WHERE ' if where else ''}{' AND '.join(where)} ORDER BY {pos} DESC LIMIT ?"
+            rows = self._db.query(sql, (*params, limit + 1))
+            views = [self._view(r) for r in rows[:limit]]
+        return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
+
+    def _candidates(self, text: str) -> list[int] | None:
+        """The orders whose id holds the fragment; None when there are many."""
+        if self._text_index and len(text) >= TRIGRAM:
+            grams = dict.fromkeys(text[i : i + TRIGRAM] for i in range(len(text) - TRIGRAM + 1))
+            match = " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams)
+            found = self._db.query("SELECT rowid FROM order_text WHERE order_text MATCH ? LIMIT ?", (match, CANDIDATES + 1))
+            if len(found) <= CANDIDATES:
+                sql = f"SELECT v.okey FROM view v WHERE v.okey IN (SELECT value FROM json_each(?)) AND {_LIKE}"
+                found = self._db.query(sql, (json.dumps([okey for (okey,) in found]), _pattern(text)))
+        else:
+            found = self._db.query(f"SELECT v.okey FROM view v WHERE {_LIKE} LIMIT ?", (_pattern(text), CANDIDATES + 1))
+        return [okey for (okey,) in found] if len(found) <= CANDIDATES else None
+
+    def find(self, order_id: str) -> list[OrderView]:
+        """See `CentralStore.find`."""
+        if not _sayable(order_id):
+            return []
+        with self.moment():
+            return [self._view(r) for r in self._db.query(f"SELECT {_ORDER} FROM view v WHERE v.order_id=? ORDER BY v.org", (order_id,))]
+
+    def _view(self, row: Row) -> OrderView:
+        org, order_id, status = row[:3]
+        rest: list[Any] = [*row[3:12], bool(row[12]), bool(row[13]), row[14]]
+        rest.append(self._details(shown(load_heads(row[15]))))
+        return OrderView(org, order_id, Status(status).name, *rest)
+
+    def _details(self, head: Head) -> dict[str, Any]:
+        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (head.sid, head.seq, head.h))
+        try:
+            return parse_row(row[0]).details if row is not None else {}
+        except DecodeError:  # a damaged file: the list still answers, and the statement goes down
+            return {}
+
+    # ------------------------------------------------------------ one order
+
+    def events(self, org: str, order_id: str) -> list[EventView]:
+        """See `CentralStore.events`."""
+        if not (_sayable(org) and _sayable(order_id)):
+            return []
+        with self.moment():
+            order = self._db.one("SELECT okey, heads FROM view WHERE order_id=? AND org=?", (order_id, org))
+            if order is None:
+                return []
+            heads = dict.fromkeys((h.sid, h.seq, h.h) for h in load_heads(order[1]))
+            odd = dict.fromkeys(self._db.query("SELECT sid, seq, h FROM oddities WHERE okey=?", (order[0],)))
+            rows = self._db.query(
+                """SELECT l.sid, l.seq, l.h, s.node, s.epoch, s.cls, l.received_ms, l.at_ms, l.row FROM log l JOIN streams s USING (sid)
+                   WHERE l.okey=? ORDER BY l.at_ms, l.received_ms, l.sid, l.seq, l.h""",
+                (order[0],),
+            )
+        return [_event(r, r[:3] in heads, r[:3] in odd) for r in rows]
+
+    def conflicts(self, *, open_only: bool, limit: int) -> list[ConflictView]:
+        """See `CentralStore.conflicts`."""
+        where = "WHERE c.settled_ms IS NULL" if open_only else ""
+        rows = self._db.query(
+            f"""SELECT v.org, v.order_id, a.node, a.epoch, a.cls, c.shown_seq, c.shown_h, b.node, b.epoch, b.cls, c.other_seq, c.other_h,
+                  c.sentence, c.raised_ms, c.settled_ms
+                FROM conflicts c JOIN view v USING (okey) JOIN streams a ON a.sid=c.shown_sid JOIN streams b ON b.sid=c.other_sid
+                {where} ORDER BY c.cid DESC LIMIT ?""",
+            (max(limit, 0),),
+        )
+        return [
+            ConflictView(r[0], r[1], fact_id(StreamKey(*r[2:5]), r[5], r[6]), fact_id(StreamKey(*r[7:10]), r[10], r[11]), *r[12:])
+            for r in rows
+        ]
+
+    # ------------------------------------------------------------ the balance
+
+    def records(self, stream: StreamKey) -> list[StoreRecord]:
+        """See `CentralStore.records`: those of which some part still stands, data having superseded the rest."""
+        rows = self._db.query(
+            """SELECT c.first, c.h_before, c.last, c.h_last, c.kind, c.signed, c.received_ms FROM closures c JOIN streams s USING (sid)
+               WHERE s.node=? AND s.epoch=? AND s.cls=? AND EXISTS (
+                 SELECT 1 FROM runs r WHERE r.sid=c.sid AND r.kind=c.kind AND r.first>=c.first AND r.last<=c.last)
+               ORDER BY c.first, c.last, c.h_last""",
+            stream,
+        )
+        return [
+            StoreRecord(stream, first, h_before, last, h_last, RunKind(kind), signed, at)
+            for first, h_before, last, h_last, kind, signed, at in rows
+        ]
+
+    def counts(self) -> list[StreamCounts]:
+        """See `CentralStore.counts`."""
+        with self.moment():
+            held: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM log GROUP BY sid"))
+            bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
+            twins = self._twins()
+            closed: dict[int, dict[str, int]] = {}
+            for sid, kind, seqs in self._db.query("SELECT sid, kind, sum(last - first + 1) FROM runs WHERE kind<>0 GROUP BY sid, kind"):
+                closed.setdefault(sid, {})[RunKind(kind).name.lower()] = seqs
+            streams = self._db.query("SELECT sid, node, epoch, cls FROM streams ORDER BY node, sid")
+        return [
+            StreamCounts(StreamKey(*key), held.get(sid, 0) - bad.get(sid, 0), bad.get(sid, 0), closed.get(sid, {}), twins.get(sid, 0))
+            for sid, *key in streams
+            if sid in held or sid in closed
+        ]
+
+    def _twins(self) -> dict[int, int]:
+        """Only streams with branches are counted in full."""
+        forked = self._db.query(
+            """SELECT DISTINCT a.sid FROM runs a JOIN runs b USING (sid)
+               WHERE a.kind=0 AND b.kind=0 AND a.first<=b.last AND b.first<=a.last AND a.h_last<>b.h_last"""
+        )
+        counts = {sid: self._db.one("SELECT count(*) - count(DISTINCT seq) FROM log WHERE sid=?", (sid,)) for (sid,) in forked}
+        return {sid: row[0] for sid, row in counts.items() if row is not None}
+
+    def totals(self) -> dict[str, int]:
+        """See `CentralStore.totals`."""
+        row = self._db.one(
+            """SELECT (SELECT count(*) FROM view), (SELECT count(*) FROM log WHERE okey IS NOT NULL),
+                 (SELECT count(*) FROM conflicts WHERE settled_ms IS NULL), (SELECT count(*) FROM quarantine)"""
+        )
+        return dict(zip(("orders", "facts", "conflicts", "quarantined"), row or (0, 0, 0, 0), strict=True))
+
+
+def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
+    _, seq, h, node, epoch, cls, received_ms, stored_ms, row = r
+    fact = parse_row(row)
+    return EventView(
+        fact_id(StreamKey(node, epoch, cls), seq, h), node, epoch, seq, fact.status.name, fact.source, fact.region, fact.site, fact.actor,
+        fact.happened_ms, int(fact.quality), fact.recorded_ms, received_ms, stored_ms, is_head, abnormal, fact.context, dict(fact.details),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- filters and cursors
+
+_LIKE: Final = r"v.order_id LIKE ? ESCAPE '\'"
+
+
+def _pattern(text: str) -> str:
+    for special in ("\\", "%", "_"):
+        text = text.replace(special, "\\" + special)
+    return f"%{text}%"
+
+
+def _sayable(text: str) -> bool:
+    """Can it be in the store at all? SQLite would stop at a zero byte, and a lone surrogate is no character."""
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _filters(query: OrderQuery) -> tuple[list[str], list[Value]]:
+    where: list[str] = []
+    params: list[Value] = []
+    for field, column, value in (("site", "site", query.site), ("region", "region", query.region), ("org", "org", query.org)):
+        if value is not None:
+            where.append(f"v.{column}=?")
+            params.append(_checked(field, value))
+    if query.text is not None:
+        _checked("q", query.text)
+    if query.status is not None:
+        where.append("v.status=?")
+        params.append(_status(query.status))
+    if query.conflict is not None:
+        where.append(f"v.conflict={int(query.conflict)}")
+    return where, params
+
+
+def _checked(field: str, value: str) -> str:
+    if len(value) > ORDER_ID_CHARS or not _sayable(value):
+        raise InvalidInput(field, f"is not text of at most {ORDER_ID_CHARS} characters.")
+    return value
+
+
+def _status(name: str) -> int:
+    if name not in STATUS_NAMES:
+        raise InvalidInput("status", f"{name[:40]!r} is not a status.", allowed=STATUS_NAMES)
+    return int(Status[name])
+
+
+_CURSOR: Final = b"longshore/orders/1"
+
+
+def cursor(pos: int) -> str:
+    """An opaque cursor that continues below a position of the view."""
+    at = pos.to_bytes(8, "big")
+    return urlsafe_b64encode(at + blake2b(_CURSOR + at, digest_size=4).digest()).decode()
+
+
+def read_cursor(said: str) -> int:
+    """The position in a cursor of `cursor`. Errors: InvalidInput naming `cursor` for anything else."""
+    try:
+        data = urlsafe_b64decode(said.encode("ascii"))
+    except (NotBase64, ValueError):
+        data = b""
+    pos = int.from_bytes(data[:8], "big")
+    if len(data) != 12 or cursor(pos) != said:
+        raise InvalidInput(
+            "cursor", "is not one of this list.", remedy="Begin again without a cursor, or take it unchanged from the page before."
+        )
+    return pos
+
+
+__all__: Sequence[str] = ("CANDIDATES", "Queries", "cursor", "read_cursor")

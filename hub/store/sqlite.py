@@ -1,0 +1,157 @@
+"""The central store in one SQLite file: the embedded default.
+
+One writer applies; any number of read-only connections (`SqliteStore(path, read_only=True)`, one per thread) read the state after some
+commit while it does. The log is the truth: counts and the statement are read from its primary key, the view is a fold of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hub.store.batch import Batch
+from hub.store.log import StoreLog
+from hub.store.port import (
+    Applied,
+    ConflictView,
+    EventView,
+    OrderQuery,
+    OrderView,
+    Page,
+    Statement,
+    StoreFact,
+    StoreRecord,
+    StreamCounts,
+)
+from hub.store.queries import Queries
+from hub.store.schema import STORE, has_text_index, make_text_index
+from hub.store.statement import Verified
+from hub.store.view import CACHED_ORDERS, ViewBook
+from protocols.errors import ConfigError, LedgerBroken
+from protocols.messages import RunStated
+from protocols.schema import migrate
+from protocols.sqlite import DRIVERS, Db
+from protocols.streams import StreamKey
+
+_CACHE_KIB: Final = 64_000
+"""a batch of a backlog touches thousands of pages all over the view; fewer would be written more than once in one commit"""
+_CHECKPOINT_PAGES: Final = 4_000
+"""as large as the WAL is allowed to stay (16 MB): the same hot pages of several batches are moved into the file once"""
+
+
+class SqliteStore:
+    """See `hub.store.port.CentralStore` and the module. `at`: the file, or an open database that the store takes over."""
+
+    def __init__(self, at: str | Path | Db, *, read_only: bool = False, driver: str = DRIVERS[0], cached: int = CACHED_ORDERS) -> None:
+        self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
+        self._read_only, self._cached = read_only, cached
+        self._broken = False
+        if read_only:
+            self._check_version()
+        else:
+            self._prepare()
+        self._text_index = has_text_index(self._db)
+        self._queries = Queries(self._db, text_index=self._text_index, snapshots=read_only)
+        self._load()
+
+    def _prepare(self) -> None:
+        self._db.run(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        self._db.query(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        migrate(self._db, STORE)
+        self._db.begin()
+        make_text_index(self._db)
+        self._db.commit()
+
+    def _check_version(self) -> None:
+        row = self._db.one("PRAGMA user_version")
+        if row is None or row[0] != len(STORE):
+            raise ConfigError(
+                f"{self._db.path} was not made by this version", remedy="start the hub of this version once: it brings the store up to date"
+            )
+
+    def _load(self) -> None:
+        """What the writer keeps in memory, from disk."""
+        self._log = StoreLog(self._db)
+        self._verified = Verified(self._db, self._log)
+        if not self._read_only:
+            self._book = ViewBook(self._db, self._log, text_index=self._text_index, cached=self._cached)
+            self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
+
+    # ------------------------------------------------------------ applying
+
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
+        """See `CentralStore.apply`."""
+        if self._broken:
+            raise LedgerBroken(f"{self._db.path}: an earlier batch failed", remedy="close the store and open it again")
+        self._broken = True
+        self._db.begin()
+        try:
+            applied = Batch(self._db, self._log, self._book, self._closing, now_ms).take(facts, records)
+            self._db.commit()
+            self._broken = False
+        finally:
+            if self._broken:
+                self._undo()
+        return applied
+
+    def _undo(self) -> None:
+        """Back to what is on disk, in memory too. What a failed commit left open is closed with the connection."""
+        self._db.rollback()
+        self._load()
+
+    # ------------------------------------------------------------ what is held
+
+    def _fresh(self) -> Verified:
+        """A reader's runs are as of now: it has no part in the writer's memory."""
+        if self._read_only:
+            self._load()
+        return self._verified
+
+    def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
+        """See `CentralStore.statement`."""
+        with self._queries.moment():
+            return Statement(self._fresh().state(streams))
+
+    def facts(self, stream: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
+        """See `CentralStore.facts`."""
+        with self._queries.moment():
+            return self._fresh().facts(stream, run, limit)
+
+    def records(self, stream: StreamKey) -> list[StoreRecord]:
+        """See `CentralStore.records`."""
+        return self._queries.records(stream)
+
+    def counts(self) -> list[StreamCounts]:
+        """See `CentralStore.counts`."""
+        return self._queries.counts()
+
+    # ------------------------------------------------------------ the view
+
+    def orders(self, query: OrderQuery) -> Page:
+        """See `CentralStore.orders`."""
+        return self._queries.orders(query)
+
+    def order(self, org: str, order_id: str) -> OrderView | None:
+        """See `CentralStore.order`."""
+        return next((o for o in self.find(order_id) if o.org == org), None)
+
+    def find(self, order_id: str) -> list[OrderView]:
+        """See `CentralStore.find`."""
+        return self._queries.find(order_id)
+
+    def events(self, org: str, order_id: str) -> list[EventView]:
+        """See `CentralStore.events`."""
+        return self._queries.events(org, order_id)
+
+    def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
+        """See `CentralStore.conflicts`."""
+        return self._queries.conflicts(open_only=open_only, limit=limit)
+
+    def totals(self) -> dict[str, int]:
+        """See `CentralStore.totals`."""
+        return self._queries.totals()
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._db.close()

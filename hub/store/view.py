@@ -1,0 +1,306 @@
+"""The consolidated view while facts are applied: the orders a batch touches, folded in memory, written in the batch's transaction.
+
+The common fact comes from an author who had seen everything that is here of the order: it becomes the one head, and nothing is compared
+with the rest. Any other fact marks its order, and at the end of the batch such orders are folded again from the log (`fold.py`), once each
+however many of their facts came. So is an order when a fork of one of its authors comes to light, and when facts arrive of a branch that
+its fold could not follow to the end (sync.md, rule 13).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from hub.store.fold import Known, OrderFold, covers, fold_order
+from hub.store.log import StoreLog
+from protocols.errors import InvalidInput
+from protocols.event import parse_time
+from protocols.fact import FactRow
+from protocols.ledger import parse_row
+from protocols.lifecycle import Status, conflict_sentence, may_follow
+from protocols.merge import Head, conflicts, dump_heads, load_heads, shown
+from protocols.sqlite import Db
+from protocols.streams import StreamKey
+
+CACHED_ORDERS: Final = 20_000
+PROMISE: Final = "expectedDelivery"
+
+_COLUMNS: Final = (
+    "okey", "org", "order_id", "status", "source", "region", "site", "node", "happened_ms", "quality", "received_ms", "facts",
+    "head_count", "heads", "covered", "conflict", "abnormal", "expected_ms", "pos",
+)  # fmt: skip
+_INSERT: Final = f"INSERT INTO view ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_UPDATE: Final = f"UPDATE view SET {', '.join(f'{c}=?' for c in _COLUMNS[3:])} WHERE okey=?"
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """An order of the view in memory; the columns of its row, with the heads unpacked."""
+
+    okey: int
+    org: str
+    order_id: str
+    status: int = 0
+    source: str = ""
+    region: str | None = None
+    site: str | None = None
+    node: str = ""
+    happened_ms: int | None = None
+    quality: int = 0
+    received_ms: int = 0
+    facts: int = 0
+    heads: tuple[Head, ...] = ()
+    covered: bool = True
+    conflict: bool = False
+    abnormal: bool = False
+    expected_ms: int | None = None
+    pos: int = 0
+    stored: bool = False
+    again: bool = False
+    """to be folded from the log before it is written"""
+
+
+class _Watching:
+    """An `Ancestry` that remembers of which streams a branch could not be followed."""
+
+    def __init__(self, log: StoreLog) -> None:
+        self._log = log
+        self.unsure: dict[int, None] = {}
+
+    def fork_point(self, sid: int) -> int | None:
+        return self._log.fork_point(sid)
+
+    def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
+        found = self._log.on_chain(sid, tip_seq, tip_h, seq, h)
+        if found is None:
+            self.unsure[sid] = None
+        return found
+
+
+class ViewBook:
+    """The view of one database as its writer holds it. Not thread-safe; thrown away after a batch that failed."""
+
+    def __init__(self, db: Db, log: StoreLog, *, text_index: bool, cached: int = CACHED_ORDERS) -> None:
+        self._db, self._log, self._text_index, self._cached = db, log, text_index, cached
+        self._orders: dict[tuple[str, str], Order] = {}
+        self._dirty: dict[int, Order] = {}
+        row = db.one("SELECT coalesce(max(okey), 0), coalesce(max(pos), 0) FROM view")
+        self._okey: int = row[0] if row else 0
+        self._pos: int = row[1] if row else 0
+        self._unsure = {sid for (sid,) in db.query("SELECT DISTINCT sid FROM unsure")}
+
+    # ------------------------------------------------------------ orders
+
+    def fetch(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Bring the orders of a batch, (org, order id), into memory with one query for each organisation."""
+        wanted: dict[str, list[str]] = {}
+        for org, order_id in keys:
+            if (org, order_id) not in self._orders:
+                wanted.setdefault(org, []).append(order_id)
+        for org, ids in wanted.items():
+            sql = (
+                f"SELECT {', '.join('v.' + c for c in _COLUMNS)} FROM json_each(?2) k CROSS JOIN view v ON v.order_id=k.value AND v.org=?1"
+            )
+            for row in self._db.query(sql, (org, json.dumps(ids))):
+                self._enter(row)
+
+    def open(self, org: str, order_id: str) -> Order:
+        """An order that `fetch` looked for, begun if it is new."""
+        order = self._orders.get((org, order_id))
+        if order is None:
+            self._okey += 1
+            order = self._orders[org, order_id] = Order(self._okey, org, order_id)
+        return order
+
+    def _enter(self, row: Sequence[Any]) -> Order:
+        heads = load_heads(row[13])
+        values: list[Any] = [*row[:12], heads, bool(row[14]), bool(row[15]), bool(row[16]), row[17], row[18]]
+        order = Order(*values)
+        order.stored = True
+        return self._orders.setdefault((order.org, order.order_id), order)
+
+    def as_head(self, sid: int, cls: int, seq: int, h: bytes, fact: FactRow) -> Head:
+        """A fact as the fold needs it: its context with local stream numbers."""
+        if not fact.context:
+            return Head(sid, seq, h, int(fact.status))
+        ctx = tuple(sorted((self._log.open(StreamKey(e[0], e[1], cls)).sid, e[2], e[3]) for e in fact.context))
+        return Head(sid, seq, h, int(fact.status), ctx)
+
+    # ------------------------------------------------------------ folding
+
+    def fold(self, order: Order, head: Head, fact: FactRow, node: str, received_ms: int) -> None:
+        """Take in one more fact, which the log has."""
+        self._pos += 1
+        order.pos = self._pos
+        order.facts += 1
+        order.received_ms = max(order.received_ms, received_ms)
+        self._dirty[order.okey] = order
+        if order.again:
+            return
+        if not self._saw_all(order, head):
+            order.again = True
+            return
+        if order.heads and not may_follow(Status(order.heads[0].status), fact.status):
+            self._note_odd(order, (head,))
+        order.heads = (head,)
+        _show(order, fact, node)
+        expected_ms = promise(fact)
+        if expected_ms is not None:
+            order.expected_ms = expected_ms
+
+    def _saw_all(self, order: Order, head: Head) -> bool:
+        """Had its author seen every fact of the order that is here? Beside a forked author nothing is taken for granted."""
+        forked = self._log.forked_nodes
+        if forked and any(self._log.by_sid(sid).key.node in forked for sid in (head.sid, *(e[0] for e in head.ctx))):
+            return False
+        if not order.heads:
+            return True
+        return order.covered and covers(head, order.heads[0])
+
+    def mark_forked(self, sid: int, above: int) -> None:
+        """A fork of a stream came to light: every order with facts of it above the fork point is folded again."""
+        self._log.write()
+        self._mark("okey IN (SELECT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL)", (sid, above))
+
+    def mark_unsure(self, sids: Iterable[int]) -> None:
+        """Facts of these streams arrived: orders whose fold could not follow one of their branches are folded again."""
+        for sid in sids:
+            if sid in self._unsure:
+                self._mark("okey IN (SELECT okey FROM unsure WHERE sid=?)", (sid,))
+
+    def _mark(self, where: str, params: Sequence[Any]) -> None:
+        for row in self._db.query(f"SELECT {', '.join(_COLUMNS)} FROM view WHERE {where} ORDER BY okey", params):
+            order = self._orders.get((row[1], row[2])) or self._enter(row)
+            order.again = True
+            self._dirty[order.okey] = order
+        for order in self._dirty.values():
+            order.again = order.again or not order.stored  # what is new in this batch the query cannot find
+
+    def _refold(self, order: Order) -> None:
+        """From all its facts in the log."""
+        facts = self._facts(order)
+        ancestry = _Watching(self._log)
+        done = fold_order([Known(head, promise(fact)) for head, fact, _ in facts], ancestry)
+        first = shown(done.heads)
+        _show(order, next(fact for head, fact, _ in facts if head == first), self._log.by_sid(first.sid).key.node)
+        order.heads, order.covered, order.expected_ms, order.again = done.heads, done.covered, done.expected_ms, False
+        order.facts, order.received_ms = len(facts), max(received_ms for _, _, received_ms in facts)
+        self._replace_marks(order, done, ancestry.unsure)
+
+    def _facts(self, order: Order) -> list[tuple[Head, FactRow, int]]:
+        self._log.write()
+        out = []
+        for sid, seq, h, row, received_ms in self._db.query(
+            "SELECT sid, seq, h, row, received_ms FROM log WHERE okey=? ORDER BY sid, seq, h", (order.okey,)
+        ):
+            fact = parse_row(row)
+            out.append((self.as_head(sid, self._log.by_sid(sid).key.cls, seq, bytes(h), fact), fact, received_ms))
+        return out
+
+    def _note_odd(self, order: Order, heads: Sequence[Head]) -> None:
+        order.abnormal = True
+        self._db.many("INSERT OR IGNORE INTO oddities VALUES (?, ?, ?, ?)", [(order.okey, h.sid, h.seq, h.h) for h in heads])
+
+    def _replace_marks(self, order: Order, done: OrderFold, unsure: dict[int, None]) -> None:
+        if order.abnormal:
+            self._db.run("DELETE FROM oddities WHERE okey=?", (order.okey,))
+            order.abnormal = False
+        if done.abnormal:
+            self._note_odd(order, done.abnormal)
+        if self._unsure:
+            self._db.run("DELETE FROM unsure WHERE okey=?", (order.okey,))
+        for sid in unsure:
+            self._db.run("INSERT INTO unsure VALUES (?, ?)", (sid, order.okey))
+            self._unsure.add(sid)
+
+    # ------------------------------------------------------------ conflicts
+
+    def _settle(self, order: Order, now_ms: int) -> None:
+        """Raise the conflicts of an order that are new, settle those whose facts are no longer both heads."""
+        pairs = conflicts(order.heads)
+        if not pairs and not order.conflict:
+            return
+        order.conflict = bool(pairs)
+        keys = {_pair_key(order, a, b): (a, b) for a, b in pairs}
+        for cid, *key in self._db.query(f"SELECT cid, {_PAIR} FROM conflicts WHERE okey=?", (order.okey,)):
+            known = keys.pop((key[0], key[1], key[2], bytes(key[3]), key[4], key[5], bytes(key[6])), None)
+            if known is None:
+                self._db.run("UPDATE conflicts SET settled_ms=? WHERE cid=? AND settled_ms IS NULL", (now_ms, cid))
+            else:
+                self._db.run("UPDATE conflicts SET settled_ms=NULL WHERE cid=? AND settled_ms IS NOT NULL", (cid,))
+        rows = [(*key, self._sentence(a, b), now_ms) for key, (a, b) in keys.items()]
+        self._db.many(f"INSERT INTO conflicts ({_PAIR}, sentence, raised_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _sentence(self, a: Head, b: Head) -> str:
+        return conflict_sentence(Status(a.status), Status(b.status), self._where_and_who(a), self._where_and_who(b))
+
+    def _where_and_who(self, head: Head) -> str:
+        self._log.write()
+        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (head.sid, head.seq, head.h))
+        fact = parse_row(row[0]) if row else None
+        node = self._log.by_sid(head.sid).key.node
+        if fact is None:
+            return f"by {node}"
+        return f"at {fact.site} by {fact.actor or node}" if fact.site else f"by {fact.actor or node}"
+
+    # ------------------------------------------------------------ writing down
+
+    def finish(self, now_ms: int) -> None:
+        """Fold what is marked and write every order that changed; the owner commits next."""
+        self._log.write()
+        changed = list(self._dirty.values())
+        for order in changed:
+            if order.again:
+                self._refold(order)
+            if order.conflict or len(order.heads) > 1:
+                self._settle(order, now_ms)
+        new = [o for o in changed if not o.stored]
+        self._db.many(_UPDATE, [(*_values(o)[3:], o.okey) for o in changed if o.stored])
+        self._db.many(_INSERT, [_values(o) for o in new])
+        if self._text_index:
+            self._db.many("INSERT INTO order_text (rowid, order_id) VALUES (?, ?)", [(o.okey, o.order_id) for o in new])
+        for order in new:
+            order.stored = True
+        self._dirty = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        if len(self._orders) > self._cached:
+            for key in list(self._orders)[: len(self._orders) - self._cached // 2]:
+                del self._orders[key]
+
+
+_PAIR: Final = "okey, shown_sid, shown_seq, shown_h, other_sid, other_seq, other_h"
+
+
+def _pair_key(order: Order, a: Head, b: Head) -> tuple[int, int, int, bytes, int, int, bytes]:
+    return order.okey, a.sid, a.seq, a.h, b.sid, b.seq, b.h
+
+
+def _values(o: Order) -> tuple[int | str | bytes | None, ...]:
+    return (
+        o.okey, o.org, o.order_id, o.status, o.source, o.region, o.site, o.node, o.happened_ms, o.quality, o.received_ms, o.facts,
+        len(o.heads), dump_heads(o.heads), o.covered, o.conflict, o.abnormal, o.expected_ms, o.pos,
+    )  # fmt: skip
+
+
+def _show(order: Order, fact: FactRow, node: str) -> None:
+    order.status, order.source, order.region, order.site = int(fact.status), fact.source, fact.region, fact.site
+    order.happened_ms, order.quality, order.node = fact.happened_ms, int(fact.quality), node
+
+
+def promise(fact: FactRow) -> int | None:
+    """When the goods are expected, in ms since 1970, where the details say so in a way that can be read."""
+    said = fact.details.get(PROMISE)
+    return _promised(said) if type(said) is str else None
+
+
+@lru_cache(maxsize=4096)
+def _promised(said: str) -> int | None:
+    try:
+        return parse_time(said, PROMISE)
+    except InvalidInput:
+        return None
