@@ -1,0 +1,266 @@
+"""What a hub is told: `hub.toml` as a frozen value. The table below is the file, its comments, the checks and the documents at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.errors import ConfigError, InvalidInput
+from protocols.limits import TEXT_CHARS
+from protocols.settings import Loaded, Setting, Source, Value, load, render
+from protocols.topics import check_level, check_node
+from protocols.trust import read_secret
+
+FILE: Final = "hub.toml"
+KEY_FILE: Final = "hub.key"
+TOKEN_FILE: Final = "api.token"
+LEDGER_FILE: Final = "hub.db"
+STORE_FILE: Final = "store.db"
+LOCK_FILE: Final = "run.lock"
+_GIB: Final = 1024**3
+
+SETTINGS: Final = (
+    Setting("hub", "org", "", "The organisation; orders that name none belong to it.", required=True),
+    Setting("hub", "region", "central", "The region this hub stands for."),
+    Setting("hub", "node", "hub", "The name of this hub; it is in its address and on every receipt."),
+    Setting("storage", "data_dir", ".", "Where hub.db, store.db and run.lock live.", path=True),
+    Setting(
+        "storage",
+        "budget_bytes",
+        20 * _GIB,
+        "How large hub.db may grow; at the budget edges get no more credit and keep what they have.",
+        "bytes",
+        least=1_000_000,
+    ),
+    Setting("api", "host", "127.0.0.1", "Address of the HTTP API and the web pages. Beyond loopback every caller needs the token."),
+    Setting("api", "port", 8800, "Its port; 0 takes a free one.", least=0, most=65_535),
+    Setting("api", "token_file", TOKEN_FILE, "Holds the bearer token; only its owner may read it.", path=True),
+    Setting("api", "loopback_without_token", True, "Whether callers on this machine need no token."),
+    Setting(
+        "api",
+        "https",
+        False,
+        "Whether browsers come by HTTPS (the session cookie is then marked Secure). TLS itself is done by a reverse proxy in front.",
+    ),
+    Setting(
+        "broker", "kind", "embedded", "The MQTT broker: inside this process, or one that runs elsewhere.", allowed=("embedded", "external")
+    ),
+    Setting("broker", "host", "127.0.0.1", "Where the embedded broker listens, or where the external one is."),
+    Setting("broker", "port", 1883, "Its port; 0 takes a free one (embedded only).", least=0, most=65_535),
+    Setting("broker", "advertise", "", "Host that edges use to reach the broker, if it is not `host`: it goes into the hub's address."),
+    Setting("broker", "cert_file", "", "Certificate chain (PEM) of the embedded broker. Needed beyond loopback, with key_file.", path=True),
+    Setting("broker", "key_file", "", "Private key (PEM) of the certificate.", path=True),
+    Setting("broker", "max_connections", 4_096, "Connections the embedded broker takes.", least=1, most=100_000),
+    Setting("broker", "username", "", "Of this hub at an external broker."),
+    Setting("broker", "password_file", "", "Holds the password of this hub at an external broker.", path=True),
+    Setting("broker", "tls", False, "Whether the external broker is reached by TLS."),
+    Setting("broker", "ca_file", "", "Authority (PEM) that signed the external broker's certificate, if not the system's.", path=True),
+    Setting("sync", "credit_facts", 10_000, "Facts each node may have under way at once.", "facts", least=100, most=1_000_000),
+    Setting(
+        "sync", "store_check_s", 60, "How often the central store is asked again for all that it holds.", "seconds", least=1, most=86_400
+    ),
+    Setting(
+        "sync",
+        "offline_after_s",
+        30,
+        "A node not heard from for so long counts as out of reach; three heartbeats of an edge.",
+        "seconds",
+        least=1,
+        most=86_400,
+    ),
+    Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
+    Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
+)
+
+HEAD: Final = """
+Longshore hub. Every setting is here; those that begin with # have their default.
+Environment variables override: LONGSHORE_SECTION__KEY, as in LONGSHORE_API__PORT=8801.
+Files beside this one, in hub.toml.d/*.toml, are read after it, in the order of their names.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Section [hub]."""
+
+    org: str
+    region: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Section [storage]. `data_dir` is absolute or relative to the working folder."""
+
+    data_dir: str
+    budget_bytes: int
+
+    def path(self, name: str) -> Path:
+        """A file of the data directory."""
+        return Path(self.data_dir) / name
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Section [api]."""
+
+    host: str
+    port: int
+    token_file: str
+    loopback_without_token: bool
+    https: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Section [broker]."""
+
+    kind: str
+    host: str
+    port: int
+    advertise: str
+    cert_file: str
+    key_file: str
+    max_connections: int
+    username: str
+    password_file: str
+    tls: bool
+    ca_file: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the broker runs inside the hub."""
+        return self.kind == "embedded"
+
+    @property
+    def secure(self) -> bool:
+        """Whether edges reach it by TLS."""
+        return bool(self.cert_file) if self.embedded else self.tls
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Section [sync]."""
+
+    credit_facts: int
+    store_check_s: int
+    offline_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Section [log]."""
+
+    level: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """The whole configuration. `file` is where it was read; the hub's key stands beside it."""
+
+    file: Path
+    hub: Identity
+    storage: Storage
+    api: Api
+    broker: Broker
+    sync: Sync
+    log: Log
+
+    @property
+    def key_file(self) -> Path:
+        """The hub's private key."""
+        return self.file.parent / KEY_FILE
+
+
+def read_config(path: str | Path, env: Mapping[str, str] = os.environ) -> HubConfig:
+    """The configuration in a file (or in the `hub.toml` of a folder). Errors: ConfigError, in one line, with what to do."""
+    file = config_file(path)
+    return from_loaded(read_settings(file, env), file)
+
+
+def read_settings(file: Path, env: Mapping[str, str] = os.environ) -> Loaded:
+    """The values of a file, its drop-in folder and the environment, with their origins."""
+    drop_ins = sorted(file.with_name(f"{file.name}.d").glob("*.toml"))
+    return load(SETTINGS, [Source(str(one), _text(one)) for one in (file, *drop_ins)], env, folder=file.parent)
+
+
+def config_file(path: str | Path) -> Path:
+    """The file itself, also where its folder was named."""
+    found = Path(path)
+    return found / FILE if found.is_dir() else found
+
+
+def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
+    """The value, with what only a look at several settings can tell checked."""
+    parts: dict[str, Any] = loaded.values
+    config = HubConfig(
+        file,
+        Identity(**parts["hub"]),
+        Storage(**parts["storage"]),
+        Api(**parts["api"]),
+        Broker(**parts["broker"]),
+        Sync(**parts["sync"]),
+        Log(**parts["log"]),
+    )
+    _check_names(config.hub, loaded.origins)
+    _check_broker(config.broker)
+    return config
+
+
+def _check_names(hub: Identity, origins: Mapping[str, str]) -> None:
+    for key, check in (("org", check_level), ("region", check_level), ("node", check_node)):
+        try:
+            check(getattr(hub, key), f"hub.{key}")
+        except InvalidInput as error:
+            raise ConfigError(f"{origins[f'hub.{key}']}: {error.reason}", remedy=error.remedy) from None
+
+
+def _check_broker(broker: Broker) -> None:
+    if broker.embedded and bool(broker.cert_file) != bool(broker.key_file):
+        raise ConfigError("broker.cert_file and broker.key_file go together.", remedy="Set both, or neither.")
+    if broker.embedded and not broker.cert_file and not is_loopback(broker.host):
+        raise ConfigError(
+            f"broker.host is {broker.host}: beyond this machine the embedded broker needs TLS.",
+            remedy="Set broker.cert_file and broker.key_file, or listen on 127.0.0.1.",
+        )
+    if not broker.embedded and broker.port == 0:
+        raise ConfigError("broker.port is 0, but the broker is an external one.", remedy="Set the port where it listens, such as 8883.")
+    if bool(broker.username) != bool(broker.password_file) and not broker.embedded:
+        raise ConfigError("broker.username and broker.password_file go together.", remedy="Set both, or neither.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own and nobody else's."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(config: HubConfig) -> str:
+    """The bearer token of the API. Errors: ConfigError."""
+    token = read_secret(config.api.token_file, what="API token").strip()
+    if not 16 <= len(token) <= TEXT_CHARS or not token.isprintable():
+        raise ConfigError(f"The API token in {config.api.token_file} is damaged.", remedy="Put one line of 16 to 128 characters there.")
+    return token
+
+
+def new_file(chosen: Mapping[str, Value]) -> str:
+    """The text of a new `hub.toml`."""
+    return render(SETTINGS, chosen, HEAD)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"There is no configuration at {path}.", remedy="Make one with: longshore-hub init DIR") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text.") from None
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
