@@ -1,0 +1,463 @@
+"""The one loop of an edge: it owns the clock, the database connection and the line to the hub, and drives the core.
+
+Everything that comes in (requests, and what the transport's thread hears) waits in bounded queues until the loop comes round. One *turn*
+takes what waits, lets the core decide and write it in one transaction, commits (one sync for all), answers, and sends what the core says.
+So many writers share a sync, and nobody hears yes before it is on disk.
+
+After a LedgerError nothing in memory is believed: connection and core are thrown away, opened again from disk with back-off, and told
+whether the line is up. Who waited hears 507 (no room) or 503 (try again with the same idempotencyKey); nobody has to restart anything.
+
+`start` and `stop` are all it takes; without a transport it is a durable ledger, which is how tests and benchmarks use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any, Final
+
+from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
+from protocols.errors import Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError, TransportError
+from protocols.event import OrderEvent
+from protocols.ledger import Appended
+from protocols.sqlite import Db
+from protocols.sync.seal import Sign, Verify
+from protocols.topics import Channel
+from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
+
+log = logging.getLogger(__name__)
+
+REOPEN_FIRST_S: Final = 0.05
+REOPEN_MOST_S: Final = 5.0
+BUDGET_EVERY_MS: Final = 250
+LATE_S: Final = 0.001
+"""a timer of the loop may come this much early; then the core is not asked for nothing"""
+
+MakeTransport = Callable[[int], Transport]
+"""From the epoch that this node writes in (its presence carries it) to a line that is not started yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait, and how much of it one transaction takes."""
+
+    waiting_requests: int = 1_024
+    waiting_events: int = 20_000
+    waiting_messages: int = 1_024
+    turn_requests: int = 256
+    turn_events: int = 2_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals since the start, for metrics."""
+
+    events_total: int = 0
+    repeated_total: int = 0
+    refused_total: int = 0
+    busy_total: int = 0
+    commits_total: int = 0
+    commit_s: float = 0.0
+    reopened_total: int = 0
+    published_total: int = 0
+    dropped_total: int = 0
+    messages_total: int = 0
+    messages_dropped_total: int = 0
+    restarts_total: int = 0
+
+
+@dataclass(slots=True)
+class _Request:
+    events: Sequence[OrderEvent]
+    answer: asyncio.Future[list[Appended]]
+
+
+def system_now() -> Now:
+    """The machine's clocks."""
+    return Now(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
+
+
+class EdgeRuntime:
+    """See the module. All methods are for the thread of the loop that ran `start`; only the transport has a thread of its own."""
+
+    def __init__(
+        self,
+        ledger: str | Path,
+        identity: EdgeIdentity,
+        sign: Sign,
+        verify: Verify,
+        *,
+        settings: EdgeSettings | None = None,
+        bounds: Bounds | None = None,
+        make_transport: MakeTransport | None = None,
+        rng: Random | None = None,
+        now: Callable[[], Now] = system_now,
+        open_db: Callable[[str | Path], Db] = Db,
+    ) -> None:
+        """Touches nothing yet. `rng` draws epochs, nonces and jitter."""
+        self.identity, self.settings, self.bounds = identity, settings or EdgeSettings(), bounds or Bounds()
+        self.counts = Counts()
+        self._ledger, self._sign, self._verify = ledger, sign, verify
+        self._make_transport, self._rng, self._now, self._open_db = make_transport, rng or SystemRandom(), now, open_db
+        self._db: Db | None = None
+        self._core: EdgeCore | None = None
+        self._transport: Transport | None = None
+        self._requests: deque[_Request] = deque()
+        self._waiting_events = 0
+        self._heard: deque[Event] = deque()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._why: LedgerError = LedgerBroken("the ledger is not open")
+        self._budget_due_ms = 0
+        self._link_told = ""
+        self.started_ms = now().wall
+
+    # ------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """Open the ledger and begin to connect. Errors: LedgerError, ConfigError."""
+        self._loop = asyncio.get_running_loop()
+        self._open()
+        if self._make_transport is not None:
+            self._transport = self._make_transport(self.core.ledger.own().key.epoch)
+            self._transport.start(self._from_transport)
+        self._arm()
+
+    async def stop(self) -> None:
+        """Answer who waits, say goodbye to the hub, close the ledger. Idempotent."""
+        while self._core is not None and self._requests:
+            self._turn()
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            await self._stop_transport(self._transport)
+        self._fail_waiting(LedgerBusy("this edge is stopping", remedy="send it again once it runs"))
+        if self._db is not None:
+            self._close(checkpoint=True)
+
+    async def _stop_transport(self, transport: Transport) -> None:
+        try:
+            await asyncio.to_thread(transport.stop)
+        except TransportError as error:
+            log.warning("%s", error)
+
+    async def __aenter__(self) -> EdgeRuntime:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _open(self) -> None:
+        """Database and core from disk. The epoch is made here, so that whoever says "I am" can say in which."""
+        db = self._open_db(self._ledger)
+        try:
+            core = EdgeCore(db, self.identity, self._sign, self._verify, self._rng, self.settings)
+            now = self._now()
+            core.begin()
+            core.ledger.own()
+            core.ledger.forget_requests(now.wall)
+            core.commit()
+            core.check_budget()
+            if self._transport is not None and self._transport.connected:
+                core.take_up(now)
+        except LongshoreError:
+            db.close()
+            raise
+        self._db, self._core = db, core
+
+    def _close(self, *, checkpoint: bool = False) -> None:
+        """Let go of the file. On the way out of trouble nothing that fails here matters: the disk has what was committed."""
+        db, self._db, self._core = self._db, None, None
+        if db is None:
+            return
+        try:
+            db.rollback()
+            if checkpoint:
+                db.checkpoint()
+            db.close()
+        except LedgerError as error:
+            log.warning("closing the ledger: %s", error)
+
+    # ------------------------------------------------------------ asking
+
+    @property
+    def core(self) -> EdgeCore:
+        """The core, for reading between turns. Errors: LedgerError while it is being opened again."""
+        if self._core is None:
+            raise _again(self._why)
+        return self._core
+
+    @property
+    def connected(self) -> bool:
+        """Whether the line to the broker is up."""
+        return self._transport is not None and self._transport.connected
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Requests and events that wait for the disk."""
+        return len(self._requests), self._waiting_events
+
+    def now(self) -> Now:
+        """The clocks this edge goes by."""
+        return self._now()
+
+    def unready(self) -> list[str]:
+        """Why events cannot be taken now; empty when they can."""
+        if self._core is None:
+            return [self._why.reason]
+        return ["the ledger has reached its budget"] if self._core.full else []
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /v1/status` shows. Errors: LedgerError."""
+        now = self._now()
+        requests, events = self.waiting
+        own = {
+            "uptimeMs": max(0, now.wall - self.started_ms),
+            "waiting": {"requests": requests, "events": events},
+            "ready": not self.unready(),
+        }
+        return self.core.status(now) | own
+
+    # ------------------------------------------------------------ in
+
+    async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
+        """Say yes to a batch, whole or not at all; returns once it is on disk. The answers are in the order of the events.
+
+        Errors: Conflict; LedgerFull: no room; LedgerBusy: too much waits; LedgerBroken: unknown whether it was stored, so send it again
+        with the same idempotency keys.
+        """
+        if self._core is None:
+            raise _again(self._why)
+        room = self.bounds.waiting_events - self._waiting_events
+        if self._stopping or len(self._requests) >= self.bounds.waiting_requests or (len(events) > room and self._requests):
+            self.counts.busy_total += 1
+            raise LedgerBusy("more waits for the disk here than may", remedy="send it again in a moment")
+        answer: asyncio.Future[list[Appended]] = self._loop.create_future()
+        self._requests.append(_Request(events, answer))
+        self._waiting_events += len(events)
+        self._schedule()
+        return await answer
+
+    def _from_transport(self, event: Event) -> None:
+        """In the transport's thread. What became of a publish only counts: receipts say what to send again."""
+        if isinstance(event, Published):
+            self.counts.published_total += 1
+        elif isinstance(event, Dropped):
+            self.counts.dropped_total += 1
+        else:
+            try:
+                self._loop.call_soon_threadsafe(self._hear, event)
+            except RuntimeError:  # the loop has ended: nobody is left to hear
+                return
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Message):
+            self.counts.messages_total += 1
+            if len(self._heard) >= self.bounds.waiting_messages:
+                self.counts.messages_dropped_total += 1
+                return
+        else:
+            self._tell_link(event)
+        self._heard.append(event)
+        self._schedule()
+
+    def _tell_link(self, event: Event) -> None:
+        """Once per change: an outage of a week is one line, not one per attempt."""
+        said = (
+            "connected to the broker"
+            if isinstance(event, Up)
+            else f"no line to the broker: {event.reason}"
+            if isinstance(event, Down)
+            else ""
+        )
+        if said != self._link_told and not self._stopping:
+            self._link_told = said
+            log.log(
+                logging.INFO if isinstance(event, Up) else logging.WARNING,
+                "%s%s",
+                said,
+                "" if isinstance(event, Up) else "; capturing goes on, trying again",
+            )
+
+    # ------------------------------------------------------------ the turn
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _arm(self) -> None:
+        """Wake when the core has something to say by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._core.next_deadline() if self._core is not None and not self._stopping else None
+        if due is not None:
+            self._timer = self._loop.call_later(max(0.0, (due - self._now().mono) / 1_000) + LATE_S, self._schedule)
+
+    def _turn(self) -> None:
+        """Take what waits, commit, answer, send; come again if more waits."""
+        self._scheduled = False
+        core = self._core
+        if core is None:
+            self._heard.clear()  # the hub says it again; whether the line is up is asked when the core is there
+            return
+        requests = self._next_requests()
+        try:
+            if requests or self._heard:
+                self._transact(core, requests)
+            self._perform(core.effects(self._now()))
+        except LedgerError as error:
+            self._lose(error, requests)
+        # boundary: a fault of ours may not leave a transaction open or a caller waiting; the core's memory is not to be trusted after it
+        except Exception as error:
+            log.exception("the edge failed in its loop")
+            self._lose(LedgerBroken(f"something failed inside the edge ({type(error).__name__})"), requests)
+        if (self._requests or self._heard) and self._core is not None:
+            self._schedule()
+        self._arm()
+
+    def _next_requests(self) -> list[_Request]:
+        """What fits into one transaction; who has gone away meanwhile is left out."""
+        taken: list[_Request] = []
+        events = 0
+        while self._requests and len(taken) < self.bounds.turn_requests:
+            if taken and events + len(self._requests[0].events) > self.bounds.turn_events:
+                break
+            request = self._requests.popleft()
+            self._waiting_events -= len(request.events)
+            if not request.answer.done():
+                events += len(request.events)
+                taken.append(request)
+        return taken
+
+    def _transact(self, core: EdgeCore, requests: list[_Request]) -> None:
+        """One transaction for all; each answer is given only once it is on disk."""
+        now = self._now()
+        self._check_budget(core, now)
+        core.begin()
+        while self._heard:
+            self._take(core, self._heard.popleft(), now)
+        answers = [self._decide(core, request, now) for request in requests]
+        began_s = time.perf_counter()
+        core.commit()
+        self.counts.commits_total += 1
+        self.counts.commit_s += time.perf_counter() - began_s
+        for request, answer in zip(requests, answers, strict=True):
+            self._answer(request, answer)
+
+    def _check_budget(self, core: EdgeCore, now: Now) -> None:
+        """The core looks by itself only while it is connected; a long outage is when the file grows."""
+        if now.mono >= self._budget_due_ms:
+            self._budget_due_ms = now.mono + BUDGET_EVERY_MS
+            core.check_budget()
+
+    def _take(self, core: EdgeCore, event: Event, now: Now) -> None:
+        if isinstance(event, Message):
+            if event.topic == self.identity.address.topic(Channel.RECEIPT):
+                core.take_message(event.payload, now)
+        elif isinstance(event, Up):
+            core.take_up(now)
+        elif isinstance(event, Down):
+            core.take_down()
+
+    def _decide(self, core: EdgeCore, request: _Request, now: Now) -> list[Appended] | LongshoreError:
+        """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
+        try:
+            return core.take_events(request.events, now)
+        except (Conflict, InvalidInput) as error:
+            return error
+        except LedgerFull as error:
+            if not core.full:
+                raise
+            return error
+
+    def _answer(self, request: _Request, answer: list[Appended] | LongshoreError) -> None:
+        if isinstance(answer, LongshoreError):
+            self.counts.refused_total += 1
+        else:
+            repeated = sum(done.repeated for done in answer)
+            self.counts.repeated_total += repeated
+            self.counts.events_total += len(answer) - repeated
+        _settle(request, answer)
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if self._transport is None:
+                return
+            try:
+                if isinstance(effect, Restart):
+                    self.counts.restarts_total += 1
+                    log.warning("connected, but nothing moves: building a new connection")
+                    self._transport.restart()
+                else:
+                    self._transport.publish(effect.topic, effect.payload)
+            except TransportError as error:  # stopping; what was not sent is sent again after the next start
+                log.debug("not sent: %s", error)
+
+    # ------------------------------------------------------------ trouble
+
+    def _lose(self, error: LedgerError, requests: list[_Request]) -> None:
+        """The core is gone. Who was in the transaction hears so at once; who still waits gets a turn if it can be opened at once."""
+        self._close()
+        self._why = _explained(error)
+        log.error("the ledger failed and is opened again: %s", error)
+        for request in requests:
+            _settle(request, _again(self._why))
+        self._heard.clear()
+        self._reopen(REOPEN_FIRST_S)
+
+    def _reopen(self, wait_s: float) -> None:
+        if self._stopping or self._core is not None:
+            return
+        try:
+            self._open()
+        # boundary: as in _turn; a fault of ours while opening must not end the attempts
+        except Exception as error:
+            log.error("the ledger cannot be opened, next attempt in %.2g s: %s", wait_s, error)
+            self._why = _explained(error) if isinstance(error, LedgerError) else LedgerBroken(f"the ledger cannot be opened: {error}")
+            self._fail_waiting(self._why)
+            self._loop.call_later(wait_s, self._reopen, min(REOPEN_MOST_S, wait_s * 2))
+            return
+        self.counts.reopened_total += 1
+        log.info("the ledger is open again")
+        self._schedule()
+
+    def _fail_waiting(self, error: LedgerError) -> None:
+        while self._requests:
+            _settle(self._requests.popleft(), _again(error))
+        self._waiting_events = 0
+
+
+def _settle(request: _Request, answer: list[Appended] | LongshoreError) -> None:
+    """Tell the caller, unless it has gone away."""
+    if request.answer.done():
+        return
+    if isinstance(answer, LongshoreError):
+        request.answer.set_exception(answer)
+    else:
+        request.answer.set_result(answer)
+
+
+def _again(error: LedgerError) -> LedgerError:
+    """The same error for another caller: one object raised in many tasks would collect all their tracebacks."""
+    return type(error)(error.reason, remedy=error.remedy)
+
+
+def _explained(error: LedgerError) -> LedgerError:
+    """What a caller hears: what to do, which after a failed commit is to ask again."""
+    if isinstance(error, LedgerFull):
+        return LedgerFull(error.reason, remedy=error.remedy or "free disk space; nothing of this request was stored")
+    return LedgerBroken(
+        "the ledger failed while this was being stored, and is opened again",
+        remedy="send it again with the same idempotencyKey; without a key, look first whether it was stored",
+    )
