@@ -42,7 +42,7 @@ CONTAINER_ITEMS: Final = 65_536
 
 _HASH_BYTES: Final = 8
 _HEADER_EXTRAS: Final = 8
-_TWO_STREAMS_FACTS: Final = 16
+_TWO_STREAMS_FACTS: Final = 5
 _RS: Final = RS.encode()
 _PREFIX_BYTES: Final = len(MAGIC) + 2
 _NODE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

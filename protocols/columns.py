@@ -72,7 +72,7 @@ class Writer:
         steps_bits = _bits(steps) + plain[0].bit_length()
         if reference and self._relative(column, reference, min(plain_bits, steps_bits)):
             return
-        stepwise = steps_bits < plain_bits
+        stepwise = steps_bits < plain_bits * 0.9  # steps come with minus signs
         form = (NUMBER_STEPS if stepwise else NUMBER_PLAIN) + (2 if scale > 1 else 0)
         self._payload(form, (scale, column[0] % scale) if scale > 1 else (), plain[:1] if stepwise else (), steps if stepwise else plain)
 

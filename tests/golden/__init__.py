@@ -1,0 +1,1 @@
+"""Old bytes and old databases that must open for ever."""

@@ -1,0 +1,1 @@
+"""Golden frames, and the generator that made them."""
