@@ -9,7 +9,7 @@ Two clocks come in, both in ms: `wall` stamps facts and is never trusted for ord
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -53,7 +53,7 @@ class EdgeIdentity:
 class EdgeSettings:
     """Bounds and rhythms. `budget_bytes`: of the ledger file; `floor_ms`: how long settled facts stay at least, by the hub's time."""
 
-    uplink: UplinkSettings = UplinkSettings()
+    uplink: UplinkSettings = field(default_factory=UplinkSettings)
     heartbeat_ms: int = 10_000
     budget_bytes: int = 1_000_000_000
     pressure_percent: int = 80
@@ -79,7 +79,9 @@ Effect = Publish | Restart
 class EdgeCore:
     """See the module."""
 
-    def __init__(self, db: Db, identity: EdgeIdentity, sign: Sign, verify: Verify, rng: Random, settings: EdgeSettings | None = None) -> None:
+    def __init__(
+        self, db: Db, identity: EdgeIdentity, sign: Sign, verify: Verify, rng: Random, settings: EdgeSettings | None = None
+    ) -> None:
         self.identity, self.settings = identity, settings or EdgeSettings()
         self._sign, self._verify = sign, verify
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
@@ -175,12 +177,15 @@ class EdgeCore:
     def _set_marks(self, stream: Stream, marks: list[tuple[int, int]]) -> None:
         text = " ".join(f"{a}:{b}" for a, b in marks)
         self.ledger.db.run(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", (f"marks/{stream.sid}", text)
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
+            (f"marks/{stream.sid}", text),
         )
 
     def _free(self) -> None:
-        """Free what is settled at a point of the own chain, older than the floor by the hub's time, and in every backup of the central store.
-        Where no backup is configured, only under pressure of the budget. Only what this incarnation's hub says now counts."""
+        """Free what is settled at a point of the own chain, older than the floor by the hub's time, and in every backup of the store.
+
+        Where no backup is configured, only under pressure of the budget. Only what this incarnation's hub says now counts.
+        """
         if self.uplink.hub_ms is None or not (self.uplink.backed_up or self._pressed):
             return
         for stream in self.ledger.own_streams():
@@ -256,7 +261,11 @@ class EdgeCore:
                 "quarantined": len(self.ledger.quarantined()),
             },
             "streams": streams,
-            "clock": {"nowMs": now.wall, "hubMs": hub_ms, "skewMs": None if hub_ms is None or heard is None else now.wall - (hub_ms + now.mono - heard)},
+            "clock": {
+                "nowMs": now.wall,
+                "hubMs": hub_ms,
+                "skewMs": None if hub_ms is None or heard is None else now.wall - (hub_ms + now.mono - heard),
+            },
             "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full},
         }
 
@@ -272,8 +281,7 @@ class EdgeCore:
             "bytes": size,
             "oldestMs": oldest,
             "notReceived": self.uplink.unreceived(s),
-            "records": {k.name.lower(): sum(r.last - r.first + 1 for r in s.chain.runs if r.kind is k) for k in RunKind if k is not RunKind.DATA},
+            "records": {
+                k.name.lower(): sum(r.last - r.first + 1 for r in s.chain.runs if r.kind is k) for k in RunKind if k is not RunKind.DATA
+            },
         }
-
-
-

@@ -1,8 +1,9 @@
 """A stream is a tree of runs: which facts of one (node, epoch, class) are held, on which branch, and where the holes are.
 
 A run is a stretch of one branch without a hole, named by its two ends: (first, hash before it) and (last, hash at it). A chain hash stands
-for everything before it, so two participants who agree on a point agree on all that lies below. A branch point ends a run; a hole is a run
-whose `h_before` no other run ends in. Records (evicted, pruned, lost) are runs too: they close a hole without the data (sync.md, rules 1, 4, 9).
+for everything before it, so two participants who agree on a point agree on all that lies below. A branch point ends a run; a hole is a
+run whose `h_before` no other run ends in. Records (evicted, pruned, lost) are runs too: they close a hole without the data (sync.md,
+rules 1, 4, 9).
 
 Pure: hashes at points inside a run come from a `Points` that the ledger implements over the primary key of its log.
 """
@@ -89,7 +90,11 @@ class Chain:
             early, late = (a, b) if a.first <= b.first else (b, a)
             if late.first == low and early.first - 1 <= edge <= early.last:
                 at = early.h_before if edge == early.first - 1 else early.h_last if edge == early.last else None
-                same = at == late.h_before if at is not None else self._points.has(edge, late.h_before) and self._on(early, edge, late.h_before)
+                same = (
+                    at == late.h_before
+                    if at is not None
+                    else self._points.has(edge, late.h_before) and self._on(early, edge, late.h_before)
+                )
                 if not same:
                     return edge
         return low if low <= high else None

@@ -1,7 +1,8 @@
 """A node's ledger: its own streams and copies of others', the orders folded from them, and what it promised about requests.
 
 Every method runs inside a transaction of the owner (`begin` ... `commit`); log, fold and cursors are one commit, and only after it may
-anybody be told (sync.md, rule 3). An edge, a phone and the hub use the same class. Pure but for its database: clock and chance are arguments.
+anybody be told (sync.md, rule 3). An edge, a phone and the hub use the same class. Pure but for its database: clock and chance are
+arguments.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Ledger:
 
     def _begin_epoch(self) -> None:
         self._epoch = self._new_epoch()
-        self.db.run("INSERT INTO meta (key, value) VALUES ('epoch', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", (self._epoch,))
+        self.db.run(
+            "INSERT INTO meta (key, value) VALUES ('epoch', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", (self._epoch,)
+        )
 
     def start_new_epoch(self, now_ms: int) -> Stream:
         """A point of the current stream that is not on its chain, or lies beyond its head, was seen: never go on in it (rule 2)."""
@@ -145,7 +148,10 @@ class Ledger:
         return Appended(self.log.by_sid(row[1]).key, row[2], row[3], True)
 
     def _remember(self, key: str, content: bytes, fact: LogRow) -> None:
-        self.db.run("INSERT INTO idempotency (key, content, sid, seq, h, at_ms) VALUES (?, ?, ?, ?, ?, ?)", (key, content, fact.sid, fact.seq, fact.h, fact.at_ms))
+        self.db.run(
+            "INSERT INTO idempotency (key, content, sid, seq, h, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+            (key, content, fact.sid, fact.seq, fact.h, fact.at_ms),
+        )
 
     def forget_requests(self, now_ms: int) -> None:
         """Drop idempotency keys whose facts were freed more than 30 days ago."""
@@ -156,7 +162,9 @@ class Ledger:
 
     # ------------------------------------------------------------ others' facts
 
-    def offer(self, key: StreamKey, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], now_ms: int) -> Offered:
+    def offer(
+        self, key: StreamKey, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], now_ms: int
+    ) -> Offered:
         """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4)."""
         stream = self.log.open(key)
         if first == 1 and h_before != stream.chain.genesis:
@@ -164,7 +172,9 @@ class Ledger:
         done = Offered(0, 0, [], False, [])
         for start, end in self._new_groups(stream, first, h_before, hashes):
             group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms)
-            done = Offered(done.new + end - start, 0, done.quarantined + group.quarantined, done.forked or group.forked, done.folded + group.folded)
+            done = Offered(
+                done.new + end - start, 0, done.quarantined + group.quarantined, done.forked or group.forked, done.folded + group.folded
+            )
         return done._replace(known=len(hashes) - done.new)
 
     def _new_groups(self, stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -184,7 +194,15 @@ class Ledger:
         return groups
 
     def _take(
-        self, stream: Stream, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], start: int, end: int, now_ms: int
+        self,
+        stream: Stream,
+        first: int,
+        h_before: bytes,
+        facts: Sequence[tuple[bytes, list[Any]]],
+        hashes: Sequence[bytes],
+        start: int,
+        end: int,
+        now_ms: int,
     ) -> Offered:
         rows: list[LogRow] = []
         parsed: list[tuple[LogRow, FactRow, Order]] = []
@@ -202,7 +220,9 @@ class Ledger:
                 poison.append((row.seq, row.h, why))
             prev = hashes[i]
         forked = self.log.extend(stream, rows)
-        folded = [(row, fact, self.book.fold(order, self.book.as_head(row.sid, row.seq, row.h, fact), now_ms)) for row, fact, order in parsed]
+        folded = [
+            (row, fact, self.book.fold(order, self.book.as_head(row.sid, row.seq, row.h, fact), now_ms)) for row, fact, order in parsed
+        ]
         if forked:
             self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
         for seq, h, why in poison:
@@ -222,12 +242,16 @@ class Ledger:
         """Note that a logged fact cannot be used here, or was refused elsewhere, and why. Once noted, it stays as it was noted."""
         self.db.run("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", (sid, seq, h, reason, now_ms))
 
-    def close_hole(self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int) -> bool:
+    def close_hole(
+        self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int
+    ) -> bool:
         """An author's signed record about a hole of its own stream (rule 9). False when nothing was missing there."""
         stream = self.log.open(key)
         if not self.log.close_hole(stream, first, h_before, last, h_last, kind):
             return False
-        self.db.run("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", (stream.sid, first, last, h_last, int(kind), signed, now_ms))
+        self.db.run(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", (stream.sid, first, last, h_last, int(kind), signed, now_ms)
+        )
         return True
 
     # ------------------------------------------------------------ one commit
@@ -256,7 +280,9 @@ class Ledger:
     def unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
         """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none)."""
         self.flush()
-        row = self.db.one("SELECT count(*), coalesce(sum(length(row)), 0), min(at_ms) FROM log WHERE sid=? AND seq>?", (stream.sid, stream.settled_seq))
+        row = self.db.one(
+            "SELECT count(*), coalesce(sum(length(row)), 0), min(at_ms) FROM log WHERE sid=? AND seq>?", (stream.sid, stream.settled_seq)
+        )
         return (row[0], row[1], row[2]) if row else (0, 0, None)
 
     def events(self, order: Order) -> Iterator[tuple[LogRow, FactRow]]:
@@ -293,8 +319,32 @@ def parse_row(row: bytes) -> FactRow:
 
 def content_digest(event: OrderEvent) -> bytes:
     """What makes two requests the same: the event without its key. 16 bytes."""
-    values = [event.org, event.order_id, event.source, int(event.status), event.happened_ms, int(event.quality), event.region, event.site, event.actor, event.details]
+    values = [
+        event.org,
+        event.order_id,
+        event.source,
+        int(event.status),
+        event.happened_ms,
+        int(event.quality),
+        event.region,
+        event.site,
+        event.actor,
+        event.details,
+    ]
     return blake2b(pack(values), digest_size=16).digest()
 
 
-__all__ = ["ORDERS", "TELEMETRY", "Appended", "Ledger", "Offered", "Run", "RunKind", "StreamKey", "content_digest", "fact_id", "parse_row", "readable"]
+__all__ = [
+    "ORDERS",
+    "TELEMETRY",
+    "Appended",
+    "Ledger",
+    "Offered",
+    "Run",
+    "RunKind",
+    "StreamKey",
+    "content_digest",
+    "fact_id",
+    "parse_row",
+    "readable",
+]

@@ -120,7 +120,8 @@ def _below(low: Entry, high: Entry, ancestry: Ancestry) -> bool:
 
 def dump_heads(heads: Sequence[Head]) -> bytes:
     """Heads as bytes for a column."""
-    return pack([[h.sid, h.seq, h.h, h.status, [list(e) for e in h.ctx]] if h.ctx else [h.sid, h.seq, h.h, h.status] for h in heads])
+    data: bytes = pack([[h.sid, h.seq, h.h, h.status, [list(e) for e in h.ctx]] if h.ctx else [h.sid, h.seq, h.h, h.status] for h in heads])
+    return data
 
 
 def load_heads(data: bytes) -> tuple[Head, ...]:

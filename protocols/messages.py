@@ -88,7 +88,12 @@ class Hello:
     def parse(cls, body: object) -> Hello:
         """The message, checked. Errors: DecodeError."""
         nonce, streams, formats, dictionaries = _items(body, 4)
-        return cls(_bytes(nonce, NONCE), _tuple(streams, _stream_held, limits.STREAMS_STATED), _tuple(formats, _small, 64), _tuple(dictionaries, _small, 64))
+        return cls(
+            _bytes(nonce, NONCE),
+            _tuple(streams, _stream_held, limits.STREAMS_STATED),
+            _tuple(formats, _small, 64),
+            _tuple(dictionaries, _small, 64),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,16 @@ class Answer:
     def to_list(self) -> list[Any]:
         """The wire form."""
         streams = [_stated(s) for s in self.streams]
-        return [self.nonce, self.incarnation, self.hub_ms, self.credit, streams, self.backed_up, list(self.formats), list(self.dictionaries)]
+        return [
+            self.nonce,
+            self.incarnation,
+            self.hub_ms,
+            self.credit,
+            streams,
+            self.backed_up,
+            list(self.formats),
+            list(self.dictionaries),
+        ]
 
     @classmethod
     def parse(cls, body: object) -> Answer:
@@ -150,7 +164,13 @@ class Receipt:
     def parse(cls, body: object) -> Receipt:
         """The message, checked. Errors: DecodeError."""
         incarnation, hub_ms, credit, streams, backed_up = _items(body, 5)
-        return cls(_bytes(incarnation, NONCE), _whole(hub_ms), _whole(credit), _tuple(streams, _parse_stated, limits.STREAMS_STATED), _flag(backed_up))
+        return cls(
+            _bytes(incarnation, NONCE),
+            _whole(hub_ms),
+            _whole(credit),
+            _tuple(streams, _parse_stated, limits.STREAMS_STATED),
+            _flag(backed_up),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +196,16 @@ class Record:
     def parse(cls, body: object) -> Record:
         """The message, checked. Errors: DecodeError."""
         epoch, klass, first, h_before, last, h_last, kind, made_ms = _items(body, 8)
-        out = cls(_epoch(epoch), _small(klass), _seq(first), _hash_or_none(h_before), _seq(last), _bytes(h_last, HASH), _kind(kind), _whole(made_ms))
+        out = cls(
+            _epoch(epoch),
+            _small(klass),
+            _seq(first),
+            _hash_or_none(h_before),
+            _seq(last),
+            _bytes(h_last, HASH),
+            _kind(kind),
+            _whole(made_ms),
+        )
         if out.kind is RunKind.DATA or out.last < out.first:
             raise DecodeError("a record covers first..last without data")
         return out
@@ -262,7 +291,7 @@ class Pull:
 
 Message = Hello | Answer | Receipt | Record | Refused | Heartbeat | Pull
 _BY_KIND: Final[dict[Kind, Callable[[object], Message]]] = {
-    m.KIND: m.parse for m in (Hello, Answer, Receipt, Record, Refused, Heartbeat, Pull)  # type: ignore[attr-defined]
+    m.KIND: m.parse for m in (Hello, Answer, Receipt, Record, Refused, Heartbeat, Pull)
 }
 
 
@@ -279,7 +308,16 @@ def parse_message(kind: Kind, body: object) -> Message:
 
 def _stated(s: StreamStated) -> list[Any]:
     runs = [[r.first, r.h_before, r.last, r.h_last, int(r.kind)] for r in s.runs]
-    return [s.node, s.epoch, s.cls, runs, [list(p) for p in s.settled], [list(p) for p in s.freeable], [list(w) for w in s.wants], [list(r) for r in s.refused]]
+    return [
+        s.node,
+        s.epoch,
+        s.cls,
+        runs,
+        [list(p) for p in s.settled],
+        [list(p) for p in s.freeable],
+        [list(w) for w in s.wants],
+        [list(r) for r in s.refused],
+    ]
 
 
 def _parse_stated(value: object) -> StreamStated:
@@ -318,7 +356,9 @@ def _parse_range(value: object) -> tuple[int, int, int, int]:
 
 def _parse_queue(value: object) -> StreamQueue:
     epoch, cls, head, queued, queued_bytes, oldest = _items(value, 6)
-    return StreamQueue(_epoch(epoch), _small(cls), _head(head), _whole(queued), _whole(queued_bytes), None if oldest is None else _whole(oldest))
+    return StreamQueue(
+        _epoch(epoch), _small(cls), _head(head), _whole(queued), _whole(queued_bytes), None if oldest is None else _whole(oldest)
+    )
 
 
 def _stream_held(value: object) -> StreamHeld:

@@ -119,7 +119,8 @@ class OrderBook:
         self.flush()
         out = []
         for okey, org, order_id in self._db.query(
-            "SELECT okey, org, order_id FROM orders WHERE okey IN (SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL) ORDER BY okey",
+            """SELECT okey, org, order_id FROM orders
+               WHERE okey IN (SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL) ORDER BY okey""",
             (sid, above),
         ):
             order = self.open(org, order_id, 0)
@@ -135,7 +136,8 @@ class OrderBook:
             rows = [_columns(o) for o in self._dirty.values()]
             self._db.many(
                 """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
-                   ON CONFLICT (okey) DO UPDATE SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms""",
+                   ON CONFLICT (okey) DO UPDATE
+                   SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms""",
                 rows,
             )
             self._dirty = {}

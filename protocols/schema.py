@@ -1,7 +1,8 @@
 """The tables of a ledger, as migrations that only ever go forward. A released migration is never edited; golden databases hold that.
 
-A database is made of parts (the ledger; a hub's registry; the store's view), each with its version in the table `versions`, so that they can
-go forward one without the other. `migrate` runs what is missing, one transaction each; a file newer than this code is refused, untouched.
+A database is made of parts (the ledger; a hub's registry; the store's view), each with its version in the table `versions`, so that they
+can go forward one without the other. `migrate` runs what is missing, one transaction each; a file newer than this code is
+refused, untouched.
 """
 
 from __future__ import annotations
@@ -19,21 +20,27 @@ _VERSIONS: Final = "CREATE TABLE IF NOT EXISTS versions (part TEXT PRIMARY KEY, 
 LEDGER: Final = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-        """CREATE TABLE streams (sid INTEGER PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL,
-             own INTEGER NOT NULL DEFAULT 0, settled_seq INTEGER NOT NULL DEFAULT 0, freed_seq INTEGER NOT NULL DEFAULT 0, freed_h BLOB,
-             UNIQUE (node, epoch, cls))""",
-        """CREATE TABLE runs (sid INTEGER NOT NULL, first INTEGER NOT NULL, h_before BLOB NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL,
+        """CREATE TABLE streams (
+             sid INTEGER PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL, own INTEGER NOT NULL DEFAULT 0,
+             settled_seq INTEGER NOT NULL DEFAULT 0, freed_seq INTEGER NOT NULL DEFAULT 0, freed_h BLOB, UNIQUE (node, epoch, cls))""",
+        """CREATE TABLE runs (
+             sid INTEGER NOT NULL, first INTEGER NOT NULL, h_before BLOB NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL,
              kind INTEGER NOT NULL, PRIMARY KEY (sid, last, h_last, kind)) WITHOUT ROWID""",
-        """CREATE TABLE log (sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, prev BLOB NOT NULL, okey INTEGER, at_ms INTEGER NOT NULL,
+        """CREATE TABLE log (
+             sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, prev BLOB NOT NULL, okey INTEGER, at_ms INTEGER NOT NULL,
              row BLOB NOT NULL, PRIMARY KEY (sid, seq, h)) WITHOUT ROWID""",
         "CREATE INDEX log_order ON log (okey) WHERE okey IS NOT NULL",
-        """CREATE TABLE orders (okey INTEGER PRIMARY KEY, org TEXT NOT NULL, order_id TEXT NOT NULL, heads BLOB NOT NULL, status INTEGER NOT NULL,
+        """CREATE TABLE orders (
+             okey INTEGER PRIMARY KEY, org TEXT NOT NULL, order_id TEXT NOT NULL, heads BLOB NOT NULL, status INTEGER NOT NULL,
              conflict INTEGER NOT NULL DEFAULT 0, at_ms INTEGER NOT NULL, UNIQUE (org, order_id))""",
-        """CREATE TABLE idempotency (key TEXT PRIMARY KEY, content BLOB NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL,
+        """CREATE TABLE idempotency (
+             key TEXT PRIMARY KEY, content BLOB NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL,
              at_ms INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE quarantine (qid INTEGER PRIMARY KEY, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, reason TEXT NOT NULL,
+        """CREATE TABLE quarantine (
+             qid INTEGER PRIMARY KEY, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, reason TEXT NOT NULL,
              at_ms INTEGER NOT NULL, UNIQUE (sid, seq, h))""",
-        """CREATE TABLE records (sid INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, kind INTEGER NOT NULL,
+        """CREATE TABLE records (
+             sid INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, kind INTEGER NOT NULL,
              signed BLOB NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (sid, last, h_last)) WITHOUT ROWID""",
     ),
 )
@@ -44,13 +51,17 @@ def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str =
     have = _version(db, part)
     if have > len(migrations):
         raise ConfigError(
-            f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}", remedy="upgrade Longshore on this machine"
+            f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}",
+            remedy="upgrade Longshore on this machine",
         )
     for version in range(have, len(migrations)):
         db.begin()
         for statement in (_VERSIONS, *migrations[version]):
             db.run(statement)
-        db.run("INSERT INTO versions (part, version) VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version", (part, version + 1))
+        db.run(
+            "INSERT INTO versions (part, version) VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
+            (part, version + 1),
+        )
         db.commit()
 
 

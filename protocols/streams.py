@@ -219,7 +219,10 @@ class StreamLog:
         """Facts first..last of one run, ascending; also of a branch that is not the head's."""
         self._write()
         h = run.h_last if last == run.last else self.walk(stream.sid, run.last, run.h_last, last)
-        rows = self._db.query("SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq DESC", (stream.sid, first, last))
+        rows = self._db.query(
+            "SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq DESC",
+            (stream.sid, first, last),
+        )
         kept = []
         for r in rows:
             f = LogRow(*r)
@@ -267,9 +270,14 @@ class StreamLog:
                 self._flush_stream(s)
 
     def _flush_stream(self, s: Stream) -> None:
-        self._db.run("UPDATE streams SET settled_seq=?, freed_seq=?, freed_h=? WHERE sid=?", (s.settled_seq, s.freed_seq, s.freed_h or None, s.sid))
+        self._db.run(
+            "UPDATE streams SET settled_seq=?, freed_seq=?, freed_h=? WHERE sid=?", (s.settled_seq, s.freed_seq, s.freed_h or None, s.sid)
+        )
         self._db.run("DELETE FROM runs WHERE sid=?", (s.sid,))
-        self._db.many("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", [(s.sid, r.first, r.h_before, r.last, r.h_last, int(r.kind)) for r in s.chain.runs])
+        self._db.many(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)",
+            [(s.sid, r.first, r.h_before, r.last, r.h_last, int(r.kind)) for r in s.chain.runs],
+        )
         s.dirty = False
 
 

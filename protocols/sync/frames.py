@@ -57,7 +57,7 @@ def _header(stream: Stream, rows: list[LogRow], dictionary: int) -> FrameHeader:
 
 
 def open_frame(header: FrameHeader, body: bytes) -> Opened:
-    """Unpack within bounds and recompute the chain from `h_before` to `h_after`. Errors: DecodeError; nothing of the frame is to be believed."""
+    """Unpack within bounds and recompute the chain from `h_before` to `h_after`. Errors: DecodeError; nothing of it is to be believed."""
     facts = decode_body(body, header.count, header.dictionary)
     hashes = chain(header.h_before, [row for row, _ in facts])
     if hashes[-1] != header.h_after:

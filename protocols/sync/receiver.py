@@ -49,7 +49,7 @@ class Receiver:
     def frame(self, header: FrameHeader, body: bytes, now_ms: int) -> Offered:
         """Take the facts of a frame whose signature was verified. Errors: DecodeError: nothing moved, answer `refused`.
 
-        A frame of one fact cannot be halved: if its body does not decode, the fact is kept as bytes, in quarantine, under the header's hashes.
+        A frame of one fact cannot be halved: if its body does not decode, it is kept as bytes, in quarantine, under the header's hashes.
         """
         key = StreamKey(header.author, header.epoch, header.cls)
         try:

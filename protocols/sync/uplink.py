@@ -94,7 +94,7 @@ POINTS: Final = 32
 
 
 class Uplink:
-    """See the module. Every method that takes `now` (ms, this node's monotonic or wall clock, only differences matter) may be called at any time."""
+    """See the module. `now` is in ms of any clock of this node that never steps: only differences matter."""
 
     def __init__(self, ledger: Ledger, rng: Random, settings: UplinkSettings | None = None) -> None:
         self.settings = settings or UplinkSettings()
@@ -369,7 +369,9 @@ class Uplink:
         if room < min(self.settings.frame_facts, last - first + 1) and self._flights:
             return None  # wait for a receipt rather than cut a sliver
         later = [at - first for at in progress.halves if first < at <= last]
-        frame = cut(self._ledger.log, stream, first, last, facts=min([facts, *later]), dictionary=self._dictionary, level=self.settings.level)
+        frame = cut(
+            self._ledger.log, stream, first, last, facts=min([facts, *later]), dictionary=self._dictionary, level=self.settings.level
+        )
         if frame is None:
             return None
         return self._launch(stream, frame, lane, now)
@@ -393,7 +395,11 @@ class Uplink:
     def unreceived(self, stream: Stream) -> int:
         """Facts of an own stream that the hub is not believed to hold."""
         progress = self._progress.get(stream.sid)
-        return stream.head[0] - stream.freed_seq if progress is None else sum(b - a + 1 for a, b in progress.received.missing(1, stream.head[0]))
+        return (
+            stream.head[0] - stream.freed_seq
+            if progress is None
+            else sum(b - a + 1 for a, b in progress.received.missing(1, stream.head[0]))
+        )
 
     def freeable(self, stream: Stream) -> int:
         """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""
