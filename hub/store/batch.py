@@ -7,7 +7,8 @@ says already that the facts lengthen its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final
 
 from hub.store.log import StoreLog, StoreRow
 from hub.store.port import Applied, Change, StoreFact, StoreRecord
@@ -27,13 +28,9 @@ _NAMES: Final = ("", *STATUS_NAMES)
 """by status code, which run from 1 without a gap"""
 
 
-class _Fresh(NamedTuple):
-    """A new fact of an order, logged and about to be folded. `at` is its place in the batch."""
-
-    at: int
-    head: Head
-    order: Order
-    fact: FactRow
+_Read = tuple[FactRow | None, str]
+_Fresh = tuple[int, Head, Order, FactRow]
+"""A new fact of an order, logged and about to be folded: its place in the batch, how the fold sees it, the order, the fact."""
 
 
 class Batch:
@@ -59,17 +56,14 @@ class Batch:
             self._db.many("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", self._poison)
         self._book.finish(self._now_ms)
         self._log.flush()
-        return Applied(self._new, len(facts) - self._new, [self._change(f, facts[f.at]) for f in self._fresh])
+        return Applied(self._new, len(facts) - self._new, self._changes(facts))
 
     # ------------------------------------------------------------ facts
 
-    def _take_lane(
-        self, stream: Stream, lane: Sequence[int], facts: Sequence[StoreFact], read: Sequence[tuple[FactRow | None, str]]
-    ) -> None:
+    def _take_lane(self, stream: Stream, lane: Sequence[int], facts: Sequence[StoreFact], read: Sequence[_Read]) -> None:
         for group in _linked(lane, facts):
             for part in self._unknown(stream, group, facts):
-                rows = [self._row(stream, i, facts[i], *read[i]) for i in part]
-                if self._log.take(stream, rows):
+                if self._log.take(stream, self._rows(stream, part, facts, read)):
                     self._forked[stream.sid] = None
                 self._touched[stream.sid] = stream
                 self._new += len(part)
@@ -92,33 +86,43 @@ class Batch:
                 parts.append([i])
         return list(parts)
 
-    def _row(self, stream: Stream, at: int, f: StoreFact, fact: FactRow | None, why: str) -> StoreRow:
-        okey = None
-        if fact is not None:
-            order = self._book.open(fact.org, fact.order_id)
-            okey = order.okey
-            head = self._book.as_head(stream.sid, stream.key.cls, f.seq, f.h, fact)
-            self._fresh.append(_Fresh(at, head, order, fact))
-        elif why:
-            self._poison.append((stream.sid, f.seq, f.h, why, self._now_ms))
-        return StoreRow(stream.sid, f.seq, f.h, f.prev, okey, self._now_ms, f.row, f.received_ms)
+    def _rows(self, stream: Stream, part: Sequence[int], facts: Sequence[StoreFact], read: Sequence[_Read]) -> list[StoreRow]:
+        """New facts as rows of the log; what belongs to an order goes on to the fold, what cannot be read to quarantine."""
+        sid, cls, now_ms, rows = stream.sid, stream.key.cls, self._now_ms, []
+        for i in part:
+            _, seq, h, prev, row, received_ms, _, _ = facts[i]
+            fact, why = read[i]
+            okey = None
+            if fact is not None:
+                order = self._book.open(fact.org, fact.order_id)
+                okey = order.okey
+                self._fresh.append((i, self._book.as_head(sid, cls, seq, h, fact), order, fact))
+            elif why:
+                self._poison.append((sid, seq, h, why, now_ms))
+            rows.append(StoreRow(sid, seq, h, prev, okey, now_ms, row, received_ms))
+        return rows
 
     def _fold(self, facts: Sequence[StoreFact]) -> None:
         """In the order in which the batch names them: whoever delivers sends causes before effects where it can."""
-        self._fresh.sort(key=lambda f: f.at)
-        for f in self._fresh:
-            given = facts[f.at]
-            self._book.fold(f.order, f.head, f.fact, given.stream.node, given.received_ms)
+        self._fresh.sort(key=itemgetter(0))
+        fold = self._book.fold
+        for i, head, order, fact in self._fresh:
+            given = facts[i]
+            fold(order, head, fact, given.stream.node, given.received_ms)
         for sid in self._forked:
             self._book.mark_forked(sid, self._log.fork_point(sid) or 0)
         self._book.mark_unsure(self._touched)
 
-    def _change(self, f: _Fresh, given: StoreFact) -> Change:
-        order, fact = f.order, f.fact
-        return Change(
-            order.org, order.order_id, _NAMES[fact.status], _NAMES[order.status], fact.source, fact.site, fact.region, given.stream.node,
-            fact.happened_ms, given.received_ms, order.conflict, f.head in order.heads,
-        )  # fmt: skip
+    def _changes(self, facts: Sequence[StoreFact]) -> list[Change]:
+        changes = []
+        for i, head, order, fact in self._fresh:
+            given = facts[i]
+            status, now, node, is_head = _NAMES[fact.status], _NAMES[order.status], given.stream.node, head in order.heads
+            place = fact.source, fact.site, fact.region
+            changes.append(
+                Change(order.org, order.order_id, status, now, *place, node, fact.happened_ms, given.received_ms, order.conflict, is_head)
+            )
+        return changes
 
     # ------------------------------------------------------------ records
 
@@ -140,7 +144,7 @@ class Batch:
             self._log.close_hole(stream, first, h_before, last, h_last, RunKind(kind))
 
 
-def _read(f: StoreFact) -> tuple[FactRow | None, str]:
+def _read(f: StoreFact) -> _Read:
     """A fact of an order; or (None, "") for one that is none; or (None, why it goes to quarantine)."""
     if f.quarantined:
         return None, f.quarantined
@@ -166,7 +170,11 @@ def _lanes(facts: Sequence[StoreFact]) -> dict[StreamKey, list[int]]:
 
 def _linked(lane: Sequence[int], facts: Sequence[StoreFact]) -> list[Sequence[int]]:
     """A lane in stretches in which each fact follows the one before on its chain."""
-    starts = [
-        k for k in range(1, len(lane)) if facts[lane[k]].prev != facts[lane[k - 1]].h or facts[lane[k]].seq != facts[lane[k - 1]].seq + 1
-    ]
+    starts: list[int] = []
+    seq, h = facts[lane[0]].seq - 1, facts[lane[0]].prev
+    for k, i in enumerate(lane):
+        f = facts[i]
+        if f.prev != h or f.seq != seq + 1:
+            starts.append(k)
+        seq, h = f.seq, f.h
     return [lane[a:b] for a, b in zip([0, *starts], [*starts, len(lane)], strict=True)]

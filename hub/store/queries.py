@@ -59,14 +59,12 @@ class Queries:
         limit = min(max(query.limit, 1), PAGE_ORDERS)
         where, params = _filters(query)
         with self.moment():
-            if query.text:
-                found = self._candidates(query.text)
-                where.append(_LIKE if found is None else "v.okey IN (SELECT value FROM json_each(?))")
-                params.append(_pattern(query.text) if found is None else json.dumps(found))
-                few = found is not None
-            else:
-                few = False
-            pos = "+v.pos" if few else "v.pos"  # `+` keeps the planner from walking all orders for a handful
+            few = self._few(query)
+            # `+` keeps the planner from an index: for a handful from the one on pos, for many from any other
+            pos = "v.pos" if few is None else "+v.pos"
+            if few is not None:
+                where.append("v.okey IN (SELECT value FROM json_each(?))")
+                params.append(json.dumps(few))
             if query.cursor is not None:
                 where.append(f"{pos} < ?")
                 params.append(read_cursor(query.cursor))
@@ -75,15 +73,21 @@ class Queries:
             views = [self._view(r) for r in rows[:limit]]
         return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
 
-    def _candidates(self, text: str) -> list[int] | None:
-        """The orders whose id holds the fragment; None when there are many."""
+    def _few(self, query: OrderQuery) -> list[int] | None:
+        """The orders among which the page is to be found, if some filter leaves few; None: walk from the newest, matches are common."""
+        for column, value in (("site", query.site), ("region", query.region)):
+            if value is not None:
+                found = self._db.query(f"SELECT okey FROM view WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))
+                if len(found) <= CANDIDATES:
+                    return [okey for (okey,) in found]
+        return self._holding(query.text) if query.text else None
+
+    def _holding(self, text: str) -> list[int] | None:
+        """Orders whose id may hold the fragment; None when there are many."""
         if self._text_index and len(text) >= TRIGRAM:
             grams = dict.fromkeys(text[i : i + TRIGRAM] for i in range(len(text) - TRIGRAM + 1))
             match = " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams)
             found = self._db.query("SELECT rowid FROM order_text WHERE order_text MATCH ? LIMIT ?", (match, CANDIDATES + 1))
-            if len(found) <= CANDIDATES:
-                sql = f"SELECT v.okey FROM view v WHERE v.okey IN (SELECT value FROM json_each(?)) AND {_LIKE}"
-                found = self._db.query(sql, (json.dumps([okey for (okey,) in found]), _pattern(text)))
         else:
             found = self._db.query(f"SELECT v.okey FROM view v WHERE {_LIKE} LIMIT ?", (_pattern(text), CANDIDATES + 1))
         return [okey for (okey,) in found] if len(found) <= CANDIDATES else None
@@ -222,10 +226,11 @@ def _filters(query: OrderQuery) -> tuple[list[str], list[Value]]:
     params: list[Value] = []
     for field, column, value in (("site", "site", query.site), ("region", "region", query.region), ("org", "org", query.org)):
         if value is not None:
-            where.append(f"v.{column}=?")
+            where.append(f"+v.{column}=?")
             params.append(_checked(field, value))
-    if query.text is not None:
-        _checked("q", query.text)
+    if query.text:
+        where.append(_LIKE)
+        params.append(_pattern(_checked("q", query.text)))
     if query.status is not None:
         where.append("v.status=?")
         params.append(_status(query.status))

@@ -26,6 +26,7 @@ from protocols.sqlite import Db
 from protocols.streams import StreamKey
 
 CACHED_ORDERS: Final = 20_000
+_STATUSES: Final = {int(status): status for status in Status}
 PROMISE: Final = "expectedDelivery"
 
 _COLUMNS: Final = (
@@ -33,7 +34,9 @@ _COLUMNS: Final = (
     "head_count", "heads", "covered", "conflict", "abnormal", "expected_ms", "pos",
 )  # fmt: skip
 _INSERT: Final = f"INSERT INTO view ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_UPDATE: Final = f"UPDATE view SET {', '.join(f'{c}=?' for c in _COLUMNS[3:])} WHERE okey=?"
+_UPDATE: Final = f"UPDATE view SET {', '.join(f'{c}=?' for c in _COLUMNS[7:])}, status=?, source=? WHERE okey=?"
+_UPDATE_MOVED: Final = "UPDATE view SET region=?, site=? WHERE okey=?"
+"""apart, because naming a column writes its index anew, and most facts leave an order where it was"""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +64,8 @@ class Order:
     stored: bool = False
     again: bool = False
     """to be folded from the log before it is written"""
+    moved: bool = False
+    """region or site are not those of its row"""
 
 
 class _Watching:
@@ -136,20 +141,21 @@ class ViewBook:
         self._pos += 1
         order.pos = self._pos
         order.facts += 1
-        order.received_ms = max(order.received_ms, received_ms)
+        if received_ms > order.received_ms:
+            order.received_ms = received_ms
         self._dirty[order.okey] = order
         if order.again:
             return
         if not self._saw_all(order, head):
             order.again = True
             return
-        if order.heads and not may_follow(Status(order.heads[0].status), fact.status):
+        if order.heads and not may_follow(_STATUSES[order.heads[0].status], fact.status):
             self._note_odd(order, (head,))
         order.heads = (head,)
         _show(order, fact, node)
-        expected_ms = promise(fact)
-        if expected_ms is not None:
-            order.expected_ms = expected_ms
+        if PROMISE in fact.details:
+            expected_ms = promise(fact)
+            order.expected_ms = order.expected_ms if expected_ms is None else expected_ms
 
     def _saw_all(self, order: Order, head: Head) -> bool:
         """Had its author seen every fact of the order that is here? Beside a forked author nothing is taken for granted."""
@@ -158,7 +164,10 @@ class ViewBook:
             return False
         if not order.heads:
             return True
-        return order.covered and covers(head, order.heads[0])
+        last = order.heads[0]
+        if head.sid == last.sid and not last.ctx:  # the common case: one writer for the order
+            return order.covered and head.seq > last.seq
+        return order.covered and covers(head, last)
 
     def mark_forked(self, sid: int, above: int) -> None:
         """A fork of a stream came to light: every order with facts of it above the fork point is folded again."""
@@ -258,12 +267,13 @@ class ViewBook:
             if order.conflict or len(order.heads) > 1:
                 self._settle(order, now_ms)
         new = [o for o in changed if not o.stored]
-        self._db.many(_UPDATE, [(*_values(o)[3:], o.okey) for o in changed if o.stored])
+        self._db.many(_UPDATE, [(*_values(o)[7:], o.status, o.source, o.okey) for o in changed if o.stored])
+        self._db.many(_UPDATE_MOVED, [(o.region, o.site, o.okey) for o in changed if o.stored and o.moved])
         self._db.many(_INSERT, [_values(o) for o in new])
         if self._text_index:
             self._db.many("INSERT INTO order_text (rowid, order_id) VALUES (?, ?)", [(o.okey, o.order_id) for o in new])
-        for order in new:
-            order.stored = True
+        for order in changed:
+            order.stored, order.moved = True, False
         self._dirty = {}
         self._forget()
 
@@ -288,7 +298,9 @@ def _values(o: Order) -> tuple[int | str | bytes | None, ...]:
 
 
 def _show(order: Order, fact: FactRow, node: str) -> None:
-    order.status, order.source, order.region, order.site = int(fact.status), fact.source, fact.region, fact.site
+    if order.site != fact.site or order.region != fact.region:
+        order.region, order.site, order.moved = fact.region, fact.site, True
+    order.status, order.source = int(fact.status), fact.source
     order.happened_ms, order.quality, order.node = fact.happened_ms, int(fact.quality), node
 
 
