@@ -172,14 +172,18 @@ class BrokerThread:
         started: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main(started)), name="broker", daemon=True)
         self._thread.start()
-        started.result()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            self._thread = None
+            raise
 
     def stop(self) -> None:
         """Return when it has ended. Idempotent."""
-        if self._thread is None:
+        if self._thread is None or self._loop is None or self._ended is None:
             return
-        if self._loop is not None and self._ended is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ended.set)
+        self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
         self._thread = None
 
@@ -288,18 +292,19 @@ class _Broker(Broker):  # type: ignore[misc]
         self._hubs: dict[str, Session] = {}
         self._wildcards: dict[str, None] = {}
         self._seldom = Seldom()
+        self._ending = False
 
     # --- life of the broker
 
     async def _start_listeners(self) -> None:
         for name, sock in self.sockets.items():
-            server = await asyncio.start_server(
-                partial(self.stream_connected, listener_name=name), sock=sock, ssl=self._tls if name == _NODES else None
-            )
+            tls: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": CONNECT_S} if self._tls and name == _NODES else {}
+            server = await asyncio.start_server(partial(self.stream_connected, listener_name=name), sock=sock, **tls)
             self._servers[name] = Server(name, server, -1)
 
     async def end(self) -> None:
         """Take no more connections, break those that are there, wait for their tasks, then let amqtt shut down."""
+        self._ending = True
         for server in self._servers.values():
             server.instance.close()
         for writer in self.open.values():
@@ -316,8 +321,10 @@ class _Broker(Broker):  # type: ignore[misc]
     async def stream_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self.open) >= self._max_connections and listener_name != _HUB:
+        full = len(self.open) >= self._max_connections and listener_name != _HUB
+        if full:
             self._say("full", "The broker has %d connections and takes no more", len(self.open))
+        if full or self._ending:
             writer.transport.abort()
             return
         self.open[task] = writer
@@ -338,7 +345,6 @@ class _Broker(Broker):  # type: ignore[misc]
         except Exception as error:
             await writer.close()
             raise AMQTTError(f"no valid CONNECT ({type(error).__name__})") from None
-        session.clean_session, session.parent = True, 0
         session.client_id = secrets.token_hex(12)
         session.keep_alive = min(session.keep_alive or KEEPALIVE_MAX_S, KEEPALIVE_MAX_S) * 3 // 2
         reader.session = session

@@ -186,15 +186,16 @@ def test_logins_that_failed_leave_nothing_behind(embedded: Embedded) -> None:
     assert broker.counts.refused_total == 20
 
 
-def test_two_clients_with_one_client_id_are_two_clients(embedded: Embedded) -> None:
+def test_two_clients_with_one_client_id_are_two_clients(bench: Bench, embedded: Embedded) -> None:
+    hub = bench.line(HUB)
     with Raw(embedded.port) as first, Raw(embedded.port) as second:
         for raw in (first, second):
             raw.send(madrid(client_id="same") + subscribe(RECEIPT))
             assert raw.read(4) == ACCEPTED
             assert raw.read(5) == b"\x90\x03\x00\x01\x01"
+        hub.transport.publish(RECEIPT, b"to both")
         for raw in (first, second):
-            raw.send(b"\xc0\x00")
-            assert raw.read(2) == b"\xd0\x00"
+            assert raw.read(2 + 2 + len(RECEIPT) + 2 + 7).endswith(b"to both")
 
 
 def test_a_session_that_wants_to_be_kept_is_not(embedded: Embedded) -> None:
