@@ -35,6 +35,8 @@ class Intervals:
 
     def remove(self, lo: int, hi: int) -> None:
         """Take out lo..hi, both included."""
+        if hi < lo:
+            return
         kept = [(a, b) for a, b in self if b < lo or a > hi]
         for a, b in self:
             if a < lo <= b:
