@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerFull
+from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
 
 try:
     import apsw
@@ -35,7 +35,8 @@ _READ_WRITE: Final = 6  # SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
 class Db:
     """One connection to one file. The owner begins and commits; everything else only executes.
 
-    Errors: LedgerFull (disk or quota), LedgerBusy (locked by another process), LedgerBroken (anything else: close and reopen).
+    Errors: LedgerFull (disk or quota), LedgerBusy (locked by another process), LedgerBroken (anything else: close and reopen); when it is
+    made also ConfigError (the directory or the file may not be opened).
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False, driver: str = DRIVERS[0]) -> None:
@@ -46,7 +47,13 @@ class Db:
             self._c: Any = _open(self.path, driver, read_only)
             self._configure(read_only)
         except Exception as e:  # boundary: two drivers, two families of errors, one translation
-            raise translate(e, self.path) from e
+            self._close_half_open()
+            raise _cannot_open(e, self.path) from e
+
+    def _close_half_open(self) -> None:
+        """A connection that could not be set up would hold its file until the garbage is collected."""
+        if getattr(self, "_c", None) is not None:
+            self._c.close()
 
     def _configure(self, read_only: bool) -> None:
         self._c.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
@@ -121,12 +128,14 @@ class Db:
         return (pages[0] - free[0]) * size[0] if pages and size and free else 0
 
     def dump(self) -> bytes:
-        """The whole database as it is committed now; `load` takes it back. For tests, backups in memory and the simulator."""
+        """The whole database as it is committed; `load` takes it back. For tests, backups in memory and the simulator."""
+        assert not self.in_transaction, "SQLite would put what is not committed yet into the image"
         return bytes(self._c.serialize("main") if self.driver == "apsw" else self._c.serialize())
 
     @classmethod
     def load(cls, image: bytes, *, driver: str = DRIVERS[0]) -> Db:
-        """An in-memory database from what `dump` gave."""
+        """An in-memory database from what `dump` gave. A file's image says WAL in its header, which no database in memory can be."""
+        image = image[:18] + b"\x01\x01" + image[20:]
         db = cls(":memory:", driver=driver)
         db._c.deserialize(*(("main", image) if driver == "apsw" else (image,)))
         return db
@@ -136,18 +145,32 @@ def _open(path: str, driver: str, read_only: bool) -> Any:
     if driver == "apsw":
         return apsw.Connection(path, flags=_READ_ONLY if read_only else _READ_WRITE)
     if read_only:
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def translate(e: Exception, path: str) -> LedgerBroken | LedgerBusy | LedgerFull:
     """Which of ours a driver's error is. Both drivers name the condition in the text or in the result code."""
-    code = getattr(e, "result", None) or (getattr(e, "sqlite_errorcode", 0) or 0) & 0xFF
+    code = _code(e)
     if code == 13:
         return LedgerFull(f"{path}: no space left", remedy="free disk space; nothing of this request was stored")
     if code in (5, 6):
         return LedgerBusy(f"{path}: locked by another process", remedy="stop the other process that uses this data directory")
     return LedgerBroken(f"{path}: {type(e).__name__}: {e}")
+
+
+def _code(e: Exception) -> int:
+    """SQLite's primary result code."""
+    return int(getattr(e, "result", None) or (getattr(e, "sqlite_errorcode", 0) or 0) & 0xFF)
+
+
+def _cannot_open(e: Exception, path: str) -> LedgerError | ConfigError:
+    """Why a file does not open: what its operator can mend, or what `translate` says."""
+    if _code(e) in (3, 8, 14, 23):  # PERM, READONLY, CANTOPEN, AUTH
+        return ConfigError(f"{path}: {e}", remedy="the directory must exist, and it and the file must be writable for this user")
+    if _code(e) == 26:
+        return LedgerBroken(f"{path} is not a database of Longshore", remedy="put it aside and restore it from a backup")
+    return translate(e, path)
 
 
 class DataLock:
@@ -167,5 +190,7 @@ class DataLock:
         os.write(self._fd, str(os.getpid()).encode())
 
     def release(self) -> None:
-        """Let another process in."""
-        os.close(self._fd)
+        """Let another process in. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
