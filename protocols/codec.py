@@ -32,8 +32,8 @@ SIGNATURE_BYTES: Final = 64
 DICTIONARIES: Final = (0, 1)
 """ids of the preset dictionaries this version reads, to be announced; none is ever removed"""
 DICTIONARY: Final = DICTIONARIES[-1]
-PLAIN_EXTRA_BYTES: Final = 65_536
-"""what a body may hold beyond its rows: they need a few bytes each to stand among the extras"""
+PLAIN_BYTES: Final = limits.FRAME_UNPACKED_BYTES + 65_536
+"""of a body before compression: rows need a few bytes more each when they stand among the extras"""
 INT63_MAX: Final = 2**63 - 1
 MESSAGE_NESTING: Final = limits.NESTING + 4
 """containers inside one another in any message: a fact's details, and the row, the list and the message around them"""
@@ -44,6 +44,7 @@ _HASH_BYTES: Final = 8
 _HEADER_EXTRAS: Final = 8
 _TWO_STREAMS_FACTS: Final = 5
 _RS: Final = RS.encode()
+_ARRAY_32: Final = b"\xdd"
 _PREFIX_BYTES: Final = len(MAGIC) + 2
 _NODE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _BROKEN: Final = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, UnicodeError, msgpack.UnpackException)
@@ -198,14 +199,29 @@ def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: i
     rows_bytes = sum(map(len, rows))
     if len(rows) > limits.FRAME_FACTS or rows_bytes > limits.FRAME_UNPACKED_BYTES:
         raise TooLarge("frame", f"{len(rows)} facts of {rows_bytes} bytes", remedy="cut it smaller")
-    return deflated(plain_body(rows), len(rows), preset_dictionary(dictionary), level)
+    plain = plain_body(rows)
+    plain_bytes = len(plain[0]) + len(plain[1])
+    if plain_bytes > PLAIN_BYTES:
+        raise TooLarge("frame", f"{plain_bytes} bytes before compression", remedy="cut it smaller")
+    return deflated(plain, len(rows), preset_dictionary(dictionary), level)
 
 
 def plain_body(rows: Sequence[bytes]) -> tuple[bytes, bytes]:
     """What is compressed: the texts, and all that follows them. Golden tests compare it, because builds of zlib differ in their output."""
-    texts, signs, figures, extras = write_rows(rows, [_exact_values(row) for row in rows])
+    texts, signs, figures, extras = write_rows(rows, _all_exact_values(rows))
     rest = f"{RS}{signs}{RS}{figures}".encode()
     return texts.encode(), rest + _RS + pack(extras) if extras else rest
+
+
+def _all_exact_values(rows: Sequence[bytes]) -> Sequence[list[Any] | None]:
+    """`_exact_values` of each; in one go, because nearly always all of them are exact."""
+    try:
+        values: list[Any] = _unpackb(_ARRAY_32 + len(rows).to_bytes(4, "big") + b"".join(rows))
+        if all(type(row) is list for row in values) and list(map(pack, values)) == list(rows):
+            return values
+    except _BROKEN:
+        pass
+    return [_exact_values(row) for row in rows]
 
 
 def _exact_values(row: bytes) -> list[Any] | None:
@@ -296,11 +312,11 @@ def _inflated(body: bytes, dictionary: bytes) -> bytes:
     for _ in range(2):
         inflate = zlib.decompressobj(-15, dictionary)
         try:
-            plain += inflate.decompress(body, limits.FRAME_UNPACKED_BYTES + PLAIN_EXTRA_BYTES + 1 - len(plain))
+            plain += inflate.decompress(body, PLAIN_BYTES + 1 - len(plain))
         except zlib.error as error:
             raise DecodeError("the body does not decompress") from error
-        if len(plain) > limits.FRAME_UNPACKED_BYTES + PLAIN_EXTRA_BYTES:
-            raise DecodeError(f"the body decompresses to more than {limits.FRAME_UNPACKED_BYTES} bytes")
+        if len(plain) > PLAIN_BYTES:
+            raise DecodeError(f"the body decompresses to more than {PLAIN_BYTES} bytes")
         if not inflate.eof:
             raise DecodeError("the body is cut off")
         body = inflate.unused_data

@@ -88,7 +88,7 @@ def times() -> list[bytes]:
 def strangers() -> list[bytes]:
     """What no column can hold, between what fits: later versions, other kinds, odd types, bytes that nobody can read."""
     odd = [
-        pack([2, EPOCH, 17, b"8 bytes."]), pack(event(1, 5, EXAMPLE) + ["of a later version"]), pack([99, {"new": [1, 2.5, None]}]),
+        pack([2, EPOCH, 17, b"8 bytes."]), pack([*event(1, 5, EXAMPLE), "of a later version"]), pack([99, {"new": [1, 2.5, None]}]),
         pack(event(2, 5, {"line\nend": 1})), pack(event(3, True, {})), pack(event(4, 5, {"list": [1, {"a": None}], "text": "a\nb#1"})),
         b"\xc1 not msgpack", pack("not an array"), b"\xdc\x00\x01\x05", pack(event(5, 5, {"ratio": 0.5}, actor="a#1")),
     ]  # fmt: skip

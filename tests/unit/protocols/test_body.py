@@ -65,6 +65,7 @@ def squeezed(plain: bytes) -> bytes:
 
 # ------------------------------------------------------------------ body: exact
 
+ODD_CONTEXTS: Final[list[list[Any]]] = [[[]], [["n", 1, 2, b"5byte"]], [["n", 1, 2, "4444"]], [["n", True, 2, b"4444"]], [1]]
 ROWS: Final[dict[str, list[bytes]]] = {
     "none": [],
     "one": event_rows(1),
@@ -107,10 +108,7 @@ ROWS: Final[dict[str, list[bytes]]] = {
         pack(event_row(n, context=[["edge-1", 2**62 + n % 2, n * 5, bytes((n, 0, 0, 255))], ["hub", 7, 1, b"\0\0\0\0"]][: n % 3]))
         for n in range(20)
     ],
-    "odd contexts": [
-        pack(event_row(context=context))
-        for context in ([[]], [["n", 1, 2, b"5byte"]], [["n", 1, 2, "4444"]], [1], [["n", True, 2, b"4444"]])
-    ],
+    "odd contexts": [pack(event_row(context=context)) for context in ODD_CONTEXTS],
     "many keys": [pack(event_row(details={f"key{n}": n for n in range(64)})), pack(event_row(details={f"key{n}": n for n in range(65)}))],
     "key order": [pack(event_row(details={"a": 1, "b": 2})), pack(event_row(details={"b": 1, "a": 2}))],
     "not a number": [pack(event_row(details={"v": float("nan")})), pack([1.5, float("inf")])],
@@ -223,6 +221,14 @@ def test_what_is_too_large_for_a_frame_is_not_made() -> None:
         encode_body(event_rows(limits.FRAME_FACTS + 1))
     with pytest.raises(TooLarge, match="cut it smaller"):
         encode_body([pack("x" * 600_000)] * 2)
+
+
+def test_numbers_that_need_more_room_as_text_are_not_made_into_a_frame_nobody_reads() -> None:
+    chance = random.Random(1)
+    rows = [pack(event_row(details={f"k{n}": chance.randrange(2**63, 2**64) for n in range(64)})) for _ in range(1_000)]
+    assert sent(rows[:500]) == rows[:500]
+    with pytest.raises(TooLarge, match="before compression"):
+        encode_body(rows)
 
 
 def test_the_largest_frame_that_is_made_is_read() -> None:

@@ -25,6 +25,13 @@ def test_packing_uses_the_shortest_forms() -> None:
     assert pack(2**32) == b"\xcf" + struct.pack(">Q", 2**32)
 
 
+def test_a_value_that_cannot_be_packed_leaves_nothing_behind() -> None:
+    for bad in ([1, object()], [1, 2**64], ["a", "\ud800"]):
+        with pytest.raises((TypeError, OverflowError, UnicodeEncodeError)):
+            pack(bad)
+        assert pack(1) == b"\x01"
+
+
 @given(plain_values.filter(lambda value: is_plain(value, 12)))
 def test_what_is_packed_comes_back(value: object) -> None:
     assert unpack(pack(value), max_bytes=MAX) == value
