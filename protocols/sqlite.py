@@ -28,6 +28,8 @@ Row = tuple[Any, ...]
 DRIVERS: Final = ("apsw", "sqlite3") if apsw is not None else ("sqlite3",)
 _BUSY_MS: Final = 5_000
 _WAL_BYTES: Final = 16 * 1024 * 1024
+_SHM_SIZE: Final = 4_874
+"""SQLITE_IOERR_SHMSIZE: what a full disk says to somebody who opens a database in WAL mode"""
 _READ_ONLY: Final = 1
 _READ_WRITE: Final = 6  # SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
 
@@ -152,7 +154,7 @@ def _open(path: str, driver: str, read_only: bool) -> Any:
 def translate(e: Exception, path: str) -> LedgerBroken | LedgerBusy | LedgerFull:
     """Which of ours a driver's error is. Both drivers name the condition in the text or in the result code."""
     code = _code(e)
-    if code == 13:
+    if code == 13 or _extended(e) == _SHM_SIZE:
         return LedgerFull(f"{path}: no space left", remedy="free disk space; nothing of this request was stored")
     if code in (5, 6):
         return LedgerBusy(f"{path}: locked by another process", remedy="stop the other process that uses this data directory")
@@ -162,6 +164,10 @@ def translate(e: Exception, path: str) -> LedgerBroken | LedgerBusy | LedgerFull
 def _code(e: Exception) -> int:
     """SQLite's primary result code."""
     return int(getattr(e, "result", None) or (getattr(e, "sqlite_errorcode", 0) or 0) & 0xFF)
+
+
+def _extended(e: Exception) -> int:
+    return int(getattr(e, "extendedresult", None) or getattr(e, "sqlite_errorcode", 0) or 0)
 
 
 def _cannot_open(e: Exception, path: str) -> LedgerError | ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
-from protocols.sqlite import DRIVERS, DataLock, Db
+from protocols.sqlite import DRIVERS, DataLock, Db, translate
 from tests.support.procs import python, started
 
 Make = Callable[..., Db]
@@ -168,6 +169,16 @@ def test_no_room_is_full_and_leaves_the_file_as_it_was(make: Make) -> None:
     assert rows(db) == [1]
     db.close()
     assert rows(make()) == [1]
+
+
+@pytest.mark.parametrize("code", ["extendedresult", "sqlite_errorcode"])
+def test_a_disk_too_full_to_open_the_wal_is_full(code: str) -> None:
+    """SQLITE_IOERR_SHMSIZE, as seen on a small tmpfs with either driver; other errors of the disk are broken."""
+    error, other = sqlite3.OperationalError("disk I/O error"), sqlite3.OperationalError("disk I/O error")
+    setattr(error, code, 4_874)
+    setattr(other, code, 1_034)
+    assert isinstance(translate(error, "a.db"), LedgerFull)
+    assert isinstance(translate(other, "a.db"), LedgerBroken)
 
 
 def test_a_second_writer_is_told_that_it_is_busy(make: Make) -> None:
