@@ -174,7 +174,7 @@ class BrokerThread:
         self._thread.start()
         try:
             started.result()
-        except BaseException:
+        except BaseException:  # boundary: nothing of the thread may stay, whatever it was; raised again
             self._thread.join()
             self._thread = None
             raise
@@ -191,8 +191,7 @@ class BrokerThread:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         try:
             await self.broker.start()
-        # Boundary between two threads: whatever it is belongs to the caller of `start`.
-        except BaseException as error:
+        except BaseException as error:  # boundary: between two threads; whatever it is belongs to the caller of `start`
             started.set_exception(error)
             return
         started.set_result(None)
@@ -330,8 +329,7 @@ class _Broker(Broker):  # type: ignore[misc]
         self.open[task] = writer
         try:
             await self._client_connected(listener_name, _Reader(reader, self, may_wait=listener_name != _HUB), _Writer(writer))
-        # Boundary: bytes from outside have gone through a library. Whatever it makes of them ends this connection only.
-        except Exception as error:
+        except Exception as error:  # boundary: bytes from outside in a library end this connection only
             self._say(type(error).__name__, "A connection to the broker failed: %r", error)
         finally:
             del self.open[task]
@@ -341,8 +339,7 @@ class _Broker(Broker):  # type: ignore[misc]
         try:
             async with asyncio.timeout(CONNECT_S):
                 handler, session = await _Handler.init_from_connect(reader, writer, self.plugins_manager)
-        # Boundary: the first bytes of a stranger. The error's text might hold what was sent, a password perhaps: its type must do.
-        except Exception as error:
+        except Exception as error:  # boundary: a stranger's bytes; the text might hold a password
             await writer.close()
             raise AMQTTError(f"no valid CONNECT ({type(error).__name__})") from None
         session.client_id = secrets.token_hex(12)

@@ -193,8 +193,7 @@ class MqttTransport:
                 self._report_unsent()
             if self._stopping:
                 line.say_goodbye()
-        # Boundary: bytes from outside have gone through a library. Whatever it makes of them ends this line, never the thread.
-        except Exception as error:
+        except Exception as error:  # boundary: bytes from outside in a library end this line, never the thread
             log.warning("The connection to %s:%s failed: %r", self._settings.host, self._settings.port, error)
             line.end_reason = f"broken: {error!r}"
         finally:
@@ -240,8 +239,7 @@ class MqttTransport:
         assert self._listener is not None
         try:
             self._listener(event)
-        # Boundary: a listener that raises is a bug of its owner; without this it would silence the line for good.
-        except Exception:
+        except Exception:  # boundary: a listener's bug would silence the line for good
             log.exception("The listener of a transport raised on %s", type(event).__name__)
 
     def _backoff_s(self, failures: int) -> float:
