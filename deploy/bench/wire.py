@@ -1,4 +1,4 @@
-"""Bytes of MQTT payload per event for real orders in frames of 100: the whole uplink, beside JSON per message and JSON batches with zstd."""
+"""MQTT payload per event for real orders in frames of 100: the whole uplink, beside JSON a message and JSON batches with zstd."""
 
 from __future__ import annotations
 

@@ -76,6 +76,6 @@ def edge_of(event: dict[str, Any]) -> str:
 
 
 def _disputed(timed: list[TimedEvent], node: str) -> dict[str, Any] | None:
-    """An order placed in the first third of the play, at the edge that will be cut off. Its real delivery is left out: it ends in a conflict."""
+    """An order placed in the first third of the play, at the edge that will be cut off; its real delivery is left out for the conflict."""
     first = timed[: len(timed) // 3]
     return next((t.event for t in reversed(first) if t.event["status"] == "PLACED" and edge_of(t.event) == node), None)

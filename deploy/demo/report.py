@@ -30,7 +30,7 @@ def count(hub_dir: Path, edge_dirs: list[Path]) -> dict[str, Any]:
     nodes.append(_edge("hub", hub, held))
     counters = dict(hub.execute("SELECT name, value FROM counters").fetchall())
     orders, conflicts = store.execute("SELECT count(*), coalesce(sum(conflict), 0) FROM view").fetchone()
-    out = {
+    return {
         "captured": sum(n["captured"] for n in nodes),
         "settled": sum(n["settled"] for n in nodes),
         "lost": sum(n["lost"] for n in nodes),
@@ -43,7 +43,6 @@ def count(hub_dir: Path, edge_dirs: list[Path]) -> dict[str, Any]:
         "sentAgain": counters.get("up_facts_known", 0),
         "nodes": [{k: v for k, v in n.items() if k != "facts"} for n in nodes],
     }
-    return out
 
 
 def _open(path: Path) -> Database:
