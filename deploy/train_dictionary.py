@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out and options.out.exists():
         print(f"{options.out} exists, and old frames need it: take id {DICTIONARIES[-1] + 1} for a new one.", file=sys.stderr)
         return 2
-    events = [json.loads(line) for line in options.events if line.strip()]
+    events = [json.loads(line) for line in options.events.read_text(encoding="utf-8").splitlines() if line.strip()]
     dictionary = build(rows_of([event for event in events if trains(event)], 1), bodies=options.bodies)
     print(report(rows_of([event for event in events if not trains(event)], 2), dictionary))
     print(f"{len(dictionary)} bytes, sha256 {hashlib.sha256(dictionary).hexdigest()}")

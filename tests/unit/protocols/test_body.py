@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tracemalloc
 import zlib
 from typing import Any, Final
 
@@ -95,7 +96,16 @@ ROWS: Final[dict[str, list[bytes]]] = {
     "impossible times": [pack(event_row(n, details={"at": f"2026-02-{n:02d}T25:61:00Z"})) for n in range(20, 30)],
     "times of many forms": [
         pack(event_row(n, details={"at": at}))
-        for n, at in enumerate(["2026-02-01", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00.000Z", "2026-02-01T00:00:00+00:00", "20260201"])
+        for n, at in enumerate(
+            [
+                "2026-02-01",
+                "2026-02-01T00:00:00Z",
+                "2026-02-01T00:00:00.000Z",
+                "2026-02-01T00:00:00+00:00",
+                "20260201",
+                "2026-02-01T24:00:00Z",
+            ]
+        )
     ],
     "times with ms": [pack(event_row(n, details={"at": f"2026-02-01T00:00:{n:02d}.{n:03d}Z"})) for n in range(30)],
     "the first and last year": [pack(event_row(n, details={"at": at})) for n, at in enumerate(["0001-01-01", "9999-12-31", "0000-01-01"])],
@@ -306,6 +316,33 @@ def test_another_count_than_was_encoded_is_refused(count: int) -> None:
 @pytest.mark.parametrize("bomb", [b"\0" * 5_000_000, b"A" * 2_000_000, b"\n" * 1_100_000, b"a\x1e@" + b":" * 1_100_000])
 def test_what_decompresses_to_more_than_a_frame_may_hold_is_refused(bomb: bytes) -> None:
     assert "decompresses to more" in decodes(squeezed(bomb), limits.FRAME_FACTS)
+
+
+def test_a_bomb_is_not_unpacked_first_and_measured_then() -> None:
+    bomb = squeezed(b"\0" * 50_000_000)
+    tracemalloc.start()
+    try:
+        assert "decompresses to more" in decodes(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("texts", "small", "large", "extras"), [(b"x\n", b"", b"", b""), (b"", b"@", b"", b""), (b"", b"", b":", b""), (b"", b"", b"", b"\xc0")]
+)
+def test_anything_left_over_in_a_stream_is_refused(texts: bytes, small: bytes, large: bytes, extras: bytes) -> None:
+    before, rest = plain_body([*event_rows(3), b"\xc1"])
+    _, signs, figures, raw = rest.split(b"\x1e")
+    assert decodes(squeezed(b"\x1e".join((before, signs, figures, raw))), 4) == ""
+    more = raw if not extras else pack([*unpack_list(raw), None])
+    assert "left over" in decodes(squeezed(b"\x1e".join((before + texts, signs + small, figures + large, more))), 4)
+
+
+def unpack_list(data: bytes) -> list[Any]:
+    found = unpack(data, max_bytes=MAX)
+    assert isinstance(found, list)
+    return found
 
 
 def test_a_bomb_in_the_second_stream_is_refused() -> None:
