@@ -48,24 +48,25 @@ LEDGER: Final = (
 
 def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str = "ledger") -> None:
     """Bring one part of a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
-    have = _version(db, part)
+    have = version(db, part)
     if have > len(migrations):
         raise ConfigError(
             f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}",
             remedy="upgrade Longshore on this machine",
         )
-    for version in range(have, len(migrations)):
+    for step in range(have, len(migrations)):
         db.begin()
-        for statement in (_VERSIONS, *migrations[version]):
+        for statement in (_VERSIONS, *migrations[step]):
             db.run(statement)
         db.run(
             "INSERT INTO versions (part, version) VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
-            (part, version + 1),
+            (part, step + 1),
         )
         db.commit()
 
 
-def _version(db: Db, part: str) -> int:
+def version(db: Db, part: str) -> int:
+    """The version of one part of a database; 0 where it was never made."""
     if db.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='versions'") is None:
         return 0
     row = db.one("SELECT version FROM versions WHERE part=?", (part,))

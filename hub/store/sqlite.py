@@ -30,10 +30,11 @@ from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
 from protocols.errors import ConfigError, LedgerBroken
 from protocols.messages import RunStated
-from protocols.schema import migrate
+from protocols.schema import migrate, version
 from protocols.sqlite import DRIVERS, Db
 from protocols.streams import StreamKey
 
+_PART: Final = "store"
 _CACHE_KIB: Final = 64_000
 """a batch of a backlog touches thousands of pages all over the view; fewer would be written more than once in one commit"""
 _CHECKPOINT_PAGES: Final = 4_000
@@ -58,14 +59,13 @@ class SqliteStore:
     def _prepare(self) -> None:
         self._db.run(f"PRAGMA cache_size=-{_CACHE_KIB}")
         self._db.query(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        migrate(self._db, STORE)
+        migrate(self._db, STORE, part=_PART)
         self._db.begin()
         make_text_index(self._db)
         self._db.commit()
 
     def _check_version(self) -> None:
-        row = self._db.one("PRAGMA user_version")
-        if row is None or row[0] != len(STORE):
+        if version(self._db, _PART) != len(STORE):
             raise ConfigError(
                 f"{self._db.path} was not made by this version", remedy="start the hub of this version once: it brings the store up to date"
             )
