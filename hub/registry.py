@@ -70,7 +70,9 @@ class Registry:
             raise InvalidInput("node", f"the name {card.node!r} is taken by another key", remedy="give the edge another --node name")
         twin = next((n for n in self._nodes.values() if n.public_key == card.public_key and n.address.node != card.node), None)
         if twin is not None:
-            raise InvalidInput("publicKey", f"this key belongs to {twin.address.node!r}", remedy="make the edge anew: each node has a key of its own")
+            raise InvalidInput(
+                "publicKey", f"this key belongs to {twin.address.node!r}", remedy="make the edge anew: each node has a key of its own"
+            )
         node = Node(Address.of(card.org, card.region, card.site, card.node), card.public_key, card.password_hash, now_ms)
         self._db.run(
             "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -111,6 +113,10 @@ class Registry:
         """Bytes that wait, by the name their authors claim."""
         return dict(self._waiting_bytes)
 
+    def waiting_frames(self) -> dict[str, int]:
+        """How many messages wait, by the name their authors claim."""
+        return {n: int(c) for n, c in self._db.query("SELECT node, count(*) FROM waiting GROUP BY node ORDER BY node")}
+
     def release(self, node: str) -> list[bytes]:
         """What waited for this node's admission, oldest first."""
         rows = self._db.query("SELECT data FROM waiting WHERE node=? ORDER BY pos", (node,))
@@ -124,7 +130,8 @@ class Registry:
         """Keep a frame that moved nothing, bounded, with its reason; count it."""
         self.count("refused")
         self._db.run(
-            "INSERT INTO refused (node, digest, reason, data, at_ms) VALUES (?, ?, ?, ?, ?)", (node, digest, reason, data[:_REFUSED_BYTES_EACH], now_ms)
+            "INSERT INTO refused (node, digest, reason, data, at_ms) VALUES (?, ?, ?, ?, ?)",
+            (node, digest, reason, data[:_REFUSED_BYTES_EACH], now_ms),
         )
         self._db.run("DELETE FROM refused WHERE pos <= (SELECT max(pos) FROM refused) - ?", (REFUSED_KEPT,))
 
