@@ -170,9 +170,7 @@ def report(held_out: Sequence[Rows], dictionary: bytes) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read events, write the dictionary, print what it is worth. 0 done, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m deploy.train_dictionary", description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "events", type=argparse.FileType("r", encoding="utf-8"), help="canonical events, one JSON object per line, in play order"
-    )
+    parser.add_argument("events", type=Path, help="canonical events, one JSON object per line, in play order")
     parser.add_argument("--out", type=Path, help="file to write, protocols/dictionaries/ID.bin; never one that exists")
     parser.add_argument("--bodies", type=int, default=48, help="whole bodies of single facts to include (default 48)")
     options = parser.parse_args(arguments)
