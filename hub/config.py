@@ -13,7 +13,7 @@ from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import TEXT_CHARS
 from protocols.settings import Loaded, Setting, Source, Value, load, render
 from protocols.topics import check_level, check_node
-from protocols.trust import read_secret
+from protocols.trust import HubAddress, format_address, read_secret
 
 FILE: Final = "hub.toml"
 KEY_FILE: Final = "hub.key"
@@ -21,6 +21,8 @@ TOKEN_FILE: Final = "api.token"
 LEDGER_FILE: Final = "hub.db"
 STORE_FILE: Final = "store.db"
 LOCK_FILE: Final = "run.lock"
+PORTS_FILE: Final = "run.ports.json"
+"""where a running hub says on which ports it listens, for commands that ask it"""
 _GIB: Final = 1024**3
 
 SETTINGS: Final = (
@@ -228,6 +230,10 @@ def _check_broker(broker: Broker) -> None:
             f"broker.host is {broker.host}: beyond this machine the embedded broker needs TLS.",
             remedy="Set broker.cert_file and broker.key_file, or listen on 127.0.0.1.",
         )
+    if is_wildcard(broker.host) and not broker.advertise:
+        raise ConfigError(
+            f"broker.host is {broker.host}: edges cannot be told to connect there.", remedy="Set broker.advertise to this machine's name."
+        )
     if not broker.embedded and broker.port == 0:
         raise ConfigError("broker.port is 0, but the broker is an external one.", remedy="Set the port where it listens, such as 8883.")
     if bool(broker.username) != bool(broker.password_file) and not broker.embedded:
@@ -240,6 +246,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether an address stands for all of this machine's addresses."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def hub_address(config: HubConfig, public_key: bytes, port: int) -> str:
+    """What edges are given to find this hub and to know it by its key. `port`: where the broker really listens."""
+    broker, hub = config.broker, config.hub
+    return format_address(HubAddress(broker.advertise or broker.host, port, hub.org, hub.node, public_key, broker.secure))
 
 
 def read_token(config: HubConfig) -> str:

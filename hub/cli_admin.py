@@ -1,0 +1,312 @@
+"""Commands that make or change something: `init`, `nodes add`, `run`, `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final, NamedTuple
+
+from hub import config as settings
+from hub.cli_ask import Broken, Client, client_of, config_of, is_running, say
+from hub.config import HubConfig
+from hub.core import HubCore, HubIdentity
+from protocols.errors import ConfigError, InvalidInput, LongshoreError
+from protocols.event import load_json
+from protocols.limits import FRAME_WIRE_BYTES
+from protocols.sqlite import DataLock, Db
+from protocols.topics import check_level, check_node
+from protocols.trust import NodeCard, NodeKey, fingerprint, new_token, parse_card, verify, write_secret
+
+SWITCH_S: Final = 0.002
+"""how long one thread may keep the others waiting; see `run`"""
+
+
+# ------------------------------------------------------------------ init
+
+
+def init(args: argparse.Namespace) -> int:
+    """Make a hub in a new folder. Nothing that exists is ever overwritten."""
+    check_level(args.org, "--org")
+    check_level(args.region, "--region")
+    check_node(args.node, "--node")
+    folder = Path(args.dir)
+    _claim(folder)
+    key = NodeKey.generate()
+    key.save(folder / settings.KEY_FILE)
+    write_secret(folder / settings.TOKEN_FILE, new_token() + "\n", what="API token")
+    chosen: dict[str, Any] = {"hub.org": args.org, "hub.region": args.region, "hub.node": args.node}
+    ports = {"api.port": args.api_port, "broker.port": args.broker_port}
+    chosen |= {name: port for name, port in ports.items() if port is not None}
+    file = folder / settings.FILE
+    file.write_text(settings.new_file(chosen), "utf-8")
+    config = settings.read_config(file, {})
+    address = settings.hub_address(config, key.public, config.broker.port) if config.broker.port else None
+    _tell_init(args, config, key, address)
+    return 0
+
+
+def _claim(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{folder} is a file, not a folder.", remedy="Name another folder.") from None
+    except OSError as error:
+        raise ConfigError(f"Cannot make {folder}: {error.strerror}.", remedy="Name a folder that may be written.") from None
+    for name in (settings.FILE, settings.KEY_FILE, settings.TOKEN_FILE, settings.LEDGER_FILE):
+        if (folder / name).exists():
+            raise ConfigError(f"{folder} already holds a hub ({name}).", remedy="Name another folder; a hub is never overwritten.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder} may not be written.", remedy="Name a folder that may be written.")
+
+
+def _tell_init(args: argparse.Namespace, config: HubConfig, key: NodeKey, address: str | None) -> None:
+    if args.json:
+        say(
+            {
+                "dir": str(args.dir),
+                "config": str(config.file),
+                "address": address,
+                "fingerprint": fingerprint(key.public),
+                "node": config.hub.node,
+            }
+        )
+        return
+    where = address or "(printed by `run`, once the broker has its port)"
+    print(f"made a hub in {args.dir}: hub.toml, hub.key and api.token (keep the last two secret)")
+    print(f"ADDRESS      {where}")
+    print(f"fingerprint  {fingerprint(key.public)}")
+    print("next:")
+    print(f"  longshore-edge init edge --node dock-7 --site SITE --region REGION --hub '{address or 'ADDRESS'}'")
+    print(f"  longshore-hub nodes add edge/node.card.json --dir {args.dir}")
+    print(f"  longshore-hub run --config {config.file}")
+
+
+# ------------------------------------------------------------------ nodes add
+
+
+def nodes_add(args: argparse.Namespace) -> int:
+    """Admit a node: through the running hub, or into its files where it does not run."""
+    card = _read_card(args.card)
+    parsed = parse_card(card)
+    config = config_of(args)
+    if is_running(config):
+        added = client_of(config).post("/v1/nodes", card)
+    else:
+        added = _add_to_files(config, parsed)
+    if args.json:
+        say(added)
+    else:
+        print(f"admitted {parsed.node} ({parsed.org}, {parsed.region}, {parsed.site}), key {parsed.fingerprint}")
+    return 0
+
+
+def _read_card(name: str) -> Any:
+    try:
+        data = sys.stdin.buffer.read(FRAME_WIRE_BYTES) if name == "-" else Path(name).read_bytes()
+    except FileNotFoundError:
+        raise InvalidInput(name, "no such file.", remedy="Give the node.card.json that `longshore-edge init` wrote.") from None
+    except OSError as error:
+        raise InvalidInput(name, f"cannot be read ({error.strerror}).") from None
+    return load_json(data)
+
+
+def _add_to_files(config: HubConfig, card: NodeCard) -> dict[str, Any]:
+    from hub.fleet import node_json
+
+    key = NodeKey.load(config.key_file)
+    lock = DataLock(config.storage.path(settings.LOCK_FILE))
+    try:
+        db = Db(config.storage.path(settings.LEDGER_FILE))
+        try:
+            core = HubCore(
+                db, HubIdentity(config.hub.org, config.hub.region, config.hub.node, key.public), key.sign, verify, SystemRandom()
+            )
+            core.begin()
+            node = core.take_card(card, time.time_ns() // 1_000_000)
+            core.commit()
+        finally:
+            db.close()
+    finally:
+        lock.release()
+    return node_json(node)
+
+
+# ------------------------------------------------------------------ run
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the hub."""
+    config = config_of(args)
+    _start_log(config, as_json=args.json)
+    # The loop's worker computes for long stretches; the loop's thread must not wait 5 ms (the default) for each of its short ones.
+    sys.setswitchinterval(SWITCH_S)
+    gc.freeze()
+    try:
+        import uvloop
+    except ImportError:  # a platform without it
+        asyncio.run(_serve(config, args.json))
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, args.json))
+    return 0
+
+
+async def _serve(config: HubConfig, as_json: bool) -> None:
+    from hub.runtime import Hub, serve
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def ready(hub: Hub) -> None:
+        host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
+        url = f"http://{host}:{hub.api_port}"
+        if as_json:
+            line = json.dumps({"ready": url, "apiPort": hub.api_port, "brokerPort": hub.broker_port, "address": hub.address})
+        else:
+            line = f"ready: {url} broker {config.broker.host}:{hub.broker_port} address {hub.address}"
+        print(line, flush=True)
+
+    await serve(config, ready=ready, stop=stop)
+
+
+def _start_log(config: HubConfig, *, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonLines() if as_json or config.log.format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for the journal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "atMs": int(record.created * 1_000),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+# ------------------------------------------------------------------ doctor
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `ok` False makes the command fail; `remedy` says what to do."""
+
+    what: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look at everything that keeps a hub from running well."""
+    findings = list(_findings(args))
+    bad = [f for f in findings if not f.ok]
+    if args.json:
+        say({"ok": not bad, "findings": [f._asdict() for f in findings]})
+    else:
+        for f in findings:
+            print(f"{'ok  ' if f.ok else 'BAD '} {f.what:<14} {f.text}{'' if f.ok or not f.remedy else f' -> {f.remedy}'}")
+    return 1 if bad else 0
+
+
+def _findings(args: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        config = config_of(args)
+    except LongshoreError as error:
+        yield Finding("configuration", False, error.reason, error.remedy)
+        return
+    yield Finding("configuration", True, str(config.file))
+    yield _tried("key", lambda: fingerprint(NodeKey.load(config.key_file).public))
+    yield _tried("token", lambda: "readable by its owner only" if settings.read_token(config) else "")
+    running = is_running(config)
+    yield Finding("process", True, "the hub runs" if running else "the hub does not run")
+    yield from _disk(config)
+    yield _clock()
+    if running:
+        yield from _of_running(client_of(config))
+    else:
+        yield _port_free("api port", config.api.host, config.api.port)
+        if config.broker.embedded:
+            yield _port_free("broker port", config.broker.host, config.broker.port)
+    if not config.broker.embedded:
+        yield _reachable(config)
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except LongshoreError as error:
+        return Finding(what, False, error.reason, error.remedy)
+
+
+def _disk(config: HubConfig) -> Iterator[Finding]:
+    folder = Path(config.storage.data_dir)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("data directory", False, f"{folder} cannot be written", "set storage.data_dir, or change its owner")
+        return
+    free = shutil.disk_usage(folder).free
+    enough = free >= 500_000_000
+    yield Finding(
+        "disk", enough, f"{free / 1e9:.1f} GB free in {folder}", "" if enough else "make room: the hub stops taking facts when it is full"
+    )
+
+
+def _clock() -> Finding:
+    now_s = time.time()
+    sane = 1_735_689_600 < now_s < 4_102_444_800  # 2025 to 2100
+    return Finding(
+        "clock", sane, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)), "" if sane else "set the clock, and run an NTP client"
+    )
+
+
+def _port_free(what: str, host: str, port: int) -> Finding:
+    if port == 0:
+        return Finding(what, True, "a free one is taken at each start")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        return Finding(what, False, f"{host}:{port}: {error.strerror}", "choose another port, or end what uses it")
+    return Finding(what, True, f"{host}:{port} is free")
+
+
+def _reachable(config: HubConfig) -> Finding:
+    where = f"{config.broker.host}:{config.broker.port}"
+    try:
+        socket.create_connection((config.broker.host, config.broker.port), timeout=3).close()
+    except OSError as error:
+        return Finding("broker", False, f"{where}: {error.strerror or error}", "start the broker, or correct [broker]")
+    return Finding("broker", True, f"{where} answers")
+
+
+def _of_running(client: Client) -> Iterator[Finding]:
+    try:
+        health = client.get("/readyz", fine=(200, 503))
+        balance = client.get("/v1/balance")
+    except Broken as error:
+        yield Finding("api", False, error.reason, error.remedy)
+        return
+    yield Finding("ready", bool(health["ready"]), "; ".join(health["reasons"]) or "everything is there")
+    row = balance["fleet"]
+    yield Finding("balance", bool(row["balanced"]), row["sentence"], "" if row["balanced"] else "see: longshore-hub balance")

@@ -1,0 +1,272 @@
+"""Commands that ask: through the running hub's API, or from its files where it does not run. Tables for people, `--json` for machines."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from hub import config as settings
+from hub.config import HubConfig
+from protocols.errors import InvalidInput, LedgerBusy, TransportError
+from protocols.sqlite import DataLock
+
+TIMEOUT_S: Final = 20.0
+
+
+class Broken(Exception):
+    """The hub answered with a problem."""
+
+    def __init__(self, reason: str, remedy: str, exit_code: int) -> None:
+        self.reason, self.remedy, self.exit_code = reason, remedy, exit_code
+        super().__init__(reason)
+
+
+# ------------------------------------------------------------------ which hub
+
+
+def config_of(args: argparse.Namespace) -> HubConfig:
+    """The configuration that the options name. Errors: ConfigError."""
+    if args.config and args.dir:
+        raise InvalidInput("--dir", "and --config name the same thing.", remedy="Give one of them.")
+    return settings.read_config(args.config or args.dir or os.environ.get("LONGSHORE_HUB") or settings.FILE)
+
+
+def is_running(config: HubConfig) -> bool:
+    """Whether a process holds the data directory."""
+    if not config.storage.path(settings.LOCK_FILE).exists():
+        return False
+    try:
+        DataLock(config.storage.path(settings.LOCK_FILE)).release()
+    except LedgerBusy:
+        return True
+    return False
+
+
+def client_of(config: HubConfig) -> Client:
+    """A client of the running hub's API."""
+    host = "127.0.0.1" if settings.is_wildcard(config.api.host) else config.api.host
+    return Client(host, config.api.port or _port_now(config), settings.read_token(config))
+
+
+def _port_now(config: HubConfig) -> int:
+    """The port that a hub took for itself."""
+    try:
+        return int(json.loads(config.storage.path(settings.PORTS_FILE).read_text("utf-8"))["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise TransportError("The hub runs, but its API's port is not known yet.", remedy="Try again in a moment.") from None
+
+
+class Client:
+    """Asks the API."""
+
+    def __init__(self, host: str, port: int, token: str) -> None:
+        self._host, self._port, self._token = host, port, token
+
+    def get(self, path: str, params: dict[str, Any] | None = None, *, fine: Sequence[int] = (200,)) -> Any:
+        """The JSON of an address. Errors: TransportError: no answer; Broken: a problem."""
+        wanted = {name: str(value) for name, value in (params or {}).items() if value is not None}
+        return self._ask("GET", path + (f"?{urlencode(wanted)}" if wanted else ""), None, fine)
+
+    def post(self, path: str, body: Any) -> Any:
+        """Send JSON."""
+        return self._ask("POST", path, json.dumps(body).encode(), (200, 201))
+
+    def _ask(self, method: str, path: str, body: bytes | None, fine: Sequence[int]) -> Any:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        try:
+            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Accept": "application/json"}
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            data = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise TransportError(
+                f"The hub at {self._host}:{self._port} does not answer: {why}.", remedy="Is it running? See: longshore-hub doctor"
+            ) from None
+        finally:
+            connection.close()
+        if answer.status not in fine:
+            raise Broken(str(data.get("detail") or data.get("title")), str(data.get("remedy") or ""), _exit_code(answer.status))
+        return data
+
+
+def _exit_code(status: int) -> int:
+    return {401: 3, 403: 3, 404: 1, 503: 6, 507: 5}.get(status, 2 if 400 <= status < 500 else 1)
+
+
+# ------------------------------------------------------------------ asking
+
+
+def ask(args: argparse.Namespace, path: str, params: dict[str, Any] | None = None) -> Any:
+    """What the hub says at an address; from the files where it does not run."""
+    config = config_of(args)
+    if is_running(config):
+        return client_of(config).get(path, params)
+    from hub.cli_files import answer
+
+    print("(the hub does not run: this is what its files hold)", file=sys.stderr)
+    return answer(config, path, params or {})
+
+
+def nodes_ls(args: argparse.Namespace) -> int:
+    """The admitted nodes."""
+    found = ask(args, "/v1/nodes", {"limit": 500})
+    return show(
+        args,
+        found,
+        found["nodes"],
+        ("node", "org", "region", "site", "fingerprint"),
+        "no node is admitted; see: longshore-hub nodes add --help",
+    )
+
+
+def orders(args: argparse.Namespace) -> int:
+    """A page of orders, or one of them."""
+    if args.show:
+        return _order(args)
+    params = {name: getattr(args, name) for name in ("site", "region", "status", "org", "q", "cursor", "limit")}
+    found = ask(args, "/v1/orders", params | ({"conflict": "true"} if args.conflict else {}))
+    show(
+        args,
+        found,
+        found["orders"],
+        ("orderId", "status", "site", "region", "source", "timestamp", "receivedAt", "conflict"),
+        "no order matches",
+    )
+    if found["cursor"] and not args.json:
+        print(f"more: --cursor {found['cursor']}")
+    return 0
+
+
+def _order(args: argparse.Namespace) -> int:
+    if len(args.show) != 2 or args.show[0] != "show":
+        raise InvalidInput("orders", f"{' '.join(args.show)!r} is not understood.", remedy="Write: longshore-hub orders show ID")
+    path = f"/v1/orders/{quote(args.show[1], safe='')}"
+    view = ask(args, path, {"org": args.org})
+    timeline = ask(args, f"{path}/events", {"org": args.org})
+    if args.json:
+        say({**view, "events": timeline["events"]})
+        return 0
+    marks = ", ".join(word for word in ("conflict", "abnormal") if view[word])
+    print(f"{view['org']}/{view['orderId']}: {view['status']}{f' ({marks})' if marks else ''}")
+    table(timeline["events"], ("timestamp", "receivedAt", "status", "source", "node", "site", "actor", "isHead", "abnormal"))
+    return 0
+
+
+def fleet(args: argparse.Namespace) -> int:
+    """Every node, with what is not here yet."""
+    found = ask(args, "/v1/fleet", {"limit": 500})
+    rows = [{**row, "notHereYet": row["notHereYet"]["sentence"]} for row in found["fleet"]]
+    columns = ("node", "region", "site", "online", "received", "settled", "notHereYet", "holes", "refused", "waiting", "forked")
+    return show(args, found, rows, columns, "no node is admitted; see: longshore-hub nodes add --help")
+
+
+def balance(args: argparse.Namespace) -> int:
+    """The balance; 1 when it does not close."""
+    found = ask(args, "/v1/balance")
+    rows = [{**row, "evicted": sum(row["evicted"].values())} for row in [*found["nodes"], {**found["fleet"], "node": "all"}]]
+    columns = ("node", "captured", "settled", "queued", "notHereYet", "inCustody", "quarantined", "evicted", "sentence")
+    show(args, found, rows, columns, "")
+    return 0 if found["fleet"]["balanced"] else 1
+
+
+def conflicts(args: argparse.Namespace) -> int:
+    """Conflicts, newest first."""
+    found = ask(args, "/v1/conflicts", {"open": "true" if args.open else None})
+    return show(args, found, found["conflicts"], ("org", "orderId", "raisedAt", "settledAt", "sentence"), "no conflict")
+
+
+def queue(args: argparse.Namespace) -> int:
+    """What stepped aside."""
+    refused, quarantined = ask(args, "/v1/refused"), ask(args, "/v1/quarantine")
+    waiting = [row for row in ask(args, "/v1/fleet", {"limit": 500})["fleet"] if row["waiting"]]
+    if args.json:
+        say({"refused": refused["refused"], "quarantined": quarantined["quarantined"], "waiting": waiting})
+        return 0
+    for title, rows, columns in (
+        ("refused frames (kept as evidence; their authors send the facts again)", refused["refused"], ("at", "node", "bytes", "reason")),
+        ("facts in quarantine", quarantined["quarantined"], ("at", "factId", "reason")),
+        ("nodes that wait for admission", waiting, ("node", "waiting")),
+    ):
+        print(f"{title}: {len(rows) or 'none'}")
+        table(rows, columns)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Is it up, and what does it hold."""
+    config = config_of(args)
+    running = is_running(config)
+    health = client_of(config).get("/readyz", fine=(200, 503)) if running else {"ready": False, "reasons": ["the hub does not run"]}
+    rows = ask(args, "/v1/fleet", {"limit": 500})["fleet"]
+    closing = ask(args, "/v1/balance")["fleet"]
+    found = {
+        "running": running,
+        **health,
+        "nodes": len(rows),
+        "online": sum(row["online"] for row in rows),
+        "notHereYet": closing["notHereYet"],
+        "captured": closing["captured"],
+        "settled": closing["settled"],
+        "balanced": closing["balanced"],
+    }
+    if args.json:
+        say(found)
+    else:
+        for name, value in found.items():
+            print(f"{name:<12} {'; '.join(value) or '-' if isinstance(value, list) else _cell(value)}")
+    return 0 if running and health["ready"] else 1
+
+
+# ------------------------------------------------------------------ telling
+
+
+def say(found: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(found, ensure_ascii=False, indent=None if not sys.stdout.isatty() else 2))
+
+
+def show(args: argparse.Namespace, found: Any, rows: Sequence[dict[str, Any]], columns: Sequence[str], nothing: str) -> int:
+    """The answer as JSON, or its rows as a table."""
+    if args.json:
+        say(found)
+    elif rows:
+        table(rows, columns)
+    elif nothing:
+        print(nothing)
+    return 0
+
+
+def table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Rows under their headings, each column as wide as it needs."""
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    if not cells:
+        return
+    heads = [_heading(name) for name in columns]
+    widths = [max(len(line[n]) for line in [heads, *cells]) for n in range(len(columns))]
+    for line in [heads, *cells]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _heading(name: str) -> str:
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000

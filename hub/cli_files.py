@@ -1,0 +1,94 @@
+"""The same answers as the API's, from the files of a hub that does not run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import Any
+from urllib.parse import unquote
+
+from hub import config as settings
+from hub import views
+from hub.config import HubConfig
+from hub.core import HubCore, HubIdentity
+from hub.fleet import Seen, look
+from hub.store.port import CentralStore, OrderQuery
+from hub.store.sqlite import SqliteStore
+from protocols.errors import ConfigError, InvalidInput
+from protocols.sqlite import DataLock, Db
+from protocols.trust import NodeKey, verify
+
+
+def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
+    """What the API would say at `path`. The data directory's lock is held meanwhile. Errors: ConfigError: there is nothing yet."""
+    if not config.storage.path(settings.STORE_FILE).exists():
+        raise ConfigError("This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {config.file}")
+    lock = DataLock(config.storage.path(settings.LOCK_FILE))
+    try:
+        store = SqliteStore(config.storage.path(settings.STORE_FILE), read_only=True)
+        try:
+            return _from_store(store, path, params) if path.startswith(("/v1/orders", "/v1/conflicts")) else _from_look(config, store, path)
+        finally:
+            store.close()
+    finally:
+        lock.release()
+
+
+def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> Any:
+    if path == "/v1/conflicts":
+        found = store.conflicts(open_only=bool(params.get("open")))
+        return {"conflicts": [views.conflict_json(one) for one in found]}
+    if path == "/v1/orders":
+        get = params.get
+        conflict = True if get("conflict") else None
+        page = store.orders(
+            OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), conflict, get("cursor"), get("limit") or 50)
+        )
+        return {"orders": [views.order_json(one) for one in page.orders], "cursor": page.cursor}
+    quoted, _, part = path.removeprefix("/v1/orders/").partition("/")
+    return _order(store, unquote(quoted), params.get("org"), part)
+
+
+def _order(store: CentralStore, order_id: str, org: str | None, part: str) -> Any:
+    found = [view for view in store.find(order_id) if org in (None, view.org)]
+    if not found:
+        raise InvalidInput(
+            "order", f"{order_id!r} has not been heard of here.", remedy="Search for a fragment of it: longshore-hub orders --q …"
+        )
+    if len(found) > 1:
+        raise InvalidInput("--org", "is needed: several organisations have this order.", allowed=tuple(view.org for view in found))
+    view = found[0]
+    if part:
+        return {"events": [views.event_view_json(one) for one in store.events(view.org, view.order_id)]}
+    return views.order_json(view)
+
+
+def _from_look(config: HubConfig, store: CentralStore, path: str) -> Any:
+    """Opened as a hub opens them (a file of an older version goes forward), but nothing is written."""
+    now_ms = time.time_ns() // 1_000_000
+    key = NodeKey.load(config.key_file)
+    db = Db(config.storage.path(settings.LEDGER_FILE))
+    try:
+        identity = HubIdentity(config.hub.org, config.hub.region, config.hub.node, key.public)
+        core = HubCore(db, identity, key.sign, verify, SystemRandom())
+        core.begin()
+        core.take_statement(store.statement(None), whole=True)
+        seen = look(core, store, now_ms, lambda _: None, 0)
+        db.rollback()
+    finally:
+        db.close()
+    return _shown(seen, path)
+
+
+def _shown(seen: Seen, path: str) -> Any:
+    if path == "/v1/fleet":
+        return {"fleet": [views.fleet_json(row, seen.at_ms) for row in seen.fleet], "cursor": None}
+    if path == "/v1/balance":
+        return views.balance_json(seen.balance)
+    if path == "/v1/nodes":
+        return {"nodes": seen.nodes, "cursor": None}
+    if path == "/v1/refused":
+        return {"refused": [views.kept_json(row) for row in seen.refused]}
+    assert path == "/v1/quarantine", path
+    return {"quarantined": [views.kept_json(row) for row in seen.quarantined]}

@@ -1,0 +1,425 @@
+"""The hub's one loop: inputs, one transaction, answers; then the central store, and its word back.
+
+A turn, in a worker thread so that HTTP and broker go on breathing while the disk syncs:
+
+1. one transaction takes what the store said and what waits (frames, events, admissions), and commits;
+2. receipts and answers go out, and whoever waits is told;
+3. what the store lacks is applied to it, and it is asked what it now holds of the streams touched. Turn by turn, until nothing is left.
+
+The core, the store's writer and both connections belong to that worker; nothing else touches them. What others want to know is in `seen`,
+made by the worker between turns. After a LedgerError core and connection are thrown away and built again from disk, which is a new
+incarnation (sync.md, rule 6). While the store fails the hub goes on taking facts and saying `received`, and asks it again with back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+from hub.core import HAND_OVER_FACTS, HubCore, Publish
+from hub.fleet import Left, Seen, look
+from hub.inputs import Admit, Append, Came, Input, Inputs
+from hub.registry import Node
+from hub.store.port import Applied, CentralStore, Statement
+from protocols.errors import DecodeError, LedgerBroken, LedgerError, LongshoreError
+from protocols.event import OrderEvent
+from protocols.ledger import Appended
+from protocols.messages import RunStated
+from protocols.streams import StreamKey
+from protocols.sync.frames import digest
+from protocols.trust import NodeCard
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_MS: Final = 500
+BACKOFF_FIRST_MS: Final = 250
+BACKOFF_MOST_MS: Final = 30_000
+POISON_KEPT: Final = 1_000
+REFILL_FACTS: Final = 1_000
+
+
+@dataclass(slots=True)
+class EngineCounts:
+    """Totals since the start, for metrics."""
+
+    turns_total: int = 0
+    commits_total: int = 0
+    facts_total: int = 0
+    applied_total: int = 0
+    doubled_total: int = 0
+    refilled_total: int = 0
+    published_total: int = 0
+    rebuilt_total: int = 0
+    store_errors_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the engine works with. `open_core` and `open_store` open from disk, also again after a failure; `now_ms` is the wall clock;
+    `publish` may be called from the worker and never blocks; `applied` is called on the loop after each batch that the store took."""
+
+    open_core: Callable[[], HubCore]
+    open_store: Callable[[], CentralStore]
+    publish: Callable[[str, bytes], None]
+    applied: Callable[[Applied], None]
+    now_ms: Callable[[], int]
+    left: Left
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """`store_check_ms`: how often the store is asked for all that it holds."""
+
+    store_check_ms: int = 60_000
+    offline_after_ms: int = 30_000
+
+
+class _Done(NamedTuple):
+    """What a turn led to: answers for those who wait, what the store took, items about which nothing was decided, and whether to go on."""
+
+    answers: list[tuple[Append | Admit, Any]]
+    applied: Applied | None
+    put_back: Sequence[Input]
+    more: bool
+
+
+class Engine:
+    """See the module. All methods are for the thread of the event loop."""
+
+    def __init__(self, ports: Ports, rhythm: Rhythm | None = None) -> None:
+        self.counts = EngineCounts()
+        self.inputs = Inputs()
+        self.seen: Seen = Seen()
+        self._ports, self._rhythm = ports, rhythm or Rhythm()
+        self._wake = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._stopping = False
+        self._core: HubCore | None = None
+        self._store: CentralStore | None = None
+        self._said: list[tuple[Statement, bool]] = []
+        self._refill: list[tuple[StreamKey, RunStated]] = []
+        self._poison: dict[bytes, None] = {}
+        self.ledger_error = ""
+        self.store_error = ""
+        self._core_due_ms = self._store_due_ms = self._check_due_ms = self._look_due_ms = 0
+        self._core_wait_ms = self._store_wait_ms = BACKOFF_FIRST_MS
+        self._changed = True
+
+    # ------------------------------------------------------------ for the owner
+
+    async def open(self) -> HubCore:
+        """Open ledger and store for the first time. Errors: LedgerError, ConfigError: the hub cannot start."""
+        return await self._in_worker(self._first_open)
+
+    async def run(self) -> None:
+        """Until `stop`. Ends by itself only for a bug, which it raises."""
+        more = False
+        while not self._stopping:
+            if not more and not self.inputs:
+                await self._rest()
+            self._wake.clear()
+            more = await self._one_turn()
+        while self._core is not None and (self.inputs or more):
+            more = await self._one_turn()
+
+    async def _one_turn(self) -> bool:
+        done = await self._in_worker(self._turn, self.inputs.take())
+        self.inputs.put_back(done.put_back)
+        for item, answer in done.answers:
+            if not item.answer.done():
+                item.answer.set_exception(answer) if isinstance(answer, Exception) else item.answer.set_result(answer)
+        if done.applied is not None:
+            self._ports.applied(done.applied)
+        return done.more
+
+    async def _rest(self) -> None:
+        due = [self._look_due_ms] if self._changed else []
+        if self._core is None:
+            due.append(self._core_due_ms)
+        due.append(self._store_due_ms if self._store is None else self._check_due_ms)
+        pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause_s)
+        except TimeoutError:
+            return
+
+    def stop(self) -> None:
+        """End `run` after what waits now."""
+        self._stopping = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        """After `run` has ended: tell whoever still waits, let go of the files. Idempotent."""
+        self.inputs.fail(LedgerBroken("the hub is shutting down", remedy="send it again once it runs"))
+        await self._in_worker(self._close)
+        self._worker.shutdown()
+
+    def came(self, node: str, payload: bytes) -> None:
+        """Bytes from a node's topic."""
+        self.inputs.came(node, payload)
+        self._wake.set()
+
+    async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
+        """Take a batch; returns once it is on disk. Errors: Conflict, LedgerFull, LedgerBusy, LedgerBroken."""
+        self._refuse_if_down()
+        answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
+        self.inputs.append(Append(events, answer))
+        self._wake.set()
+        return await answer
+
+    async def admit(self, card: NodeCard) -> Node:
+        """Admit a node; returns once it is on disk. Errors: InvalidInput (taken), LedgerError."""
+        self._refuse_if_down()
+        answer: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
+        self.inputs.admit(Admit(card, answer))
+        self._wake.set()
+        return await answer
+
+    def _refuse_if_down(self) -> None:
+        if self._stopping or self._core is None:
+            raise LedgerBroken(self.ledger_error or "the hub is shutting down", remedy="send it again in a moment")
+
+    def touched(self) -> None:
+        """Something that `seen` shows has changed outside of the engine (a node came or went)."""
+        self._changed = True
+        self._wake.set()
+
+    def troubles(self) -> list[str]:
+        """Why this hub is not ready; empty when it is."""
+        found = []
+        if self._core is None:
+            found.append(f"the ledger is not open: {self.ledger_error or 'starting'}")
+        if self._store is None:
+            found.append(f"the central store is not open: {self.store_error or 'starting'}")
+        return found
+
+    async def _in_worker(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *args)
+
+    # ------------------------------------------------------------ below: in the worker
+
+    def _first_open(self) -> HubCore:
+        self._core = self._ports.open_core()
+        self._open_store()
+        self._look()
+        return self._core
+
+    def _turn(self, batch: list[Input]) -> _Done:
+        self.counts.turns_total += 1
+        if self._core is None and not self._reopen():
+            return _Done(self._failed(batch, LedgerBroken(self.ledger_error)), None, (), False)
+        assert self._core is not None
+        done = self._transaction(self._core, batch)
+        if self._core is not None and done.put_back == ():
+            applied = self._store_turn(self._core)
+            done = done._replace(applied=applied, more=bool(self._said or self._refill))
+        if self._changed and self._ports.now_ms() >= self._look_due_ms:
+            self._look()
+        return done
+
+    def _transaction(self, core: HubCore, batch: list[Input]) -> _Done:
+        """One commit for all that waits, then what follows from it."""
+        if not batch and not self._said:
+            return _Done([], None, (), False)
+        answers: list[tuple[Append | Admit, Any]] = []
+        at: Input | None = None
+        try:
+            core.begin()
+            self._take_said(core)
+            for at in batch:
+                self._take(core, at, answers)
+            at = None
+            core.commit()
+            self._publish(core.effects(self._ports.now_ms()))
+        except LedgerError as error:
+            self._lose_core(error)
+            return _Done(self._failed(batch, error), None, (), False)
+        # boundary: a bug must not end the hub, nor may one input stop the rest: it is set aside, and the others are taken again
+        except Exception as error:
+            log.exception("The hub failed on an input; it is set aside")
+            self._lose_core(LedgerBroken(f"internal error: {type(error).__name__}"))
+            return self._without(at, batch, error)
+        self.counts.commits_total += 1
+        self._changed = True
+        return _Done(answers, None, (), False)
+
+    def _take_said(self, core: HubCore) -> None:
+        for statement, whole in self._said:
+            older = core.take_statement(statement, whole=whole)
+            if whole:
+                self._refill = older
+        self._said = []
+
+    def _take(self, core: HubCore, item: Input, answers: list[tuple[Append | Admit, Any]]) -> None:
+        now_ms = self._ports.now_ms()
+        if isinstance(item, Came):
+            if digest(item.payload[:-64]) not in self._poison:
+                done = core.take_message(item.node, item.payload, now_ms)
+                self.counts.facts_total += done.new if done is not None else 0
+            return
+        try:
+            if isinstance(item, Append):
+                answers.append((item, core.take_events(item.events, now_ms)))
+            else:
+                answers.append((item, core.take_card(item.card, now_ms)))
+                self._look_due_ms = 0  # whoever admits a node expects to see it
+        except LedgerError:
+            raise
+        except LongshoreError as error:  # refused before anything was written
+            answers.append((item, error))
+
+    def _failed(self, batch: Sequence[Input], error: LedgerError) -> list[tuple[Append | Admit, Any]]:
+        return [(item, error) for item in batch if not isinstance(item, Came)]
+
+    def _without(self, culprit: Input | None, batch: list[Input], error: Exception) -> _Done:
+        if isinstance(culprit, Came):
+            if len(self._poison) >= POISON_KEPT:
+                self._poison.clear()
+            self._poison[digest(culprit.payload[:-64])] = None
+        lost = LedgerBroken(f"internal error: {type(error).__name__}")
+        alone = culprit is None or len(batch) == 1
+        answers = self._failed(batch if alone else [culprit] if culprit is not None else [], lost)
+        return _Done(answers, None, () if alone else [item for item in batch if item is not culprit], True)
+
+    def _publish(self, effects: Sequence[Publish]) -> None:
+        for effect in effects:
+            self._ports.publish(effect.topic, effect.payload)
+        self.counts.published_total += len(effects)
+
+    # ------------------------------------------------------------ the central store
+
+    def _store_turn(self, core: HubCore) -> Applied | None:
+        now_ms = self._ports.now_ms()
+        if self._store is None and (now_ms < self._store_due_ms or not self._open_store()):
+            return None
+        assert self._store is not None
+        try:
+            if now_ms >= self._check_due_ms:
+                self._check_due_ms = now_ms + self._rhythm.store_check_ms
+                self._said.append((self._store.statement(None), True))
+                return None
+            if self._refill:
+                self._take_back(core, self._store)
+                return None
+            return self._hand_over(core, self._store)
+        except LedgerError as error:
+            if self._core is not None:
+                self._lose_store(error)
+            return None
+
+    def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
+        facts, records = core.lacking_in_store(HAND_OVER_FACTS)
+        if not facts and not records:
+            return None
+        applied = store.apply(facts, records, self._ports.now_ms())
+        touched = dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)])
+        self._said.append((store.statement(list(touched)), False))
+        self.counts.applied_total += applied.new
+        self.counts.doubled_total += applied.known
+        self._store_wait_ms = BACKOFF_FIRST_MS
+        return applied
+
+    def _take_back(self, core: HubCore, store: CentralStore) -> None:
+        """What the store holds and this hub lost: a page of it (rule 12)."""
+        key, run = self._refill[0]
+        facts = store.facts(key, run, REFILL_FACTS)
+        last = facts[-1] if facts else None
+        done = last is None or last.seq >= run.last
+        records = store.records(key) if done else []
+        try:
+            core.begin()
+            core.take_from_store(facts, records, self._ports.now_ms())
+            core.commit()
+            self._publish(core.effects(self._ports.now_ms()))
+        except DecodeError as error:
+            log.error("The central store gave back what is not a chain: %s", error)
+            self._lose_core(LedgerBroken(str(error)))
+            self._refill = []
+            return
+        except LedgerError as error:
+            self._lose_core(error)
+            return
+        self.counts.refilled_total += len(facts)
+        self._changed = True
+        self._refill[0:1] = [] if done or last is None else [(key, RunStated(last.seq + 1, last.h, run.last, run.h_last, run.kind))]
+
+    # ------------------------------------------------------------ trouble
+
+    def _lose_core(self, error: LedgerError) -> None:
+        """Poisoned: back to what is on disk."""
+        log.error("The hub's ledger failed, and is opened again: %s", error)
+        self.ledger_error = error.reason
+        self._close_core()
+        self._core_due_ms = self._ports.now_ms()
+        self._said, self._refill = [], []
+
+    def _reopen(self) -> bool:
+        now_ms = self._ports.now_ms()
+        if now_ms < self._core_due_ms:
+            return False
+        try:
+            self._core = self._ports.open_core()
+        except LongshoreError as error:
+            self.ledger_error = error.reason
+            self._core_wait_ms = min(self._core_wait_ms * 2, BACKOFF_MOST_MS)
+            self._core_due_ms = now_ms + self._core_wait_ms
+            return False
+        self.counts.rebuilt_total += 1
+        self.ledger_error, self._core_wait_ms, self._check_due_ms = "", BACKOFF_FIRST_MS, 0
+        return True
+
+    def _open_store(self) -> bool:
+        try:
+            self._store = self._ports.open_store()
+        except LedgerError as error:
+            self._lose_store(error)
+            return False
+        self.store_error, self._check_due_ms = "", 0
+        return True
+
+    def _lose_store(self, error: LedgerError) -> None:
+        """The hub goes on taking; what it took waits in its own ledger."""
+        log.error("The central store failed, and is opened again in %d ms: %s", self._store_wait_ms, error)
+        self.counts.store_errors_total += 1
+        self.store_error = error.reason
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+        self._store_due_ms = self._ports.now_ms() + self._store_wait_ms
+        self._store_wait_ms = min(self._store_wait_ms * 2, BACKOFF_MOST_MS)
+        self._changed = True
+
+    def _close_core(self) -> None:
+        core, self._core = self._core, None
+        if core is not None:
+            try:
+                core.ledger.db.rollback()
+            except LedgerError as error:
+                log.warning("rolling back: %s", error)
+            core.ledger.db.close()
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self._close_core()
+
+    # ------------------------------------------------------------ what others may know
+
+    def _look(self) -> None:
+        """Made between two turns, so that ledger and store are seen at one moment. What takes long is made seldom."""
+        if self._core is None:
+            return
+        began_ms = self._ports.now_ms()
+        try:
+            self.seen = look(self._core, self._store, began_ms, self._ports.left, self._rhythm.offline_after_ms)
+        except LedgerError as error:
+            log.warning("looking at the fleet: %s", error)
+        took_ms = self._ports.now_ms() - began_ms
+        self._changed = False
+        self._look_due_ms = began_ms + max(LOOK_EVERY_MS, 20 * took_ms)

@@ -1,0 +1,288 @@
+"""What the hub knows of its nodes, and whether the balance closes: counted from heartbeats, the ledger's runs and the store's rows.
+
+Pure. The three sources are independent: what nodes say they have, what this hub's ledger holds, and what the central store counts in its
+log. `balanced` compares them and is never made true by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.core import HubCore
+from hub.registry import Node
+from hub.store.port import CentralStore, StreamCounts
+from hub.views import Balance, BalanceRow, FleetRow
+from protocols.chains import RunKind
+from protocols.errors import LedgerError
+from protocols.limits import REFUSED_KEPT
+from protocols.messages import Heartbeat, StreamQueue
+from protocols.streams import StreamKey
+from protocols.sync.handover import lacking, records_lacking
+from protocols.sync.intervals import Intervals
+from protocols.trust import fingerprint
+
+Left = Callable[[str], int | None]
+"""when a node's line was said to have ended; None: it was not, or it came back"""
+
+
+def _empty() -> Balance:
+    return {"asOfMs": 0, "fleet": _row("", 0, 0, 0, 0, {}, None), "nodes": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at everything, at one moment (`at_ms`) between two turns of the hub's loop."""
+
+    at_ms: int = 0
+    fleet: list[FleetRow] = field(default_factory=list)
+    balance: Balance = field(default_factory=_empty)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    ledger_bytes: int = 0
+
+
+def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int) -> Seen:
+    """See `Seen`. Without the store the balance says what it can, and that it is not balanced. Errors: LedgerError, of the ledger."""
+    beats = core.registry.beats()
+    counts: dict[StreamKey, StreamCounts] | None = None
+    if store is not None:
+        try:
+            counts = {c.stream: c for c in store.counts()}
+        except LedgerError:
+            counts = None
+    return Seen(
+        now_ms,
+        fleet_rows(core, beats, now_ms, left, offline_after_ms),
+        balance(core, beats, counts, now_ms),
+        [node_json(node) for node in core.registry.all()],
+        [_kept(row) for row in core.registry.refused(REFUSED_KEPT)],
+        [_quarantined(row) for row in core.ledger.quarantined(REFUSED_KEPT)],
+        core.registry.counters(),
+        core.ledger.db.file_bytes(),
+    )
+
+
+# ------------------------------------------------------------------ one stream
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSeen:
+    """A stream by the hub's ledger and its author's last heartbeat. All are numbers of facts but `missing_bytes`.
+
+    `head`: the highest seq anybody named. `held`: seqs that are here, with data or record. `twins`: facts beyond the first at their seq,
+    branches of a fork. `missing`: seqs up to the head that are not here. `unstored`: held here, and not in the store by its own word.
+    """
+
+    head: int
+    held: int
+    twins: int
+    missing: int
+    missing_bytes: int
+    unstored: int
+    settled: int
+
+
+def stream_seen(core: HubCore, key: StreamKey, queue: StreamQueue | None) -> StreamSeen:
+    """Look at one stream. `queue` is what its author last said of it."""
+    stream = core.ledger.log.get(key)
+    said = queue.head[0] if queue is not None else 0
+    if stream is None:
+        return StreamSeen(said, 0, 0, said, queue.queued_bytes if queue is not None else 0, 0, 0)
+    runs = stream.chain.runs
+    here = Intervals(sorted((r.first, r.last) for r in runs))
+    data = [(r.first, r.last) for r in runs if r.kind is RunKind.DATA]
+    head = max(said, max((r.last for r in runs), default=0))
+    held = _size(here)
+    missing = head - held
+    stated = core.stated(key)
+    unstored = sum(g.last - g.first + 1 for g in lacking(stream.chain, stated))
+    unstored += sum(r.last - r.first + 1 for r in records_lacking(stream.chain, stated))
+    twins = sum(last - first + 1 for first, last in data) - _size(Intervals(sorted(data)))
+    return StreamSeen(head, held, twins, missing, _share(queue, missing), unstored, held + twins - unstored)
+
+
+def _size(intervals: Intervals) -> int:
+    return sum(last - first + 1 for first, last in intervals)
+
+
+def _share(queue: StreamQueue | None, missing: int) -> int:
+    """Bytes of the facts that are not here, by their share of what the node had not settled."""
+    if queue is None or not queue.queued or not missing:
+        return 0
+    return queue.queued_bytes * min(missing, queue.queued) // queue.queued
+
+
+def _streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[StreamKey, StreamSeen]:
+    queues = {StreamKey(node, q.epoch, q.cls): q for q in beat.streams} if beat is not None else {}
+    keys = dict.fromkeys([*(s.key for s in core.ledger.log.of_node(node)), *queues])
+    return {key: stream_seen(core, key, queues.get(key)) for key in keys}
+
+
+# ------------------------------------------------------------------ the fleet
+
+
+def fleet_rows(core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], now_ms: int, left: Left, offline_after_ms: int) -> list[FleetRow]:
+    """A row per node, admitted or waiting."""
+    refused, waiting = core.registry.refused_by_node(), core.registry.waiting_frames()
+    rows = [
+        _fleet_row(core, node, beats.get(node.address.node), now_ms, left, offline_after_ms, refused.get(node.address.node, 0))
+        for node in core.registry.all()
+    ]
+    rows += [FleetRow(name, "", "", "", "", False, None, waiting=frames, admitted=False) for name, frames in waiting.items()]
+    return sorted(rows, key=lambda row: row.node)
+
+
+def _fleet_row(
+    core: HubCore, node: Node, heard: tuple[Heartbeat, int] | None, now_ms: int, left: Left, offline_after_ms: int, refused: int
+) -> FleetRow:
+    name, place = node.address.node, node.address
+    beat, beat_ms = heard if heard is not None else (None, None)
+    streams = _streams_of(core, name, beat)
+    said_ms = core.seen_ms(name)
+    seen_ms = max((ms for ms in (said_ms, beat_ms) if ms is not None), default=None)
+    gone_ms = left(name)
+    online = seen_ms is not None and now_ms - seen_ms < offline_after_ms and (gone_ms is None or seen_ms > gone_ms)
+    known = [s for s in (core.ledger.log.get(key) for key in streams) if s is not None]
+    return FleetRow(
+        name, place.org, place.region, place.site, fingerprint(node.public_key), online, seen_ms,
+        skew_ms=None if beat is None or beat_ms is None else beat.now_ms - beat_ms,
+        head=sum(s.head for s in streams.values()) if beat is not None else None,
+        received=sum(s.held + s.twins for s in streams.values()),
+        missing=sum(s.missing for s in streams.values()) if beat is not None else None,
+        missing_bytes=sum(s.missing_bytes for s in streams.values()) if beat is not None else None,
+        oldest_age_ms=_oldest_age(core, name, beat, beat_ms, now_ms),
+        settled=sum(s.settled for s in streams.values()),
+        queued_bytes=_queued_bytes(core, name, beat),
+        refused=refused,
+        version=beat.version if beat is not None else "",
+        disk_free_bytes=beat.disk_free_bytes if beat is not None else None,
+        incarnations=max(1, len({key.epoch: None for key in streams})),
+        forked=any(s.chain.fork_point is not None for s in known),
+        holes=sum(len(s.chain.holes()) for s in known),
+    )  # fmt: skip
+
+
+def _unsettled(core: HubCore, node: str, beat: Heartbeat | None) -> list[StreamQueue]:
+    """What a node last called unsettled, without the streams of which the store holds the head by now."""
+    if beat is None:
+        return []
+    return [
+        q for q in beat.streams if q.queued and not any((r.last, r.h_last) == q.head for r in core.stated(StreamKey(node, q.epoch, q.cls)))
+    ]
+
+
+def _oldest_age(core: HubCore, node: str, beat: Heartbeat | None, beat_ms: int | None, now_ms: int) -> int | None:
+    """By the node's own clock until it spoke, by the hub's since: a wrong clock does not make an age."""
+    oldest = [q.oldest_ms for q in _unsettled(core, node, beat) if q.oldest_ms is not None]
+    if beat is None or beat_ms is None or not oldest:
+        return None
+    return max(0, beat.now_ms - min(oldest)) + max(0, now_ms - beat_ms)
+
+
+def _queued_bytes(core: HubCore, node: str, beat: Heartbeat | None) -> int | None:
+    return None if beat is None else sum(q.queued_bytes for q in _unsettled(core, node, beat))
+
+
+# ------------------------------------------------------------------ the balance
+
+
+def balance(
+    core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], counts: Mapping[StreamKey, StreamCounts] | None, now_ms: int
+) -> Balance:
+    """captured = settled + queued + in custody + quarantined + evicted, per node (this hub among them) and in all."""
+    names = dict.fromkeys(
+        [*(s.key.node for s in core.ledger.log.all()), *(n.address.node for n in core.registry.all()), core.identity.node]
+    )
+    names |= dict.fromkeys(key.node for key in counts or {})
+    nodes = [_balance_of(core, name, beats.get(name), counts) for name in sorted(names)]
+    return {"asOfMs": now_ms, "fleet": _sum(nodes), "nodes": nodes}
+
+
+def _balance_of(
+    core: HubCore, node: str, heard: tuple[Heartbeat, int] | None, counts: Mapping[StreamKey, StreamCounts] | None
+) -> BalanceRow:
+    streams = _streams_of(core, node, heard[0] if heard is not None else None)
+    mine = [c for key, c in (counts or {}).items() if key.node == node]
+    evicted: dict[str, int] = {}
+    for count in mine:
+        for why, seqs in count.records.items():
+            evicted[why] = evicted.get(why, 0) + seqs
+    missing = sum(s.missing for s in streams.values())
+    said = heard is not None or node == core.identity.node
+    row = _row(
+        node,
+        sum(s.head + s.twins for s in streams.values()),
+        sum(c.facts for c in mine),
+        missing + sum(s.unstored for s in streams.values()),
+        sum(c.quarantined for c in mine),
+        evicted,
+        missing if said else None,
+    )
+    row["balanced"] = counts is not None and row["captured"] == _accounted(row)
+    return row
+
+
+def _row(
+    node: str, captured: int, settled: int, queued: int, quarantined: int, evicted: dict[str, int], not_here_yet: int | None
+) -> BalanceRow:
+    return {
+        "node": node,
+        "captured": captured,
+        "settled": settled,
+        "queued": queued,
+        "inCustody": 0,
+        "quarantined": quarantined,
+        "evicted": evicted,
+        "balanced": False,
+        "notHereYet": not_here_yet,
+    }
+
+
+def _accounted(row: BalanceRow) -> int:
+    return row["settled"] + row["queued"] + row["inCustody"] + row["quarantined"] + sum(row["evicted"].values())
+
+
+def _sum(rows: list[BalanceRow]) -> BalanceRow:
+    evicted: dict[str, int] = {}
+    for row in rows:
+        for why, seqs in row["evicted"].items():
+            evicted[why] = evicted.get(why, 0) + seqs
+    total = _row(
+        "",
+        sum(row["captured"] for row in rows),
+        sum(row["settled"] for row in rows),
+        sum(row["queued"] for row in rows),
+        sum(row["quarantined"] for row in rows),
+        evicted,
+        sum(row["notHereYet"] or 0 for row in rows),
+    )
+    total["balanced"] = all(row["balanced"] for row in rows)
+    return total
+
+
+# ------------------------------------------------------------------ lists
+
+
+def node_json(node: Node) -> dict[str, Any]:
+    """An admitted node as people and JSON see it; nothing secret."""
+    place = node.address
+    return {
+        "node": place.node,
+        "org": place.org,
+        "region": place.region,
+        "site": place.site,
+        "fingerprint": fingerprint(node.public_key),
+        "addedMs": node.added_ms,
+    }
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"digest": row["digest"], "node": row["node"], "reason": row["reason"], "atMs": row["atMs"], "bytes": row["bytes"]}
+
+
+def _quarantined(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"factId": row["fact"], "node": str(row["fact"]).partition("/")[0], "reason": row["reason"], "atMs": row["atMs"]}

@@ -1,0 +1,125 @@
+"""What waits for the hub's loop, within bounds: frames from the transport, events of source systems, admissions.
+
+Belongs to the event loop's thread. A frame that finds no room is dropped and counted: its author has no receipt for it and sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from hub.registry import Node
+from protocols.errors import LedgerBusy
+from protocols.event import OrderEvent
+from protocols.ledger import Appended
+from protocols.trust import NodeCard
+
+WAITING_BYTES: Final = 64_000_000
+"""of frames; credit keeps it far below with hundreds of edges"""
+WAITING_EVENTS: Final = 64_000
+"""of source systems; who comes beyond is told to come again"""
+TURN_FRAMES: Final = 20
+TURN_BYTES: Final = 150_000
+"""of frames in one transaction: about 8,000 facts"""
+TURN_EVENTS: Final = 4_000
+
+
+class Came(NamedTuple):
+    """Bytes on a topic of a node."""
+
+    node: str
+    payload: bytes
+
+
+class Append(NamedTuple):
+    """A batch of events, and who waits for its answer."""
+
+    events: Sequence[OrderEvent]
+    answer: asyncio.Future[list[Appended]]
+
+
+class Admit(NamedTuple):
+    """A node's card, and who waits for its admission."""
+
+    card: NodeCard
+    answer: asyncio.Future[Node]
+
+
+Input = Came | Append | Admit
+
+
+@dataclass(slots=True)
+class InputCounts:
+    """Totals since the start, for metrics."""
+
+    frames_total: int = 0
+    dropped_total: int = 0
+
+
+class Inputs:
+    """First come, first served."""
+
+    def __init__(self) -> None:
+        self.counts = InputCounts()
+        self.bytes = 0
+        self._items: deque[Input] = deque()
+        self._events = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def came(self, node: str, payload: bytes) -> bool:
+        """Keep a frame; False when there is no room for it."""
+        self.counts.frames_total += 1
+        if self.bytes + len(payload) > WAITING_BYTES:
+            self.counts.dropped_total += 1
+            return False
+        self.bytes += len(payload)
+        self._items.append(Came(node, payload))
+        return True
+
+    def append(self, item: Append) -> None:
+        """Keep a batch. Errors: LedgerBusy when too many wait."""
+        if self._events + len(item.events) > WAITING_EVENTS:
+            raise LedgerBusy("too many events wait to be stored", remedy="send it again in a moment")
+        self._events += len(item.events)
+        self._items.append(item)
+
+    def admit(self, item: Admit) -> None:
+        """Keep an admission."""
+        self._items.append(item)
+
+    def take(self) -> list[Input]:
+        """What goes into the next transaction; at least one item where any waits. Who gave up waiting is left out."""
+        taken: list[Input] = []
+        frames = size = events = 0
+        while self._items and frames < TURN_FRAMES and size < TURN_BYTES and events < TURN_EVENTS:
+            item = self._items.popleft()
+            if isinstance(item, Came):
+                frames, size, self.bytes = frames + 1, size + len(item.payload), self.bytes - len(item.payload)
+            elif isinstance(item, Append):
+                events += len(item.events)
+                self._events -= len(item.events)
+            if isinstance(item, Came) or not item.answer.done():
+                taken.append(item)
+        return taken
+
+    def put_back(self, items: Sequence[Input]) -> None:
+        """Items that were taken, and about which nothing was decided, come first again."""
+        for item in reversed(items):
+            if isinstance(item, Came):
+                self.bytes += len(item.payload)
+            elif isinstance(item, Append):
+                self._events += len(item.events)
+            self._items.appendleft(item)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody who waits; frames are forgotten."""
+        for item in self._items:
+            if not isinstance(item, Came) and not item.answer.done():
+                item.answer.set_exception(error)
+        self._items.clear()
+        self.bytes = self._events = 0

@@ -1,0 +1,121 @@
+"""The hub's figures for Prometheus: a table of families, each with where its samples come from.
+
+Names are `longshore_<subsystem>_<thing>_<unit>`, `_total` for counters. Nodes and orders are never labels: a fleet has thousands.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hub.facade import Metric
+
+if TYPE_CHECKING:
+    from hub.runtime import Hub
+
+Values = Mapping[str, float] | float
+
+
+class Family(NamedTuple):
+    """A metric family. `read` gives one value, or several by the value of `label`."""
+
+    name: str
+    help: str
+    read: Callable[[Hub], Values]
+    label: str = ""
+
+    @property
+    def type(self) -> str:
+        """counter or gauge, by the name."""
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+def _balance(hub: Hub) -> Values:
+    row = hub.balance()["fleet"]
+    parts = {"settled": row["settled"], "queued": row["queued"], "in_custody": row["inCustody"], "quarantined": row["quarantined"]}
+    return {"captured": row["captured"], **parts, **{f"evicted_{why}": seqs for why, seqs in row["evicted"].items()}}
+
+
+def _memory_bytes(_: Hub) -> Values:
+    unit = 1 if sys.platform == "darwin" else 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _oldest_s(hub: Hub) -> Values:
+    return max((row.oldest_age_ms or 0 for row in hub.fleet()), default=0) / 1_000
+
+
+def _broker(name: str) -> Callable[[Hub], Values]:
+    return lambda hub: float(getattr(hub.broker.counts, name)) if hub.broker is not None else 0.0
+
+
+FAMILIES: Final = (
+    Family("longshore_hub_ready", "1 when facts can be taken and shown.", lambda hub: float(hub.health()["ready"])),
+    Family("longshore_hub_started_seconds", "When this process started, since 1970.", lambda hub: hub.started_ms / 1_000),
+    Family("longshore_hub_memory_bytes", "The most memory this process has had.", _memory_bytes),
+    Family("longshore_fleet_nodes", "Nodes, by what is known of them.", lambda hub: _nodes(hub), "state"),
+    Family(
+        "longshore_fleet_missing_events",
+        "Facts that nodes have and this hub has not.",
+        lambda hub: sum(r.missing or 0 for r in hub.fleet()),
+    ),
+    Family("longshore_fleet_missing_bytes", "Estimated bytes of them.", lambda hub: sum(r.missing_bytes or 0 for r in hub.fleet())),
+    Family("longshore_fleet_oldest_seconds", "Age of the oldest fact of any node that is not settled.", _oldest_s),
+    Family("longshore_fleet_holes", "Holes in the streams of all nodes.", lambda hub: sum(r.holes for r in hub.fleet())),
+    Family("longshore_fleet_forked_nodes", "Nodes of which two histories are known.", lambda hub: sum(r.forked for r in hub.fleet())),
+    Family("longshore_balance_events", "Facts by where they are: captured is the sum of all others.", _balance, "part"),
+    Family("longshore_balance_closed", "1 when the balance closes.", lambda hub: float(hub.balance()["fleet"]["balanced"])),
+    Family("longshore_sync_messages_total", "Messages taken off the line.", lambda hub: hub.engine.inputs.counts.frames_total),
+    Family("longshore_sync_dropped_total", "Messages for which there was no room.", lambda hub: hub.engine.inputs.counts.dropped_total),
+    Family("longshore_sync_waiting_bytes", "Bytes of messages that wait for the loop.", lambda hub: hub.engine.inputs.bytes),
+    Family("longshore_sync_facts_total", "New facts taken from nodes.", lambda hub: hub.engine.counts.facts_total),
+    Family("longshore_sync_sent_total", "Receipts, answers and refusals sent.", lambda hub: hub.engine.counts.published_total),
+    Family("longshore_ledger_commits_total", "Transactions made durable.", lambda hub: hub.engine.counts.commits_total),
+    Family("longshore_ledger_bytes", "Bytes in use in the hub's ledger.", lambda hub: hub.engine.seen.ledger_bytes),
+    Family("longshore_ledger_rebuilt_total", "Times the ledger failed and was opened again.", lambda hub: hub.engine.counts.rebuilt_total),
+    Family("longshore_store_facts_total", "Facts that the central store took.", lambda hub: hub.engine.counts.applied_total),
+    Family("longshore_store_known_total", "Facts that it had already.", lambda hub: hub.engine.counts.doubled_total),
+    Family("longshore_store_refilled_total", "Facts that it gave back to this hub.", lambda hub: hub.engine.counts.refilled_total),
+    Family("longshore_store_errors_total", "Times the central store failed.", lambda hub: hub.engine.counts.store_errors_total),
+    Family("longshore_wire_up_bytes_total", "Bytes of messages from nodes, since the hub was made.", lambda hub: _kept(hub, "up_bytes")),
+    Family("longshore_wire_up_frames_total", "Frames among them that verified.", lambda hub: _kept(hub, "up_frames")),
+    Family("longshore_wire_up_facts_total", "Facts in those frames.", lambda hub: _facts(hub), "kind"),
+    Family("longshore_refused_total", "Messages that were refused, since the hub was made.", lambda hub: _kept(hub, "refused")),
+    Family("longshore_quarantined_events", "Facts in quarantine (at most 1000 are counted).", lambda hub: len(hub.quarantined())),
+    Family("longshore_feed_listeners", "Live streams that are open.", lambda hub: hub.feed.listeners),
+    Family("longshore_feed_unshown_total", "Changes that the live feed only counted.", lambda hub: hub.unshown_total),
+    Family("longshore_broker_connections", "Connections at the embedded broker.", lambda hub: hub.broker.connections if hub.broker else 0),
+    Family("longshore_broker_logins_total", "Logins that succeeded.", _broker("logins_total")),
+    Family("longshore_broker_refused_total", "Logins that were refused.", _broker("refused_total")),
+    Family("longshore_broker_denied_total", "Publishes outside of a node's own topics.", _broker("denied_publish_total")),
+    Family("longshore_broker_dropped_total", "Messages dropped for a slow reader.", _broker("dropped_total")),
+)
+
+
+def _nodes(hub: Hub) -> Values:
+    rows = hub.fleet()
+    admitted = [row for row in rows if row.admitted]
+    online = sum(row.online for row in admitted)
+    return {"online": online, "away": len(admitted) - online, "waiting": len(rows) - len(admitted)}
+
+
+def _kept(hub: Hub, name: str) -> Values:
+    return hub.engine.seen.counters.get(name, 0)
+
+
+def _facts(hub: Hub) -> Values:
+    counters = hub.engine.seen.counters
+    return {"new": counters.get("up_facts_new", 0), "known": counters.get("up_facts_known", 0)}
+
+
+def samples(hub: Hub) -> Iterator[Metric]:
+    """Every sample, family by family."""
+    for family in FAMILIES:
+        values = family.read(hub)
+        if isinstance(values, Mapping):
+            for value_of_label, value in values.items():
+                yield Metric(family.name, family.help, family.type, {family.label: value_of_label}, value)
+        else:
+            yield Metric(family.name, family.help, family.type, {}, values)

@@ -1,0 +1,429 @@
+"""The hub as it runs: data directory, broker, line, loop, HTTP; started in that order and stopped in the other. See `engine` for the loop.
+
+This is where the clock, sockets, threads and chance live. Everything decided stands in `hub.core` and `hub.store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+import uvicorn
+
+from hub.api import create_app
+from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
+from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address, read_token
+from hub.core import HubCore, HubIdentity, HubSettings
+from hub.engine import Engine, Ports, Rhythm
+from hub.facade import Metric
+from hub.feed import Sampler
+from hub.fleet import node_json
+from hub.metrics import samples
+from hub.readers import Readers
+from hub.registry import Node
+from hub.store.port import Applied, CentralStore
+from hub.store.sqlite import SqliteStore
+from hub.stream import Feed
+from hub.views import Balance, FleetRow
+from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
+from protocols.event import EventDefaults, OrderEvent
+from protocols.ledger import Appended
+from protocols.sqlite import DataLock, Db
+from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
+from protocols.transport.mqtt import MqttSettings, MqttTransport
+from protocols.transport.port import Event, Message, Transport, Up
+from protocols.trust import NodeKey, parse_card, read_secret, token_hash, token_matches, verify
+
+log = logging.getLogger(__name__)
+
+LINE_UP_S: Final = 10.0
+STOP_S: Final = 5.0
+LOCK_TRIES: Final = 5
+_UP: Final = (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL)
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Line:
+    """The hub's own end of MQTT: brings what the transport's thread hears to the loop, many events for one wake-up."""
+
+    def __init__(self, transport: Transport, heard: Any) -> None:
+        self._transport = transport
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self.up = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._transport.start(self._on_event)
+
+    async def stop(self) -> None:
+        """Say goodbye. Idempotent."""
+        try:
+            await asyncio.to_thread(self._transport.stop)
+        except TransportError as error:
+            log.warning("%s", error)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """From any thread. What does not arrive is said again: every receipt is the whole truth about its streams."""
+        try:
+            self._transport.publish(topic, payload)
+        except TransportError as error:
+            log.info("not sent: %s", error)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
+        return self._transport.connected
+
+    def _on_event(self, event: Event) -> None:
+        """In the transport's thread."""
+        with self._lock:
+            first = not self._events
+            self._events.append(event)
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+                self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        with self._lock:
+            events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, Message):
+                self._heard(event)
+            elif isinstance(event, Up):
+                self.up.set()
+
+
+class Hub:
+    """A running hub; what `hub.api` asks of it (`HubFacade`) is here. Use `running`."""
+
+    def __init__(self, config: HubConfig) -> None:
+        """Reads key and token; opens nothing yet. Errors: ConfigError."""
+        self.config = config
+        self.key = NodeKey.load(config.key_file)
+        self.started_ms = now_ms()
+        self.feed: Feed = Feed(boot=secrets.token_hex(4))
+        self.broker: EmbeddedBroker | None = None
+        self.line: Line | None = None
+        self.api_port = 0
+        self._token_hash = token_hash(read_token(config))
+        self._sampler = Sampler(self.feed)
+        self._grants: dict[str, NodeGrant] = {}
+        self._left_ms: dict[str, int] = {}
+        self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True))
+        self.engine: Engine = Engine(
+            Ports(self._open_core, self._open_store, self._publish, self._applied, now_ms, self._left_ms.get),
+            Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
+        )
+
+    # ------------------------------------------------------------ what the engine works with
+
+    @property
+    def _store_path(self) -> Path:
+        return self.config.storage.path(STORE_FILE)
+
+    def _open_core(self) -> HubCore:
+        hub = self.config.hub
+        identity = HubIdentity(hub.org, hub.region, hub.node, self.key.public)
+        settings = HubSettings(self.config.sync.credit_facts, self.config.storage.budget_bytes)
+        db = Db(self.config.storage.path(LEDGER_FILE))
+        try:
+            core = HubCore(db, identity, self.key.sign, verify, SystemRandom(), settings)
+        except LongshoreError:
+            db.close()
+            raise
+        self._grants = {node.address.node: _grant(node) for node in core.registry.all()}
+        return core
+
+    def _open_store(self) -> CentralStore:
+        return SqliteStore(self._store_path)
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        if self.line is not None:
+            self.line.publish(topic, payload)
+
+    def _applied(self, applied: Applied) -> None:
+        self._sampler.publish(applied.changes, now_ms())
+
+    def _heard(self, message: Message) -> None:
+        try:
+            address, channel = parse_topic(message.topic)
+        except InvalidInput:
+            return
+        if channel in _UP:
+            self.engine.came(address.node, message.payload)
+        elif channel is Channel.STATE:
+            self._note_state(address.node, message.payload)
+
+    def _note_state(self, node: str, payload: bytes) -> None:
+        """Birth and will only colour the fleet page: what counts is what a node signs."""
+        if says_online(payload):
+            self._left_ms.pop(node, None)
+        elif node in self._grants:
+            self._left_ms[node] = now_ms()
+        self.engine.touched()
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Open everything. Errors: ConfigError, LedgerError."""
+        core = await self.engine.open()
+        log.info("%d nodes admitted, %d streams", len(core.registry.all()), len(core.ledger.log.all()))
+        transport = await self._connect()
+        self.line = Line(transport, self._heard)
+        self.line.start()
+
+    async def _connect(self) -> Transport:
+        broker = self.config.broker
+        subscriptions = hub_subscriptions()
+        if not broker.embedded:
+            password = read_secret(broker.password_file, what="broker password").strip() if broker.password_file else ""
+            external = MqttSettings(broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None)
+            return MqttTransport(external, subscriptions=subscriptions)
+        settings = BrokerSettings(broker.host, broker.port, broker.cert_file or None, broker.key_file or None, broker.max_connections)
+        self.broker = EmbeddedBroker(settings, lambda node: self._grants.get(node))
+        await self.broker.start()
+        access = self.broker.hub_access
+        inside = MqttSettings(access.host, access.port, access.username, access.password, backoff_min_s=0.1, backoff_max_s=2.0)
+        return MqttTransport(inside, subscriptions=subscriptions)
+
+    async def stop(self) -> None:
+        """Let go of everything, the files last. Idempotent."""
+        self.feed.close()
+        if self.line is not None:
+            await self.line.stop()
+        if self.broker is not None:
+            await self.broker.stop()
+        await self.engine.close()
+        self._readers.close()
+
+    @property
+    def broker_port(self) -> int:
+        """Where edges connect."""
+        return self.broker.port if self.broker is not None else self.config.broker.port
+
+    @property
+    def address(self) -> str:
+        """What edges are given."""
+        return hub_address(self.config, self.key.public, self.broker_port)
+
+    # ------------------------------------------------------------ HubFacade
+
+    @property
+    def store(self) -> CentralStore:
+        """See `HubFacade`."""
+        return self._readers
+
+    @property
+    def defaults(self) -> EventDefaults:
+        """See `HubFacade`."""
+        return EventDefaults(self.config.hub.org, self.config.hub.region, None)
+
+    @property
+    def https(self) -> bool:
+        """See `HubFacade`."""
+        return self.config.api.https
+
+    def now_ms(self) -> int:
+        """See `HubFacade`."""
+        return now_ms()
+
+    def check_token(self, token: str | None, client_is_loopback: bool) -> bool:
+        """See `HubFacade`."""
+        if token is None:
+            return client_is_loopback and self.config.api.loopback_without_token
+        return token_matches(token, self._token_hash)
+
+    async def append(self, events: list[OrderEvent]) -> Sequence[Appended]:
+        """See `HubFacade`."""
+        return await self.engine.append(events)
+
+    async def admit(self, card: object) -> dict[str, Any]:
+        """See `HubFacade`."""
+        node = await self.engine.admit(parse_card(card))
+        self._grants[node.address.node] = _grant(node)
+        return node_json(node)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """See `HubFacade`."""
+        return self.engine.seen.nodes
+
+    def fleet(self) -> list[FleetRow]:
+        """See `HubFacade`."""
+        return self.engine.seen.fleet
+
+    def balance(self) -> Balance:
+        """See `HubFacade`."""
+        return self.engine.seen.balance
+
+    def refused(self) -> list[dict[str, Any]]:
+        """See `HubFacade`."""
+        return self.engine.seen.refused
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """See `HubFacade`."""
+        return self.engine.seen.quarantined
+
+    def health(self) -> dict[str, Any]:
+        """See `HubFacade`."""
+        reasons = self.engine.troubles()
+        if self.line is None or not self.line.connected:
+            reasons.append("the line to the broker is down")
+        return {"ready": not reasons, "reasons": reasons}
+
+    def metrics(self) -> Iterable[Metric]:
+        """See `HubFacade`."""
+        return samples(self)
+
+    @property
+    def unshown_total(self) -> int:
+        """Changes that the live feed only counted."""
+        return self._sampler.unshown_total
+
+
+def _grant(node: Node) -> NodeGrant:
+    return NodeGrant(node.password_hash, node_acl(node.address))
+
+
+def says_online(payload: bytes) -> bool:
+    """What a birth or will says: `{"online": true, …}`. Anything else counts as gone, which costs nothing but a colour."""
+    try:
+        said = json.loads(payload[:4_096])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("online") is True
+
+
+# ------------------------------------------------------------------ one process
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the hub stops in its own order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to `serve`."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running(config: HubConfig) -> AsyncIterator[Hub]:
+    """A hub from its lock to its last byte: yields once it listens and its line is up. Errors: ConfigError, LedgerError."""
+    _make_folder(Path(config.storage.data_dir))
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback((await _locked(config)).release)
+        listener = _listen(config)
+        undo.callback(listener.close)
+        hub = Hub(config)
+        undo.push_async_callback(hub.stop)
+        await hub.start()
+        hub.api_port = int(listener.getsockname()[1])
+        loop = asyncio.create_task(hub.engine.run(), name="engine")
+        undo.push_async_callback(_ended, loop, hub.engine.stop)
+        server = Server(_server_config(hub))
+        http = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        undo.push_async_callback(_ended, http, lambda: _end_http(hub, server))
+        await _until_ready(hub, server, loop, http)
+        undo.callback(_note_ports(hub).unlink, missing_ok=True)
+        yield hub
+
+
+def _server_config(hub: Hub) -> uvicorn.Config:
+    config = uvicorn.Config(
+        create_app(hub),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=int(STOP_S),
+    )
+    config.load()
+    return config
+
+
+def _end_http(hub: Hub, server: Server) -> None:
+    """Open streams end first, or the server would wait for them."""
+    hub.feed.close()
+    server.should_exit = True
+
+
+async def _ended(task: asyncio.Task[None], ask: Any) -> None:
+    ask()
+    await task
+
+
+async def _until_ready(hub: Hub, server: Server, *tasks: asyncio.Task[None]) -> None:
+    """Both ends listen, and the hub has its own line. A broker that is elsewhere may be away: the hub starts without it."""
+    up = asyncio.create_task(hub.line.up.wait() if hub.line is not None else asyncio.sleep(0))
+    await asyncio.wait([up, *tasks], timeout=LINE_UP_S if hub.broker is not None else 1.0, return_when=asyncio.FIRST_COMPLETED)
+    if not up.done():
+        up.cancel()
+    for task in tasks:
+        if task.done():
+            task.result()
+    while not server.started and not any(task.done() for task in tasks):  # noqa: ASYNC110 (uvicorn tells nobody)
+        await asyncio.sleep(0.005)
+
+
+async def serve(config: HubConfig, *, ready: Any, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. `ready(hub)` is called once it listens. Errors: ConfigError, LedgerError; what ends the loop is raised."""
+    async with running(config) as hub:
+        ready(hub)
+        watch = asyncio.create_task(stop.wait())
+        engine = next(task for task in asyncio.all_tasks() if task.get_name() == "engine")
+        await asyncio.wait([watch, engine], return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+
+
+async def _locked(config: HubConfig) -> DataLock:
+    """The data directory for this process alone. Commands that ask whether a hub runs hold the lock for a moment: that is waited out."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(LedgerBusy):
+            return DataLock(config.storage.path(LOCK_FILE))
+        await asyncio.sleep(0.05)
+    return DataLock(config.storage.path(LOCK_FILE))
+
+
+def _note_ports(hub: Hub) -> Path:
+    """For commands that ask a hub which took free ports."""
+    path = hub.config.storage.path(PORTS_FILE)
+    path.write_text(json.dumps({"api": hub.api_port, "broker": hub.broker_port, "address": hub.address}) + "\n", "utf-8")
+    return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The data directory {folder} cannot be made: {error.strerror}.", remedy="Set storage.data_dir to a folder that may be written."
+        ) from None
+
+
+def _listen(config: HubConfig) -> socket.socket:
+    """The socket of the API, bound here so that a port in use is one clear line."""
+    host, port = config.api.host, config.api.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address, family=family, backlog=1_024)
+    except OSError as error:
+        raise ConfigError(
+            f"The API cannot listen on {host}:{port}: {error.strerror}.", remedy="Choose another api.port, or end what uses it."
+        ) from None
