@@ -167,11 +167,19 @@ class Ledger:
         )
 
     def forget_requests(self, now_ms: int) -> None:
-        """Drop idempotency keys whose facts were freed more than 30 days ago."""
+        """Drop idempotency keys whose facts were freed more than 30 days ago, by the clock that `free` was told."""
         self.db.run(
             "DELETE FROM idempotency WHERE at_ms < ? AND seq <= (SELECT freed_seq FROM streams WHERE streams.sid = idempotency.sid)",
             (now_ms - IDEMPOTENCY_MS,),
         )
+
+    def free(self, stream: Stream, up_to: int, now_ms: int) -> int:
+        """Delete the facts of a stream up to a seq; places and orders stay known, requests for 30 days more. Returns how many went."""
+        below = stream.freed_seq
+        gone = self.log.free(stream, up_to)
+        if gone:
+            self.db.run("UPDATE idempotency SET at_ms=? WHERE sid=? AND seq>? AND seq<=?", (now_ms, stream.sid, below, up_to))
+        return gone
 
     # ------------------------------------------------------------ others' facts
 
@@ -232,12 +240,12 @@ class Ledger:
             elif why:
                 poison.append((row.seq, row.h, why))
             prev = hashes[i]
-        forked = self.log.extend(stream, rows)
+        joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
         folded = [
             (row, fact, self.book.fold(order, self.book.as_head(row.sid, row.seq, row.h, fact), now_ms)) for row, fact, order in parsed
         ]
-        if forked:
-            self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
+        if joins or forked:
+            self._fold_branches_again(stream)
         for seq, h, why in poison:
             self.quarantine(stream.sid, seq, h, why, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
@@ -247,9 +255,16 @@ class Ledger:
         stream = self.log.open(key)
         if self.log.has(stream.sid, seq, h):
             return False
-        self.log.extend(stream, (LogRow(stream.sid, seq, h, h_before, None, now_ms, data),))
+        row = LogRow(stream.sid, seq, h, h_before, None, now_ms, data)
+        joins, forked = self.log.joins(stream, (row,)), self.log.extend(stream, (row,))
+        if joins or forked:
+            self._fold_branches_again(stream)
         self.quarantine(stream.sid, seq, h, reason, now_ms)
         return True
+
+    def _fold_branches_again(self, stream: Stream) -> None:
+        """More is known of a forked stream's branches than when facts above the fork point were folded (rule 13)."""
+        self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
 
     def quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
         """Note that a logged fact cannot be used here, or was refused elsewhere, and why. Once noted, it stays as it was noted."""
@@ -307,7 +322,9 @@ class Ledger:
         return meter.facts, meter.size, None if oldest is None else int(oldest[0])
 
     def _weigh(self, stream: Stream, above: int, up_to: int) -> tuple[int, int]:
-        row = self.db.one("SELECT count(*), coalesce(sum(length(row)), 0) FROM log WHERE sid=? AND seq>? AND seq<=?", (stream.sid, above, up_to))
+        row = self.db.one(
+            "SELECT count(*), coalesce(sum(length(row)), 0) FROM log WHERE sid=? AND seq>? AND seq<=?", (stream.sid, above, up_to)
+        )
         return (row[0], row[1]) if row else (0, 0)
 
     def events(self, order: Order) -> Iterator[tuple[LogRow, FactRow]]:

@@ -162,11 +162,19 @@ class StreamLog:
         self._note_fork(stream)
         return stream.chain.fork_point != before
 
+    def joins(self, stream: Stream, rows: Sequence[LogRow]) -> bool:
+        """Will these new facts show what a branch above a hole stands on? To be asked before `extend`; False where nothing is forked."""
+        if stream.chain.fork_point is None:
+            return False
+        hashes = {r.seq: r.h for r in rows}
+        return any(hashes.get(run.first - 1) == run.h_before for run in stream.chain.runs)
+
     def close_hole(self, stream: Stream, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
         """Take in an author's record; False when it closes nothing."""
         self._write()
-        stream.dirty = stream.chain.close(first, h_before, last, h_last, kind) or stream.dirty
-        return stream.dirty
+        closed = stream.chain.close(first, h_before, last, h_last, kind)
+        stream.dirty = stream.dirty or closed
+        return closed
 
     def has(self, sid: int, seq: int, h: bytes) -> bool:
         """Is this very fact logged here (or was, and has been freed)?"""
