@@ -180,9 +180,9 @@ class Chain:
         for piece in pieces:
             self._compare(piece, self.runs)
         self.runs.extend(pieces)
+        self._shrink_records()  # first: a record that goes leaves its neighbours free to join
         for piece in pieces:
             self._join(piece)
-        self._shrink_records()
         self._sort()
 
     def close(self, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
