@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from protocols.codec import FrameHeader, decode_body, encode_body
-from protocols.errors import DecodeError
+from protocols.errors import DecodeError, TooLarge
 from protocols.fact import chain
 from protocols.limits import FRAME_UNPACKED_BYTES, FRAME_WIRE_BYTES
 from protocols.streams import LogRow, Stream, StreamLog
@@ -44,11 +44,20 @@ def cut(log: StreamLog, stream: Stream, first: int, last: int, *, facts: int, di
     rows = log.read(stream, first, last, max_bytes=_READ_BYTES, max_facts=facts)
     if not rows or rows[0].seq != first:
         return None
-    body = encode_body([r.row for r in rows], dictionary=dictionary, level=level)
-    while len(body) > FRAME_WIRE_BYTES - _ENVELOPE_BYTES and len(rows) > 1:
+    body = _body(rows, dictionary, level)
+    while body is None and len(rows) > 1:
         rows = rows[: len(rows) // 2]
+        body = _body(rows, dictionary, level)
+    return None if body is None else Cut(_header(stream, rows, dictionary), body, first, rows[-1].seq)
+
+
+def _body(rows: list[LogRow], dictionary: int, level: int) -> bytes | None:
+    """The compressed rows; None when they are more than a frame carries or a reader takes."""
+    try:
         body = encode_body([r.row for r in rows], dictionary=dictionary, level=level)
-    return Cut(_header(stream, rows, dictionary), body, first, rows[-1].seq)
+    except TooLarge:
+        return None
+    return body if len(body) <= FRAME_WIRE_BYTES - _ENVELOPE_BYTES else None
 
 
 def _header(stream: Stream, rows: list[LogRow], dictionary: int) -> FrameHeader:
