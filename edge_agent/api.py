@@ -1,0 +1,242 @@
+"""The LAN API of an edge: what the machines and people of a site speak to. A shell: bytes to events, the runtime's answers to JSON.
+
+Handlers take the raw request; the way of an event from socket to ledger parses once and validates once. What may be called, by whom, and
+what every refusal looks like is the same for all: see `Guard` and `problems`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from edge_agent import problems, views
+from edge_agent.guard import Guard
+from edge_agent.metrics import exposition
+from edge_agent.openapi import document
+from edge_agent.problems import MEDIA, METHOD, NOT_FOUND, UNAVAILABLE, Problem, as_problem
+from edge_agent.runtime import EdgeRuntime
+from protocols import limits
+from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
+from protocols.event import EventDefaults, check_org, load_json, parse_batch
+from protocols.ledger import Appended
+from protocols.lifecycle import STATUS_NAMES, Status
+
+log = logging.getLogger(__name__)
+
+API_VERSION: Final = "v1"
+PAGE_DEFAULT: Final = 50
+PAGE_MOST: Final = 500
+_PARAMETER_CHARS: Final = 512
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(
+    runtime: EdgeRuntime,
+    defaults: EventDefaults,
+    *,
+    token_hashes: Sequence[str] = (),
+    loopback_without_token: bool = False,
+    max_held_bytes: int = 16_000_000,
+) -> Guard:
+    """The application over a running edge. `defaults`: what an event means that does not say its org, region or site."""
+    api = EdgeApi(runtime, defaults, max_held_bytes)
+    handlers: dict[Any, Any] = dict.fromkeys((Problem, HTTPException, LongshoreError, Exception), render_error)
+    app = Starlette(routes=api.routes(), exception_handlers=handlers)
+    return Guard(app, token_hashes, loopback_without_token=loopback_without_token)
+
+
+def reply(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON. A text may hold lone surrogates (JSON can write them); they come out as `?`."""
+    body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def render_error(request: Request, error: Exception) -> Response:
+    """Any error as a problem document; of one that nobody foresaw, the log has the trace and the caller nothing."""
+    problem = _http_problem(error) if isinstance(error, HTTPException) else as_problem(error)
+    if problem.kind is problems.BROKEN:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Response(problem.body(), problem.kind.status, problem.headers, media_type=problems.MEDIA_TYPE)
+
+
+def _http_problem(error: HTTPException) -> Problem:
+    """What the router says about an address or a method."""
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        allowed = sorted(headers.get("Allow", "").split(", "))
+        return Problem(METHOD, f"Allowed here: {', '.join(allowed)}.", headers=headers, allowed=allowed)
+    if error.status_code == 404:
+        return Problem(NOT_FOUND, "No such address; /openapi.json lists them all.", headers=headers)
+    return Problem(
+        problems.Kind(f"http-{error.status_code}", error.status_code, "The request cannot be taken"), str(error.detail), headers=headers
+    )
+
+
+class EdgeApi:
+    """The handlers, one per address."""
+
+    def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, max_held_bytes: int) -> None:
+        self._runtime, self._defaults, self._max_held_bytes = runtime, defaults, max_held_bytes
+        self._held_bytes = 0
+
+    def routes(self) -> list[Route]:
+        """Addresses and methods; a test holds the OpenAPI document against them."""
+        table: tuple[tuple[str, str, Callable[[Request], Any]], ...] = (
+            ("/v1/events", "POST", self.post_events),
+            ("/v1/orders", "GET", self.get_orders),
+            ("/v1/orders/{id:path}", "GET", self.get_order),
+            ("/v1/status", "GET", self.get_status),
+            ("/v1/quarantine", "GET", self.get_quarantine),
+            ("/healthz", "GET", self.get_health),
+            ("/readyz", "GET", self.get_ready),
+            ("/metrics", "GET", self.get_metrics),
+            ("/openapi.json", "GET", self.get_openapi),
+        )
+        return [Route(path, handler, methods=[method]) for path, method, handler in table]
+
+    # ------------------------------------------------------------ events
+
+    async def post_events(self, request: Request) -> Response:
+        """Answers once everything is on disk: 201, or 200 where all of it was there already."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != "application/json" and not media.endswith("+json"):
+            # a form on somebody's web page cannot send this without the browser asking first
+            raise Problem(MEDIA, f"The body is {media or 'of no stated type'}.", remedy="Send it with Content-Type: application/json.")
+        _check_declared(request)
+        chunks: list[bytes] = []
+        try:
+            await self._read(request, chunks)
+            events = parse_batch(load_json(b"".join(chunks)), defaults=self._defaults, now_ms=self._runtime.now().wall)
+            done = await self._runtime.append(events)
+        finally:
+            self._held_bytes -= sum(map(len, chunks))
+        return _taken(done)
+
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
+        """The body into `chunks`, within the bound of one request and of all together. Errors: TooLarge, LedgerBusy."""
+        size_bytes = 0
+        async for chunk in request.stream():
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+            self._held_bytes += len(chunk)
+            if size_bytes > limits.BATCH_BYTES:
+                raise _too_large()
+            if self._held_bytes > self._max_held_bytes:
+                raise LedgerBusy("too many bytes of other requests are held here", remedy="send it again in a moment")
+
+    # ------------------------------------------------------------ orders
+
+    async def get_orders(self, request: Request) -> Response:
+        """A page of local truth."""
+        params = query(request, ("status", "q", "conflict", "cursor", "limit"))
+        status = choice(params, "status", STATUS_NAMES)
+        conflict = choice(params, "conflict", ("true", "false"))
+        wanted = views.OrderQuery(
+            None if status is None else Status[status],
+            params.get("q"),
+            None if conflict is None else conflict == "true",
+            params.get("cursor"),
+            page_size(params),
+        )
+        page = views.list_orders(self._runtime.core.ledger, wanted)
+        url = "" if page["cursor"] is None else str(request.url.include_query_params(cursor=page["cursor"]))
+        return reply(page, headers={"link": f'<{url}>; rel="next"'} if url else None)
+
+    async def get_order(self, request: Request) -> Response:
+        """One order with its timeline. Its org is the node's own unless `org` says another."""
+        org = check_org(query(request, ("org",)).get("org", self._defaults.org))
+        found = views.order_json(self._runtime.core.ledger, org, request.path_params["id"])
+        if found is None:
+            raise Problem(
+                NOT_FOUND, f"No fact of such an order of {org} is here.", remedy="Search for a fragment of its id: /v1/orders?q=…"
+            )
+        return reply(found)
+
+    # ------------------------------------------------------------ the edge itself
+
+    async def get_status(self, request: Request) -> Response:
+        """Queue, oldest age, receipts, clock, disk, versions."""
+        return reply(self._runtime.status() | {"api": API_VERSION})
+
+    async def get_quarantine(self, request: Request) -> Response:
+        """Facts that the hub refused or that cannot be read here."""
+        return reply(views.quarantine_json(self._runtime.core.ledger, page_size(query(request, ("limit",)))))
+
+    async def get_health(self, request: Request) -> Response:
+        """The loop runs: it answered."""
+        return reply({"healthy": True})
+
+    async def get_ready(self, request: Request) -> Response:
+        """Events would be taken. Whether the hub is in reach does not matter to that."""
+        reasons = self._runtime.unready()
+        if reasons:
+            raise Problem(UNAVAILABLE, f"Not ready: {'; '.join(reasons)}.", headers={"retry-after": "1"}, reasons=reasons)
+        return reply({"ready": True})
+
+    async def get_metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        return Response(exposition(self._runtime), media_type=METRICS_TYPE)
+
+    async def get_openapi(self, request: Request) -> Response:
+        """This API, described."""
+        return reply(document())
+
+
+# ------------------------------------------------------------ requests, within bounds
+
+
+def _check_declared(request: Request) -> None:
+    """A body that says itself that it is too long is refused before any of it is read. Errors: TooLarge."""
+    text = request.headers.get("content-length", "")
+    if text.isascii() and text.isdigit() and int(text[:20]) > limits.BATCH_BYTES:
+        raise _too_large()
+
+
+def _too_large() -> TooLarge:
+    return TooLarge("body", f"is too long: at most {limits.BATCH_BYTES} bytes are taken at once.", remedy="Send smaller batches.")
+
+
+def _taken(done: Sequence[Appended]) -> Response:
+    repeated = sum(one.repeated for one in done)
+    body = {"ids": [one.fact_id for one in done], "accepted": len(done) - repeated, "repeated": repeated}
+    return reply(body, 200 if repeated == len(done) else 201)
+
+
+def query(request: Request, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The parameters that have a value. Errors: InvalidInput for one that is unknown (a filter that silently filters nothing misleads),
+    comes twice, or is longer than anything it could match."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in allowed:
+            raise InvalidInput(name[: limits.TEXT_CHARS], "is not a parameter of this address.", allowed=allowed)
+        if name in found:
+            raise InvalidInput(name, "is given twice.")
+        if len(value) > _PARAMETER_CHARS:
+            raise InvalidInput(name, f"is {len(value)} characters long, at most {_PARAMETER_CHARS} are taken.")
+        if value:
+            found[name] = value
+    return found
+
+
+def choice(params: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    """One of a few words; None where it is left out."""
+    text = params.get(name)
+    if text is not None and text not in allowed:
+        raise InvalidInput(name, "is none of the values known here.", allowed=allowed)
+    return text
+
+
+def page_size(params: dict[str, str]) -> int:
+    """`limit`, a whole number from 1 to PAGE_MOST."""
+    text = params.get("limit", str(PAGE_DEFAULT))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= PAGE_MOST):
+        raise InvalidInput("limit", f"must be a whole number from 1 to {PAGE_MOST}.")
+    return int(text)

@@ -1,0 +1,263 @@
+"""`longshore-edge`: make an edge, run it, look after it, and hand it events. Exit codes: see EPILOG, which `--help` shows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edge_agent import __version__, report
+from edge_agent.config import FILE_NAME, SETTINGS, EdgeConfig, load_config
+from protocols.errors import ConfigError, InvalidInput, LongshoreError
+
+OK: Final = 0
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+EPILOG: Final = """\
+from nothing to a running edge:
+  longshore-edge init edge --node w8-madrid-1 --site W8-Madrid --region EMEA --hub 'ADDRESS from longshore-hub init'
+  longshore-hub nodes add edge/node.card.json        (where the hub is)
+  longshore-edge run --config edge/edge.toml
+
+exit codes: 0 done; 1 failed, or a check found something wrong; 2 bad input or usage; 3 configuration, a port, a file or a directory;
+4 another process holds the data; 5 no room on the disk or in the budget; 6 the edge or the broker is not reachable; 130 interrupted
+
+Every setting of edge.toml can be overridden in the environment: LONGSHORE_API__PORT=0. `longshore-edge settings` lists them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors become one line on standard error."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except LongshoreError as error:
+        _tell_error(error, as_json=args.json)
+        return error.exit_code
+    except BrokenPipeError:  # the reader has enough (`| head`): nothing is wrong, and nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _tell_error(error: LongshoreError, *, as_json: bool) -> None:
+    if as_json:
+        more = {"field": error.field, "allowed": list(error.allowed)} if isinstance(error, InvalidInput) else {}
+        print(json.dumps({"error": error.reason, "remedy": error.remedy, "exitCode": error.exit_code, **more}), file=sys.stderr)
+    else:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+
+
+def sentence(error: LongshoreError) -> str:
+    """What is wrong and what to do, in one line, however its author ended the first half."""
+    reason = " ".join(error.reason.split())
+    return f"{reason}{'' if reason.endswith(('.', '!', '?')) else ';'} {error.remedy}" if error.remedy else reason
+
+
+# ------------------------------------------------------------ the command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="longshore-edge",
+        description="An edge of Longshore: takes order events with or without a link, keeps them on disk, and brings them to the hub once.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"longshore-edge {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_init(commands)
+    _add_run(commands)
+    _add_status(commands)
+    _add_doctor(commands)
+    _add_queue(commands)
+    _add_events(commands)
+    _add_settings(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str, more: str = "") -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("--json", action="store_true", help="answers and errors as JSON")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help=f"the configuration that init wrote (default: {FILE_NAME} here)")
+
+
+def _add_init(commands: Any) -> None:
+    command = _command(
+        commands, "init", _init, "make the directory of a new edge",
+        "Writes a commented configuration,\nthe node's key, its broker password, a token for its API, and the public card that\n"
+        "`longshore-hub nodes add` takes. Refuses a directory that holds anything.",
+    )  # fmt: skip
+    command.add_argument("directory", metavar="DIR", help="where; made if it is missing")
+    command.add_argument("--node", required=True, metavar="N", help="the node's name, unique at its hub: a-z 0-9 -, at most 32")
+    command.add_argument("--site", required=True, metavar="S", help="the site it stands at")
+    command.add_argument("--region", required=True, metavar="R", help="the region of the site")
+    command.add_argument("--hub", required=True, metavar="ADDRESS", help="what `longshore-hub init` printed; in quotes")
+    command.add_argument("--org", metavar="O", help="the organisation (default: the hub's)")
+    command.add_argument(
+        "--port", type=int, metavar="P", help=f"port of the LAN API (default: {SETTINGS['api.port'].default}; 0: a free one)"
+    )
+    command.add_argument("--loopback-without-token", action="store_true", help="let programs on this machine call the API without a token")
+
+
+def _add_run(commands: Any) -> None:
+    command = _command(commands, "run", _run, "run the edge until SIGTERM or Ctrl-C", "Prints `ready: URL` once events are taken.")
+    _add_config(command)
+    command.add_argument("--ready-file", metavar="FILE", help="also write the URL to FILE once events are taken")
+
+
+def _add_status(commands: Any) -> None:
+    command = _command(commands, "status", _status, "show what waits, the link, the clock and the disk of a running edge")
+    _add_config(command)
+    command.add_argument("--url", metavar="URL", help="ask the edge there instead, such as http://192.168.1.20:8700")
+    command.add_argument("--token-file", metavar="FILE", help="with --url: a file (mode 0600) with a token of that edge")
+
+
+def _add_doctor(commands: Any) -> None:
+    command = _command(
+        commands, "doctor", _doctor, "check all that an edge needs",
+        "Configuration, files, key and card, disk, clock,\nledger, port, and the broker. Exits with 1 when something is wrong.",
+    )  # fmt: skip
+    _add_config(command)
+
+
+def _add_queue(commands: Any) -> None:
+    group = commands.add_parser("queue", help="what waits for the hub").add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = _command(
+        group, "ls", _queue, "list what waits: streams, counts, bytes, age; what was refused and what stepped aside",
+        "\nAsks the running edge, or reads its ledger where none runs.",
+    )  # fmt: skip
+    _add_config(command)
+
+
+def _add_events(commands: Any) -> None:
+    group = commands.add_parser("events", help="hand over events").add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = _command(
+        group, "append", _append, "hand over events from a file or standard input",
+        "One JSON object a line,\nor one JSON array. Goes through the edge that runs on this configuration; where none runs,\n"
+        "straight into its ledger. Prints the ids. Events with an idempotencyKey can be handed\nover again without harm.",
+    )  # fmt: skip
+    command.add_argument("file", nargs="?", default="-", metavar="FILE", help="a path, or - for standard input (the default)")
+    _add_config(command)
+
+
+def _add_settings(commands: Any) -> None:
+    _command(commands, "settings", _settings, "list every setting of edge.toml with its default and meaning")
+
+
+# ------------------------------------------------------------ commands
+
+
+def _config(args: argparse.Namespace) -> EdgeConfig:
+    return load_config(args.config or FILE_NAME, os.environ)
+
+
+def _say(args: argparse.Namespace, data: object, text: str) -> None:
+    print(json.dumps(data, ensure_ascii=False) if args.json else text)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from edge_agent.init import make_directory
+
+    settings: dict[str, Any] = {"api.loopback_without_token": True} if args.loopback_without_token else {}
+    if args.port is not None:
+        if not 0 <= args.port <= 65_535:
+            raise InvalidInput("--port", f"{args.port} is not a port.", remedy="Use 0 to 65535.")
+        settings["api.port"] = args.port
+    made = make_directory(
+        Path(args.directory), node=args.node, site=args.site, region=args.region, hub=args.hub, org=args.org, settings=settings
+    )
+    _say(args, report.made_json(made), report.made_text(made))
+    return OK
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = _config(args)
+    from edge_agent import logs
+
+    logs.setup(config.log.level, config.log.format)
+    from edge_agent.serve import run
+
+    def ready(url: str) -> None:
+        print(json.dumps({"ready": url}) if args.json else f"ready: {url}", flush=True)
+        if args.ready_file:
+            _write_whole(Path(args.ready_file), f"{url}\n")
+
+    run(config, __version__, ready)
+    return OK
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A reader sees all of it or nothing."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror}.", remedy="Choose another --ready-file.") from None
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edge_agent.client import LocalApi, api_of
+    from protocols.trust import read_secret
+
+    if args.url:
+        token = read_secret(args.token_file, what="token").strip() if args.token_file else None
+        api = LocalApi(args.url, token)
+    else:
+        api = api_of(_config(args))
+    status = api.get("/v1/status")
+    _say(args, status, report.status_text(status))
+    return OK
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge_agent.doctor import Verdict, examine
+
+    checks = examine(args.config or FILE_NAME, os.environ)
+    bad = any(check.verdict is Verdict.WRONG for check in checks)
+    _say(args, {"ok": not bad, "checks": [check.as_json() for check in checks]}, "\n".join(check.as_text() for check in checks))
+    return FAILED if bad else OK
+
+
+def _queue(args: argparse.Namespace) -> int:
+    from edge_agent.offline import look
+
+    seen = look(_config(args))
+    _say(args, report.queue_json(seen), report.queue_text(seen))
+    return OK
+
+
+def _append(args: argparse.Namespace) -> int:
+    from edge_agent.appending import append_file
+
+    config = _config(args)
+    done = append_file(config, args.file, None if args.json else lambda ids: print("\n".join(ids)))
+    if args.json:
+        print(json.dumps(done.as_json(), ensure_ascii=False))
+    if done.error is None:
+        print(done.as_text(), file=sys.stderr)
+        return OK
+    if done.taken and not args.json:
+        print(f"{done.as_text()} before this:", file=sys.stderr)
+    raise done.error
+
+
+def _settings(args: argparse.Namespace) -> int:
+    _say(args, report.settings_json(), report.settings_text())
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What an edge counts, in Prometheus' text format. Every metric is a row of a table; none has an order or a device as a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edge_agent.runtime import EdgeRuntime
+from protocols.errors import LedgerError
+
+Status = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its name says the unit. `value` is asked with the runtime and its status, and may answer None: not known now."""
+
+    name: str
+    kind: str
+    help: str
+    value: Callable[[EdgeRuntime, Status], float | None]
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1_000
+
+
+ALWAYS: Final = (
+    Metric("longshore_edge_ready", "gauge", "1 when events can be taken.", lambda r, s: float(not r.unready())),
+    Metric("longshore_edge_start_time_seconds", "gauge", "When this process began, since 1970.", lambda r, s: r.started_ms / 1_000),
+    Metric("longshore_edge_events_total", "counter", "Events said yes to since the start.", lambda r, s: r.counts.events_total),
+    Metric(
+        "longshore_edge_events_repeated_total", "counter", "Events that had been answered before.", lambda r, s: r.counts.repeated_total
+    ),
+    Metric(
+        "longshore_edge_requests_refused_total",
+        "counter",
+        "Requests that contradicted an earlier one, or found no room.",
+        lambda r, s: r.counts.refused_total,
+    ),
+    Metric(
+        "longshore_edge_requests_busy_total", "counter", "Requests turned away because too many waited.", lambda r, s: r.counts.busy_total
+    ),
+    Metric("longshore_edge_requests_waiting", "gauge", "Requests that wait for the disk.", lambda r, s: r.waiting[0]),
+    Metric("longshore_ledger_commits_total", "counter", "Transactions on disk.", lambda r, s: r.counts.commits_total),
+    Metric("longshore_ledger_commit_seconds_total", "counter", "Time spent in them.", lambda r, s: round(r.counts.commit_s, 6)),
+    Metric(
+        "longshore_ledger_reopened_total", "counter", "Times the ledger failed and was opened again.", lambda r, s: r.counts.reopened_total
+    ),
+    Metric("longshore_link_connected", "gauge", "1 while the line to the broker is up.", lambda r, s: float(r.connected)),
+    Metric(
+        "longshore_link_restarts_total", "counter", "Connections built anew because nothing moved.", lambda r, s: r.counts.restarts_total
+    ),
+    Metric("longshore_link_published_total", "counter", "Messages the broker took.", lambda r, s: r.counts.published_total),
+    Metric(
+        "longshore_link_dropped_total",
+        "counter",
+        "Messages whose fate is unknown; they are sent again.",
+        lambda r, s: r.counts.dropped_total,
+    ),
+    Metric("longshore_link_messages_total", "counter", "Messages from the hub.", lambda r, s: r.counts.messages_total),
+    Metric(
+        "longshore_link_messages_dropped_total",
+        "counter",
+        "Messages from the hub for which there was no room.",
+        lambda r, s: r.counts.messages_dropped_total,
+    ),
+)
+
+OPEN: Final = (
+    Metric("longshore_queue_events", "gauge", "Facts that the central store has not settled.", lambda r, s: s["queue"]["events"]),
+    Metric("longshore_queue_bytes", "gauge", "Their bytes.", lambda r, s: s["queue"]["bytes"]),
+    Metric(
+        "longshore_queue_oldest_age_seconds", "gauge", "Age of the oldest of them.", lambda r, s: _seconds(s["queue"]["oldestAgeMs"]) or 0.0
+    ),
+    Metric(
+        "longshore_queue_not_received_events", "gauge", "Facts that the hub is not known to hold.", lambda r, s: s["queue"]["notReceived"]
+    ),
+    Metric("longshore_queue_quarantined_events", "gauge", "Facts that stepped aside.", lambda r, s: s["queue"]["quarantined"]),
+    Metric(
+        "longshore_captured_events_total",
+        "counter",
+        "Facts of this ledger since its beginning.",
+        lambda r, s: sum(stream["captured"] for stream in s["streams"]),
+    ),
+    Metric(
+        "longshore_settled_events_total",
+        "counter",
+        "Facts the central store said it holds.",
+        lambda r, s: sum(stream["settled"] for stream in s["streams"]),
+    ),
+    Metric("longshore_link_answered", "gauge", "1 while the hub has answered on this line.", lambda r, s: float(s["link"]["answered"])),
+    Metric("longshore_link_refused_total", "counter", "Frames the hub refused.", lambda r, s: s["link"]["refused"]),
+    Metric("longshore_link_damaged_total", "counter", "Messages that were not the hub's, or damaged.", lambda r, s: s["link"]["damaged"]),
+    Metric("longshore_link_silence_seconds", "gauge", "Since the hub was last heard.", lambda r, s: _seconds(s["link"]["lastHeardAgoMs"])),
+    Metric(
+        "longshore_clock_skew_seconds", "gauge", "How far this clock is ahead of the hub's.", lambda r, s: _seconds(s["clock"]["skewMs"])
+    ),
+    Metric("longshore_ledger_size_bytes", "gauge", "Size of the ledger.", lambda r, s: s["disk"]["ledgerBytes"]),
+    Metric("longshore_ledger_budget_bytes", "gauge", "Room it may take.", lambda r, s: s["disk"]["budgetBytes"]),
+)
+"""those of which the ledger must be open"""
+
+
+def exposition(runtime: EdgeRuntime) -> str:
+    """All metrics; while the ledger is being opened again, those that do without it."""
+    rows: tuple[Metric, ...] = ALWAYS
+    status = Status()
+    try:
+        status = runtime.status()
+        rows = ALWAYS + OPEN
+    except LedgerError:
+        pass  # longshore_edge_ready says so
+    lines: list[str] = []
+    for row in rows:
+        value = row.value(runtime, status)
+        if value is not None:
+            lines += [f"# HELP {row.name} {row.help}", f"# TYPE {row.name} {row.kind}", f"{row.name} {value}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,293 @@
+"""The OpenAPI 3.1 document of the LAN API, written from a table. A test holds it against the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from edge_agent.problems import KINDS
+from protocols import limits
+from protocols.event import EXAMPLES, json_schema
+from protocols.lifecycle import STATUS_NAMES
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query or path parameter."""
+
+    name: str
+    description: str
+    schema: Json
+    example: str = ""
+    place: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One address and method. `answers`: status -> (description, example)."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    description: str
+    answers: dict[int, tuple[str, Any]]
+    params: Sequence[Param] = ()
+    problems: Sequence[int] = (401, 403, 503)
+    open: bool = False
+    body: bool = False
+    media: str = "application/json"
+
+
+_TEXT: Final[Json] = {"type": "string"}
+_LIMIT: Final = Param("limit", "How many at most, 1 to 500. Default 50.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50})
+_FACT: Final = "w8-madrid-1/5f3a9c01d2e4b6a7/17/9f86d081"
+_TAKEN: Final = {"ids": [_FACT], "accepted": 1, "repeated": 0}
+_LISTED: Final = {
+    "org": "acme",
+    "orderId": "GLOBAL1234",
+    "status": "SHIPPED",
+    "conflict": False,
+    "updatedAt": "2026-05-21T14:05:13.204Z",
+    "links": {"self": "/v1/orders/GLOBAL1234?org=acme"},
+}
+_ORDER: Final = {
+    "org": "acme",
+    "orderId": "GLOBAL1234",
+    "status": "SHIPPED",
+    "updatedAt": "2026-05-21T14:05:13.204Z",
+    "conflict": False,
+    "conflicts": [],
+    "heads": [
+        {
+            "factId": _FACT,
+            "status": "SHIPPED",
+            "source": "FULFILLMENT",
+            "site": "W8-Madrid",
+            "actor": "staff-17",
+            "timestamp": "2026-05-21T14:05:12Z",
+        }
+    ],
+    "timeline": [
+        {
+            "factId": _FACT,
+            "node": "w8-madrid-1",
+            "epoch": "5f3a9c01d2e4b6a7",
+            "seq": 17,
+            "status": "SHIPPED",
+            "source": "FULFILLMENT",
+            "region": "EMEA",
+            "site": "W8-Madrid",
+            "actor": "staff-17",
+            "timestamp": "2026-05-21T14:05:12Z",
+            "timeQuality": "stated",
+            "recordedAt": "2026-05-21T14:05:13.204Z",
+            "receivedAt": "2026-05-21T14:05:13.204Z",
+            "isHead": True,
+            "abnormal": False,
+            "details": {"carrier": "FedEx"},
+        }
+    ],
+    "jeopardy": None,
+    "jeopardyNote": "Nothing scores orders yet: jeopardy arrives with the model.",
+}
+_STATUS: Final = {
+    "node": "w8-madrid-1",
+    "org": "acme",
+    "region": "EMEA",
+    "site": "W8-Madrid",
+    "version": "0.1.0",
+    "api": "v1",
+    "uptimeMs": 86_400_000,
+    "ready": True,
+    "link": {"connected": True, "answered": True, "lastHeardAgoMs": 1_200, "credit": 10_000, "refused": 0, "damaged": 0},
+    "queue": {"events": 12, "bytes": 1_840, "oldestAgeMs": 3_400, "notReceived": 4, "quarantined": 0},
+    "waiting": {"requests": 0, "events": 0},
+}
+_POST_TEXT: Final = (
+    f"One event or a list of at most {limits.BATCH_EVENTS}, at most {limits.BATCH_BYTES} bytes, taken whole or not at all. "
+    "The answer comes after the events are on disk. The same `idempotencyKey` with the same content again gives the first ids "
+    "(200 where all were repeats); with other content 409. After 503 it is not known whether it was stored: send it again with its keys."
+)
+
+OPERATIONS: Final = (
+    Operation(
+        "post",
+        "/v1/events",
+        "appendEvents",
+        "Take one or many events",
+        _POST_TEXT,
+        {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", {**_TAKEN, "accepted": 0, "repeated": 1})},
+        problems=(401, 403, 409, 413, 415, 422, 503, 507),
+        body=True,
+    ),
+    Operation(
+        "get",
+        "/v1/orders",
+        "listOrders",
+        "Orders known here",
+        "Newest acquaintance first, by cursor.",
+        {200: ("A page.", {"orders": [_LISTED], "cursor": None})},
+        (
+            Param("status", "Only orders that show this status.", {"type": "string", "enum": list(STATUS_NAMES)}, "SHIPPED"),
+            Param("q", "Any fragment of the order id.", _TEXT, "1234"),
+            Param("conflict", "Only orders in conflict, or only the others.", {"type": "string", "enum": ["true", "false"]}),
+            Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT),
+            _LIMIT,
+        ),
+        (401, 403, 422, 503),
+    ),
+    Operation(
+        "get",
+        "/v1/orders/{id}",
+        "getOrder",
+        "Local truth about one order",
+        "Status, heads, conflicts in plain words, timeline.",
+        {200: ("The order.", _ORDER)},
+        (
+            Param("id", "The order's id, percent-encoded.", _TEXT, "GLOBAL1234", "path"),
+            Param("org", "The organisation that the order belongs to. Default: the node's own.", _TEXT, "acme"),
+        ),
+        (401, 403, 404, 422, 503),
+    ),
+    Operation("get", "/v1/status", "getStatus", "Queue, link, clock, disk, versions", "", {200: ("Now.", _STATUS)}),
+    Operation(
+        "get",
+        "/v1/quarantine",
+        "listQuarantine",
+        "Facts that stepped aside",
+        "Refused by the hub or unreadable here, newest first.",
+        {
+            200: (
+                "The newest.",
+                {"quarantine": [{"id": 1, "factId": _FACT, "reason": "kind 9 is not an order event", "at": "2026-05-21T14:05:13Z"}]},
+            )
+        },
+        (_LIMIT,),
+        (401, 403, 422, 503),
+    ),
+    Operation("get", "/healthz", "getHealth", "The process runs", "", {200: ("It does.", {"healthy": True})}, problems=(), open=True),
+    Operation(
+        "get",
+        "/readyz",
+        "getReady",
+        "Events would be taken",
+        "Whether the hub is in reach does not matter to that.",
+        {200: ("They would.", {"ready": True})},
+        problems=(503,),
+        open=True,
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "getMetrics",
+        "Prometheus metrics",
+        "",
+        {200: ("Text format 0.0.4.", "longshore_edge_ready 1.0\n")},
+        problems=(401, 403),
+        media="text/plain",
+    ),
+    Operation("get", "/openapi.json", "getOpenapi", "This document", "", {200: ("OpenAPI 3.1.", None)}, problems=(), open=True),
+)
+
+
+@cache
+def document() -> Json:
+    """The whole document. Shared: not to be changed."""
+    paths: Json = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Longshore edge",
+            "version": "1",
+            "description": "The LAN API of a node at the edge: capture with or without a link.",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "What `longshore-edge init` wrote to api.token."}
+            },
+            "schemas": {"OrderEvent": json_schema(), "Problem": _problem_schema()},
+        },
+    }
+
+
+def _operation(o: Operation) -> Json:
+    out: Json = {"operationId": o.id, "summary": o.summary}
+    if o.description:
+        out["description"] = o.description
+    if o.open:
+        out["security"] = []
+    if o.params:
+        out["parameters"] = [_param(p) for p in o.params]
+    if o.body:
+        out["requestBody"] = _event_body()
+    out["responses"] = {str(status): _answer(o.media, text, example) for status, (text, example) in o.answers.items()}
+    out["responses"] |= {str(status): _refusal(status) for status in o.problems}
+    return out
+
+
+def _param(p: Param) -> Json:
+    out: Json = {"name": p.name, "in": p.place, "description": p.description, "schema": p.schema, "required": p.place == "path"}
+    return out | {"example": p.example} if p.example else out
+
+
+def _event_body() -> Json:
+    one: Json = {"$ref": "#/components/schemas/OrderEvent"}
+    schema = {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": limits.BATCH_EVENTS}]}
+    examples = {"one": {"summary": "One event", "value": EXAMPLES[0]}, "many": {"summary": "A batch", "value": list(EXAMPLES)}}
+    return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+
+
+def _answer(media: str, text: str, example: Any) -> Json:
+    content: Json = {"schema": {"type": "string"} if media == "text/plain" else {"type": "object"}}
+    if example is not None:
+        content["example"] = example
+    return {"description": text, "content": {media: content}}
+
+
+def _refusal(status: int) -> Json:
+    title = next(kind.title for kind in KINDS if kind.status == status)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": f"{title}.", "content": {"application/problem+json": {"schema": schema, "example": _problem_example(status)}}}
+
+
+def _problem_example(status: int) -> Json:
+    kind = next(kind for kind in KINDS if kind.status == status)
+    return {"type": f"urn:longshore:problem:{kind.slug}", "title": kind.title, "status": status, "detail": f"{kind.title}."}
+
+
+def _problem_schema() -> Json:
+    """RFC 9457, with what this API adds."""
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": text,
+            "title": text,
+            "status": {"type": "integer"},
+            "detail": text,
+            "field": {"type": "string", "description": "JSON path of what is wrong, such as [3].status."},
+            "allowed": {"type": "array", "items": text},
+            "remedy": {"type": "string", "description": "What to do about it."},
+        },
+        "examples": [
+            {
+                "type": "urn:longshore:problem:invalid-input",
+                "title": "The request cannot be taken as it is",
+                "status": 422,
+                "detail": "status: 'SHIPED' is not a status.",
+                "field": "status",
+                "allowed": list(STATUS_NAMES),
+                "remedy": "Did you mean SHIPPED?",
+            }
+        ],
+    }

@@ -1,0 +1,172 @@
+"""What the commands of an edge say, for people and as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from edge_agent.config import SETTINGS
+from edge_agent.init import Made
+
+Json = dict[str, Any]
+_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"))
+
+
+def made_json(made: Made) -> Json:
+    """What `init` made."""
+    return {
+        "directory": str(made.folder),
+        "config": str(made.config),
+        "card": str(made.card),
+        "node": made.address.node,
+        "org": made.address.org,
+        "keyFingerprint": made.fingerprint,
+        "hub": made.hub.hub,
+        "hubFingerprint": made.hub.fingerprint,
+    }
+
+
+def made_text(made: Made) -> str:
+    """The same, and what to do next."""
+    return (
+        f"card: {made.card}\n"
+        f"node: {made.address.node} of {made.address.org}, key {made.fingerprint}\n"
+        f"hub:  {made.hub.hub}, key {made.hub.fingerprint} (compare it with what `longshore-hub init` printed)\n\n"
+        "next, where the hub is:\n"
+        f"  longshore-hub nodes add {made.card} --config HUB.toml\n"
+        f"then here:\n  longshore-edge run --config {made.config}"
+    )
+
+
+# ------------------------------------------------------------ status and queue
+
+
+def status_text(s: Json) -> str:
+    """`GET /v1/status`, in a few lines."""
+    queue, link, clock, disk = s["queue"], s["link"], s["clock"], s["disk"]
+    lines = [
+        f"{s['node']} at {s['site']}, {s['region']} ({s['org']}), version {s['version']}, up {duration(s['uptimeMs'])}",
+        f"link   {_link(link)}",
+        f"queue  {_events(queue['events'])} not settled ({size(queue['bytes'])}), {queue['notReceived']:,} not received; {_oldest(queue)}",
+    ]
+    if queue["quarantined"] or link["refused"]:
+        lines.append(f"       {queue['quarantined']:,} in quarantine, {link['refused']:,} frames refused (longshore-edge queue ls)")
+    skew = clock["skewMs"]
+    lines.append(f"clock  {'not compared with the hub yet' if skew is None else _skew(skew)}")
+    lines.append(
+        f"disk   {size(disk['ledgerBytes'])} of {size(disk['budgetBytes'])}{', FULL: nothing more is taken' if disk['full'] else ''}"
+    )
+    return "\n".join(lines)
+
+
+def _link(link: Json) -> str:
+    if not link["connected"]:
+        return "down; capturing goes on, and what was captured is sent once it is up"
+    if not link["answered"]:
+        return "connected to the broker, the hub has not answered yet (is this node added there?)"
+    return f"up, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
+
+
+def _skew(skew_ms: int) -> str:
+    if abs(skew_ms) < 1_000:
+        return "agrees with the hub's"
+    return f"{duration(abs(skew_ms))} {'ahead of' if skew_ms > 0 else 'behind'} the hub's"
+
+
+def _oldest(queue: Json) -> str:
+    return "nothing waits" if queue["oldestAgeMs"] is None else f"the oldest is {duration(queue['oldestAgeMs'])} old"
+
+
+def queue_json(seen: Json) -> Json:
+    """What waits, from a status and a quarantine."""
+    return {
+        "running": seen["running"],
+        "queue": seen["status"]["queue"],
+        "streams": seen["status"]["streams"],
+        "refusedFrames": seen["status"]["link"]["refused"] if seen["running"] else None,
+        "quarantine": seen["quarantine"],
+    }
+
+
+def queue_text(seen: Json) -> str:
+    """The same as a table."""
+    s = seen["status"]
+    rows = [("class", "epoch", "captured", "settled", "waits", "bytes", "not received", "freed")]
+    rows += [
+        (
+            x["class"],
+            x["epoch"],
+            f"{x['captured']:,}",
+            f"{x['settled']:,}",
+            f"{x['queued']:,}",
+            size(x["bytes"]),
+            f"{x['notReceived']:,}",
+            f"{x['freed']:,}",
+        )
+        for x in s["streams"]
+    ]
+    lines = [
+        f"{_events(s['queue']['events'])} not settled, {_oldest(s['queue'])}{'' if seen['running'] else ' (the edge is not running)'}",
+        *table(rows),
+    ]
+    if seen["running"]:
+        lines.append(f"frames refused by the hub since the start: {s['link']['refused']:,}")
+    lines.append(f"in quarantine: {s['queue']['quarantined']:,}")
+    lines += [f"  {row['at']}  {row['factId']}  {row['reason']}" for row in seen["quarantine"]]
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------ settings
+
+
+def settings_json() -> list[Json]:
+    """The table of settings."""
+    return [
+        {
+            "key": row.key, "variable": row.variable, "type": row.type, "default": row.default, "doc": row.doc, "least": row.least,
+            "most": row.most, "choices": list(row.choices),
+        }
+        for row in SETTINGS.values()
+    ]  # fmt: skip
+
+
+def settings_text() -> str:
+    """The same, to read."""
+    rows = [(row.key, "must be given" if row.default is None else str(row.default), row.doc) for row in SETTINGS.values()]
+    return "\n".join(table([("setting", "default", "meaning"), *rows]))
+
+
+# ------------------------------------------------------------ words
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns set apart by two blanks; the last is ragged."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def duration(ms: int) -> str:
+    """`0.4 s`, `12 s`, `7 m`, `3 h 12 m`, `4 d 3 h`."""
+    if ms < 60_000:
+        return f"{ms / 1_000:.1f} s" if ms < 10_000 else f"{ms // 1_000} s"
+    for (unit, name), (lesser, lesser_name) in zip(_UNITS, [*_UNITS[1:], (0, "")], strict=True):
+        if ms >= unit:
+            rest = ms % unit // lesser if lesser else 0
+            return f"{ms // unit} {name} {rest} {lesser_name}" if rest else f"{ms // unit} {name}"
+    return f"{ms} ms"
+
+
+def size(count_bytes: int) -> str:
+    """`412 B`, `1.9 kB`, `64.0 MB`."""
+    if count_bytes < 1_000:
+        return f"{count_bytes} B"
+    value = float(count_bytes)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1_000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1_000:.1f} TB"
+
+
+def _events(number: int) -> str:
+    return f"{number:,} event{'' if number == 1 else 's'}"

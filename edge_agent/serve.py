@@ -1,0 +1,217 @@
+"""A whole edge in one process: lock, ledger, line to the hub and LAN API, put together from the configuration and taken apart again.
+
+Everything that can keep an edge from running is found before anybody is told that it runs: the lock, the port, the key, the ledger.
+A broker out of reach is none of that: capturing needs no link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+import uvicorn
+
+from edge_agent import whereabouts
+from edge_agent.api import create_app
+from edge_agent.config import EdgeConfig
+from edge_agent.runtime import Bounds, EdgeRuntime, MakeTransport
+from protocols.errors import ConfigError
+from protocols.sqlite import DataLock
+from protocols.topics import Channel
+from protocols.transport.mqtt import MqttSettings, MqttTransport
+from protocols.transport.port import Presence, Transport
+from protocols.trust import NodeKey, read_secret, verify
+
+GRACE_S: Final = 5
+"""Requests under way at the end may take so long to finish."""
+_BACKLOG: Final = 512
+
+
+def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
+    """The runtime that a configuration describes, not started. Errors: ConfigError (key, password, certificates)."""
+    key = NodeKey.load(config.storage.key_file)
+    bounds = Bounds(waiting_requests=config.api.max_waiting_requests)
+    make = transport_maker(config, mqtt_settings(config), version)
+    return EdgeRuntime(
+        config.storage.ledger_file,
+        config.identity(version),
+        key.sign,
+        verify,
+        settings=config.core_settings(),
+        bounds=bounds,
+        make_transport=make,
+    )
+
+
+def mqtt_settings(config: EdgeConfig) -> MqttSettings:
+    """How this node speaks to its broker. Errors: ConfigError."""
+    settings = MqttSettings(
+        host=config.hub_address.host,
+        port=config.hub_address.port,
+        username=config.node.name,
+        password=read_secret(config.storage.password_file, what="broker password").strip(),
+        tls=config.hub_address.tls,
+        ca_file=config.hub.ca_file or None,
+        mqtt5=config.hub.mqtt5,
+        keepalive_s=config.hub.keepalive_s,
+    )
+    settings.tls_context()  # a certificate that cannot be read is told now, not at the first attempt
+    return settings
+
+
+def transport_maker(config: EdgeConfig, settings: MqttSettings, version: str) -> MakeTransport:
+    """A line that reads this node's own topics, and says on its `state` whether the node is there."""
+    address = config.address
+
+    def make(epoch: int) -> Transport:
+        return MqttTransport(
+            settings, subscriptions=address.subscriptions(), presence=presence(address.topic(Channel.STATE), epoch, version)
+        )
+
+    return make
+
+
+def presence(topic: str, epoch: int, version: str) -> Presence:
+    """Birth, will and farewell. Each carries the epoch, so that nobody takes the will of a clone or of a former self for this node's."""
+
+    def text(state: str) -> bytes:
+        return json.dumps({"state": state, "epoch": f"{epoch:x}", "version": version}).encode()
+
+    return Presence(topic, text("online"), text("lost"), text("stopped"))
+
+
+# ------------------------------------------------------------ sockets
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket for the API. Errors: ConfigError: in use, not allowed, no such address."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(
+            f"api.host: {host} cannot be used: {error.strerror}.", remedy="Use 127.0.0.1, or an address of this machine."
+        ) from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        remedy = "Stop what uses it, or set api.port (0 takes a free one)."
+        raise ConfigError(f"Cannot listen on {host} port {port}: {error.strerror}.", remedy=remedy) from None
+    sock.setblocking(False)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Where the API is, as others write it."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has one place that ends it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(config: EdgeConfig, runtime: EdgeRuntime) -> _Server:
+    api = config.api
+    app: Any = create_app(
+        runtime,
+        config.defaults,
+        token_hashes=api.token_hashes,
+        loopback_without_token=api.loopback_without_token,
+        max_held_bytes=api.max_held_bytes,
+    )
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http="auto",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
+            limit_concurrency=2 * api.max_waiting_requests,
+            backlog=_BACKLOG,
+        )
+    )
+
+
+# ------------------------------------------------------------ the process
+
+
+async def serve(config: EdgeConfig, version: str, on_ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT. `on_ready` gets the URL once events are taken. Errors: ConfigError, LedgerError."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with running(config, version) as url:
+        on_ready(url)
+        await ended.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(config: EdgeConfig, version: str) -> AsyncIterator[str]:
+    """An edge for the length of a `with` block; gives its URL."""
+    with _locked(config), bind(config.api.host, config.api.port) as sock:
+        runtime = make_runtime(config, version)
+        async with runtime:
+            server = _server(config, runtime)
+            serving = asyncio.create_task(server.serve([sock]))
+            listening = asyncio.create_task(server.listening.wait())
+            try:
+                await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+                url = url_of(sock)
+                whereabouts.tell(config, url)
+                yield url
+            finally:
+                server.should_exit = True
+                listening.cancel()
+                await serving
+
+
+@contextlib.contextmanager
+def _locked(config: EdgeConfig) -> Iterator[None]:
+    lock = DataLock(config.storage.lock_file)
+    try:
+        yield
+    finally:
+        whereabouts.forget(config)
+        lock.release()
+
+
+def run(config: EdgeConfig, version: str, on_ready: Callable[[str], None]) -> None:
+    """`serve`, in a loop of its own. Errors: ConfigError, LedgerError."""
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(serve(config, version, on_ready))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this board: the standard loop does
+        return None
+    return uvloop.new_event_loop

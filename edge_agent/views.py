@@ -1,0 +1,171 @@
+"""What an edge knows of its orders, as JSON for people and programs. Reads the ledger between the turns of the loop; writes nothing.
+
+*Local truth*: the fold of the facts that are here. What happened elsewhere is seen once it has come down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from protocols.errors import DecodeError, InvalidInput
+from protocols.event import format_time
+from protocols.fact import FactRow
+from protocols.ledger import Ledger, fact_id
+from protocols.lifecycle import Status, conflict_sentence, may_follow
+from protocols.merge import Head, conflicts, dominates, refold, shown
+from protocols.orderbook import Order
+from protocols.streams import LogRow
+
+Json = dict[str, Any]
+TIMELINE_FACTS: Final = 1_000
+JUDGED_FACTS: Final = 200
+"""of an order with more facts, by several authors, nobody asks which step was abnormal"""
+JEOPARDY_NOTE: Final = "Nothing scores orders yet: jeopardy arrives with the model."
+
+
+@dataclass(frozen=True, slots=True)
+class OrderQuery:
+    """Filters of the list; `limit` orders a page, after `cursor`."""
+
+    status: Status | None = None
+    q: str | None = None
+    conflict: bool | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+def list_orders(ledger: Ledger, query: OrderQuery) -> Json:
+    """A page of orders, newest acquaintance first, and the cursor of the next one (null at the end). Errors: InvalidInput, LedgerError."""
+    wheres, params = _filters(query)
+    rows = ledger.db.query(
+        f"SELECT okey, org, order_id, status, conflict, at_ms FROM orders WHERE {' AND '.join(wheres)} ORDER BY okey DESC LIMIT ?",
+        (*params, query.limit + 1),
+    )
+    page = rows[: query.limit]
+    return {"orders": [_listed(*row[1:]) for row in page], "cursor": f"{page[-1][0]:x}" if len(rows) > query.limit else None}
+
+
+def _filters(query: OrderQuery) -> tuple[list[str], list[int | str]]:
+    wheres, params = ["1"], list[int | str]()
+    if query.status is not None:
+        wheres.append("status = ?")
+        params.append(int(query.status))
+    if query.conflict is not None:
+        wheres.append("conflict = ?")
+        params.append(int(query.conflict))
+    if query.q is not None:
+        wheres.append("order_id LIKE ? ESCAPE '~'")
+        params.append("%" + query.q.replace("~", "~~").replace("%", "~%").replace("_", "~_") + "%")
+    if query.cursor is not None:
+        wheres.append("okey < ?")
+        params.append(_okey(query.cursor))
+    return wheres, params
+
+
+def _okey(cursor: str) -> int:
+    if not 1 <= len(cursor) <= 15 or cursor.strip("0123456789abcdef"):
+        raise InvalidInput("cursor", "is none that this address gave.", remedy="Begin again without it.")
+    return int(cursor, 16)
+
+
+def _listed(org: str, order_id: str, status: int, conflict: int, at_ms: int) -> Json:
+    path = f"/v1/orders/{quote(order_id, safe='')}?{urlencode({'org': org})}"
+    return {
+        "org": org, "orderId": order_id, "status": Status(status).name, "conflict": bool(conflict), "updatedAt": format_time(at_ms),
+        "links": {"self": path},
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------ one order
+
+
+def order_json(ledger: Ledger, org: str, order_id: str) -> Json | None:
+    """Everything that is known here of an order; None when nothing is. Errors: LedgerError."""
+    order = ledger.book.get(org, order_id)
+    if order is None or not order.heads:
+        return None
+    facts = [(row, fact) for row, fact in ledger.events(order)][-TIMELINE_FACTS:]
+    return {
+        "org": org,
+        "orderId": order_id,
+        "status": Status(shown(order.heads).status).name,
+        "updatedAt": format_time(order.at_ms),
+        "conflict": bool(conflicts(order.heads)),
+        "conflicts": [_conflict_json(ledger, a, b) for a, b in conflicts(order.heads)],
+        "heads": [_head_json(ledger, head) for head in order.heads],
+        "timeline": _timeline(ledger, order, facts),
+        "jeopardy": None,
+        "jeopardyNote": JEOPARDY_NOTE,
+    }
+
+
+def _id(ledger: Ledger, head: Head | LogRow) -> str:
+    return fact_id(ledger.log.by_sid(head.sid).key, head.seq, head.h)
+
+
+def _fact(ledger: Ledger, head: Head) -> FactRow | None:
+    """The fact behind a head; None when it was freed, or is not readable here."""
+    try:
+        return ledger.fact(head.sid, head.seq, head.h)
+    except DecodeError:
+        return None
+
+
+def _head_json(ledger: Ledger, head: Head) -> Json:
+    fact = _fact(ledger, head)
+    said = {} if fact is None else {"source": fact.source, "site": fact.site, "actor": fact.actor, "timestamp": _iso(fact.happened_ms)}
+    return {"factId": _id(ledger, head), "status": Status(head.status).name} | said
+
+
+def _conflict_json(ledger: Ledger, a: Head, b: Head) -> Json:
+    sentence = conflict_sentence(Status(a.status), Status(b.status), _where(_fact(ledger, a)), _where(_fact(ledger, b)))
+    return {"shownFact": _id(ledger, a), "otherFact": _id(ledger, b), "sentence": sentence}
+
+
+def _where(fact: FactRow | None) -> str:
+    return "" if fact is None else f"at {fact.site}" if fact.site else f"by {fact.source}"
+
+
+def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]]) -> list[Json]:
+    heads = [ledger.book.as_head(row.sid, row.seq, row.h, fact) for row, fact in facts]
+    odd = _abnormal(ledger, heads)
+    return [
+        _fact_json(ledger, row, fact, head in order.heads, strange) for (row, fact), head, strange in zip(facts, heads, odd, strict=True)
+    ]
+
+
+def _abnormal(ledger: Ledger, facts: list[Head]) -> list[bool | None]:
+    """Per fact, whether by the lifecycle table it may normally follow none of those it came directly after; None: too many to judge."""
+    if all(f.sid == facts[0].sid and not f.ctx for f in facts) and facts and ledger.log.fork_point(facts[0].sid) is None:
+        return [i > 0 and not may_follow(Status(facts[i - 1].status), Status(f.status)) for i, f in enumerate(facts)]
+    if len(facts) > JUDGED_FACTS:
+        return [None] * len(facts)
+    return [_strange(ledger, f, [g for g in facts if g is not f and dominates(f, g, ledger.log)]) for f in facts]
+
+
+def _strange(ledger: Ledger, fact: Head, seen: list[Head]) -> bool:
+    before = refold(seen, ledger.log)
+    return bool(before) and not any(may_follow(Status(g.status), Status(fact.status)) for g in before)
+
+
+def _fact_json(ledger: Ledger, row: LogRow, fact: FactRow, is_head: bool, abnormal: bool | None) -> Json:
+    key = ledger.log.by_sid(row.sid).key
+    return {
+        "factId": _id(ledger, row), "node": key.node, "epoch": f"{key.epoch:x}", "seq": row.seq, "status": fact.status.name,
+        "source": fact.source, "region": fact.region, "site": fact.site, "actor": fact.actor,
+        "timestamp": _iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
+        "recordedAt": _iso(fact.recorded_ms), "receivedAt": _iso(row.at_ms),
+        "isHead": is_head, "abnormal": abnormal, "details": fact.details,
+    }  # fmt: skip
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else format_time(ms)
+
+
+def quarantine_json(ledger: Ledger, limit: int) -> Json:
+    """Facts that were refused by the hub or cannot be read here, newest first."""
+    rows = ledger.quarantined(limit)
+    return {"quarantine": [{"id": r["id"], "factId": r["fact"], "reason": r["reason"], "at": format_time(r["atMs"])} for r in rows]}
