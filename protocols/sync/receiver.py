@@ -36,7 +36,8 @@ class Receiver:
         self._ledger, self.incarnation, self.credit = ledger, incarnation, credit
         self.backed_up = False
         self._store: dict[StreamKey, StoreSays] = {}
-        self._changed: dict[str, dict[StreamKey, None]] = {}
+        self._changed: dict[str, dict[StreamKey, list[Point]]] = {}
+        """whose streams a receipt is due about, and where the frames ended that came since the last one"""
         self._quarantine: dict[int, list[tuple[int, bytes, str]]] = {}
         self._load_quarantine()
 
@@ -60,7 +61,7 @@ class Receiver:
                 raise
             new = self._ledger.offer_opaque(key, header.first, header.h_before, header.h_after, body, e.reason, now_ms)
             offered = Offered(int(new), int(not new), [(header.first, header.h_after, e.reason)] if new else [], False, [])
-        self.touch(key)
+        self.touch(key, (header.first + header.count - 1, header.h_after))
         if offered.quarantined:
             sid = self._ledger.log.open(key).sid
             self._quarantine.setdefault(sid, []).extend((seq, h, why[:200]) for seq, h, why in offered.quarantined)
@@ -94,15 +95,15 @@ class Receiver:
 
     # ------------------------------------------------------------ out
 
-    def touch(self, key: StreamKey) -> None:
-        """A receipt about this stream is due to its author (and, with relays, to those who carried it)."""
-        self._changed.setdefault(key.node, {})[key] = None
+    def touch(self, key: StreamKey, *ends: Point) -> None:
+        """A receipt about this stream is due to its author (and, with relays, to those who carried it). `ends`: of frames that came."""
+        self._changed.setdefault(key.node, {}).setdefault(key, []).extend(ends)
 
     def receipts(self, now_ms: int) -> list[tuple[str, Receipt]]:
         """Call after the commit: who is to be told what about the streams that changed since the last call."""
         out = []
         for node, keys in self._changed.items():
-            stated = tuple(self.statement(k) for k in list(keys)[:STREAMS_STATED])
+            stated = tuple(self.statement(k, ends=ends) for k, ends in list(keys.items())[:STREAMS_STATED])
             out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
         self._changed = {}
         return out
@@ -114,14 +115,16 @@ class Receiver:
         stated = tuple(self.statement(k, named.get(k)) for k in _first_named(keys, named)[:STREAMS_STATED])
         return Answer(hello.nonce, self.incarnation, now_ms, self.credit, stated, self.backed_up)
 
-    def statement(self, key: StreamKey, hello: StreamHeld | None = None) -> StreamStated:
+    def statement(self, key: StreamKey, hello: StreamHeld | None = None, ends: Sequence[Point] = ()) -> StreamStated:
         """All that is said of one stream. Never names what is not on disk: call it after the commit."""
         stream = self._ledger.log.open(key)
         says = self._store.get(key, StoreSays())
-        runs = _bounded(stream.chain, [] if hello is None else self._common(stream, hello))
+        runs = _bounded(stream.chain, self._inside(stream, ends) if hello is None else self._common(stream, hello))
         wants = tuple(stream.chain.holes()[:SEGMENTS_STATED])
         refused = tuple(self._quarantine.get(stream.sid, ())[-REFUSED_STATED:])
-        return StreamStated(*key, runs, says.settled[-SEGMENTS_STATED:], says.freeable[-SEGMENTS_STATED:], wants, refused)
+        settled = says.settled[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.settled)
+        freeable = says.freeable[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.freeable)
+        return StreamStated(*key, runs, settled, freeable, wants, refused)
 
     def _common(self, stream: Stream, hello: StreamHeld) -> list[RunStated]:
         """The highest point that a hello names and this hub holds: a node on another branch than ours learns how far they agree."""
@@ -130,6 +133,27 @@ class Receiver:
             if run is not None:
                 return [RunStated(run.first, run.h_before, seq, h)] if seq < run.last else []
         return []
+
+    def _inside(self, stream: Stream, ends: Sequence[Point]) -> list[RunStated]:
+        """Frames that end inside a run, the highest of each: their author may be on a branch that leaves ours, and must see that it gets on."""
+        best: dict[Point, RunStated] = {}
+        for seq, h in ends:
+            run = stream.chain.locate(seq, h)
+            if run is not None and seq < run.last:
+                end = (run.last, run.h_last)
+                if end not in best or best[end].last < seq:
+                    best[end] = RunStated(run.first, run.h_before, seq, h)
+        return list(best.values())[:SEGMENTS_STATED]
+
+    def _reached(self, stream: Stream, hello: StreamHeld | None, points: Sequence[Point]) -> tuple[Point, ...]:
+        """The highest point of a hello that lies below one of these: a node whose branch ends inside ours learns how far it is settled."""
+        for seq, h in (hello.head, *hello.points) if hello is not None else ():
+            if (seq, h) in points:
+                return ()
+            run = stream.chain.locate(seq, h) if seq else None
+            if run is not None and any(r is run and seq <= last for p in points if p[0] > seq for r, last in stream.chain.path(*p)):
+                return ((seq, h),)
+        return ()
 
     def quarantine_reasons(self, sid: int) -> dict[tuple[int, bytes], str]:
         """Why facts of a stream could not be read here, by (seq, hash)."""

@@ -91,6 +91,8 @@ class Heard:
 
 
 POINTS: Final = 32
+BELIEVED: Final = 4
+"""ends of what was believed received that a hello names too, beside its points"""
 
 
 class Uplink:
@@ -158,14 +160,19 @@ class Uplink:
         return wait // 2 + self._rng.randrange(wait // 2 + 1)
 
     def _held(self, stream: Stream) -> StreamHeld:
+        """The head, points at doubling distances back, and how far the hub was believed to hold it: where branches part may lie far below."""
         seq, h = stream.head
-        points: list[Point] = []
+        progress = self._progress.get(stream.sid)
+        seqs = {last: None for _, last in list(progress.received)[-BELIEVED:]} if progress is not None else {}
         step = 1
-        while seq - step > stream.freed_seq and len(points) < POINTS:
-            at = self._ledger.log.hash_at(stream, seq - step)
-            if at is not None:
-                points.append((seq - step, at))
+        while seq - step > stream.freed_seq and len(seqs) < POINTS:
+            seqs[seq - step] = None
             step *= 2
+        points: list[Point] = []
+        for at in sorted(seqs, reverse=True):
+            found = self._ledger.log.hash_at(stream, at) if stream.freed_seq < at < seq else None
+            if found is not None:
+                points.append((at, found))
         return StreamHeld(stream.key.epoch, stream.key.cls, (seq, h), tuple(points), stream.freed_seq)
 
     # ------------------------------------------------------------ what the hub says
