@@ -244,9 +244,9 @@ class HubCore:
 
     def _says(self, key: StreamKey, runs: Sequence[RunStated], statement: Statement) -> StoreSays:
         start = genesis(*key)
-        settled = rooted_points(runs, start)
-        free = settled if statement.backed_up is None else rooted_points(statement.backed_up.get(key, ()), start)
-        return StoreSays(settled, tuple(p for p in free if p in settled) if statement.backed_up is None else free)
+        kept = runs if statement.backed_up is None else statement.backed_up.get(key, ())
+        data = [r for r in kept if r.kind is RunKind.DATA]  # who still holds what a record calls lost frees nothing because of it (rule 9)
+        return StoreSays(rooted_points(runs, start), rooted_points(data, start))
 
     def _settle_own(self, says: dict[StreamKey, StoreSays]) -> None:
         for stream in self.ledger.own_streams():
