@@ -19,8 +19,8 @@ from protocols.chains import RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
 from protocols.errors import DecodeError, NotVerified
 from protocols.event import OrderEvent
+from protocols.fact import FactRow, genesis
 from protocols.fact import chain as hashes_of
-from protocols.fact import genesis
 from protocols.ledger import Appended, Ledger, Offered
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.messages import Heartbeat, Hello, Message, Record, Refused, RunStated
@@ -35,6 +35,8 @@ from protocols.topics import Channel
 from protocols.trust import NodeCard
 
 HAND_OVER_FACTS: Final = 2_000
+READ_KEPT: Final = 20_000
+"""facts that were read when they came and are handed over soon: the store is spared the reading"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class HubCore:
         self._unhanded: dict[StreamKey, None] = {}
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
+        self._read: dict[tuple[int, int, bytes], FactRow] = {}
 
     # ------------------------------------------------------------ in (inside a transaction)
 
@@ -130,7 +133,14 @@ class HubCore:
             self._count(name, by)
         if done.new:
             self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
+            self._keep_read(done)
         return done
+
+    def _keep_read(self, done: Offered) -> None:
+        if len(self._read) + len(done.folded) > READ_KEPT:
+            self._read.clear()
+        for row, fact, _ in done.folded:
+            self._read[row.sid, row.seq, row.h] = fact
 
     def _take_control(self, author: Node, control: Control, data: bytes, now_ms: int) -> None:
         if control.addressee != self.identity.node:
@@ -172,7 +182,9 @@ class HubCore:
     def effects(self, now_ms: int) -> list[Publish]:
         """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
         self.receiver.credit = 0 if self._full() else self.settings.credit_facts
-        outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos]
+        outs = [
+            (n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos
+        ]
         for node, receipt in self.receiver.receipts(now_ms):
             known = self.registry.get(node)
             if known is not None:
@@ -212,9 +224,10 @@ class HubCore:
         return facts, records
 
     def _facts(self, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
-        why = self.receiver.quarantine_reasons(stream.sid)
+        why, read = self.receiver.quarantine_reasons(stream.sid), self._read
         for r in self.ledger.log.read_branch(stream, run, first, last):
-            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, why.get((r.seq, r.h), "") if why else "")
+            reason = why.get((r.seq, r.h), "") if why else ""
+            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))
 
     def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
         rows = self.ledger.db.query("SELECT last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
