@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from random import SystemRandom
@@ -22,17 +23,15 @@ from protocols.trust import NodeKey, verify
 
 def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
     """What the API would say at `path`. The data directory's lock is held meanwhile. Errors: ConfigError: there is nothing yet."""
-    if not config.storage.path(settings.STORE_FILE).exists():
+    store_file = config.storage.path(settings.STORE_FILE)
+    of_store = path.startswith(("/v1/orders", "/v1/conflicts"))
+    if of_store and not store_file.exists():
         raise ConfigError("This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {config.file}")
-    lock = DataLock(config.storage.path(settings.LOCK_FILE))
-    try:
-        store = SqliteStore(config.storage.path(settings.STORE_FILE), read_only=True)
-        try:
-            return _from_store(store, path, params) if path.startswith(("/v1/orders", "/v1/conflicts")) else _from_look(config, store, path)
-        finally:
-            store.close()
-    finally:
-        lock.release()
+    with contextlib.ExitStack() as undo:
+        undo.callback(DataLock(config.storage.path(settings.LOCK_FILE)).release)
+        store = SqliteStore(store_file, read_only=of_store)
+        undo.callback(store.close)
+        return _from_store(store, path, params) if of_store else _from_look(config, store, path)
 
 
 def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> Any:

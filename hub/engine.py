@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from hub.core import HAND_OVER_FACTS, HubCore, Publish
+from hub.core import HubCore, Publish
 from hub.fleet import Left, Seen, look
 from hub.inputs import Admit, Append, Came, Input, Inputs
 from hub.registry import Node
@@ -40,6 +40,8 @@ LOOK_EVERY_MS: Final = 500
 BACKOFF_FIRST_MS: Final = 250
 BACKOFF_MOST_MS: Final = 30_000
 POISON_KEPT: Final = 1_000
+TURN_FACTS: Final = 4_000
+"""handed over in one turn: more than one turn takes in, so that the store keeps up"""
 REFILL_FACTS: Final = 1_000
 
 
@@ -313,7 +315,7 @@ class Engine:
             return None
 
     def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
-        facts, records = core.lacking_in_store(HAND_OVER_FACTS)
+        facts, records = core.lacking_in_store(TURN_FACTS)
         if not facts and not records:
             return None
         applied = store.apply(facts, records, self._ports.now_ms())

@@ -117,7 +117,7 @@ class Hub:
         """Reads key and token; opens nothing yet. Errors: ConfigError."""
         self.config = config
         self.key = NodeKey.load(config.key_file)
-        self.started_ms = now_ms()
+        self.started_ms: int = now_ms()
         self.feed: Feed = Feed(boot=secrets.token_hex(4))
         self.broker: EmbeddedBroker | None = None
         self.line: Line | None = None
