@@ -1,0 +1,52 @@
+"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays many.
+
+A seed that fails is told with its complaint and kept in `failing_seeds.txt`, which the tests replay for good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from tests.sim.options import draw
+from tests.sim.runner import many, report
+from tests.sim.world import play
+
+
+def replay(seed: int, *, verbose: bool) -> int:
+    """One seed, readable."""
+    options = draw(seed)
+    if verbose:
+        print(options)
+    try:
+        world = play(options, print if verbose else None)
+    except AssertionError as e:
+        print(f"seed {seed} FAILED: {e}")
+        return 1
+    print(f"seed {seed}: {len(world.check.truth.facts)} facts, healed in {world.heal_steps} steps, hash {world.hash}")
+    for what, n in sorted(world.counts.items()):
+        print(f"  {n:8}  {what}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Exit code 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seed", type=int, help="replay this one")
+    parser.add_argument("-v", "--verbose", action="store_true", help="with its trace")
+    parser.add_argument("--seeds", type=int, default=100, help="how many to play (default 100)")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them (default 0)")
+    parser.add_argument("--jobs", type=int, default=2, help="in how many processes (default 2)")
+    args = parser.parse_args(argv)
+    if args.seed is not None:
+        return replay(args.seed, verbose=args.verbose)
+    began = time.perf_counter()
+    outcomes = many(args.first, args.seeds, args.jobs)
+    report(outcomes, time.perf_counter() - began)
+    return 1 if any(o.complaint for o in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The checkers, outside of everything: they believe no return value, keep their own list of what was committed and said, and read the
+databases with plain SQL. Each complaint begins with the invariant of reliability.md (I1 … I13) or the always-on check that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hub.store.port import StoreFact
+from protocols.errors import Conflict, LongshoreError
+from protocols.event import OrderEvent
+from protocols.ledger import Appended
+from protocols.messages import Answer, Receipt, StreamStated
+from protocols.streams import StreamKey
+from tests.sim.disks import Disk
+from tests.sim.truth import FactId, Mask, Order, Truth, bits
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+Answered = Sequence[Appended] | LongshoreError
+
+
+class Violation(AssertionError):
+    """The product broke a promise."""
+
+
+def demand(fine: bool, what: str) -> None:
+    """Complain unless it is so."""
+    if not fine:
+        raise Violation(what)
+
+
+class Checker:
+    """See the module. Called by the processes of the world at each commit, message and disk that goes."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.truth = world, Truth()
+        self.ever: dict[bytes, Mask] = {}
+        """per incarnation of the hub, what its disk has held since that start"""
+        self.stored: Mask = 0
+        """facts for which the store had a row at some moment"""
+        self.asked: dict[FactId, OrderEvent] = {}
+        self.odd_rows: dict[bytes, None] = {}
+        """rows of a later version that the workload put into a ledger"""
+
+    # ------------------------------------------------------------ a node's own facts
+
+    def own_committed(self, disk: Disk, who: str) -> Mask:
+        """After any transaction, also one that failed: what is new in the node's own streams is durable now."""
+        new = 0
+        for node, epoch, cls in disk.db.query("SELECT node, epoch, cls FROM streams WHERE own=1 ORDER BY sid"):
+            key = StreamKey(node, epoch, cls)
+            own = disk.own.setdefault(key, [])
+            branch = self.truth.facts[own[-1]].id if own else None
+            for fid, prev, row in disk.logged(key, len(own) + 1, 2**62):
+                if branch is not None and (fid.seq, prev) != (branch.seq + 1, branch.h):
+                    continue  # a twin of another branch, given back by the store
+                i = self.truth.add(fid, prev, row, disk.seen)
+                own.append(i)
+                branch = fid
+                disk.seen |= 1 << i
+                disk.held |= 1 << i
+                new |= 1 << i
+        self.world.note(f"{who} commits", self.truth.show(new), new)
+        return new
+
+    def requests_done(self, disk: Disk, who: str, done: Iterable[tuple[Sequence[OrderEvent], Answered]]) -> None:
+        """What each request was promised, against what lies on the disk (I3: one key, one fact)."""
+        for events, answer in done:
+            if isinstance(answer, LongshoreError):
+                known = any(e.idempotency_key in disk.keys for e in events)
+                demand(not isinstance(answer, Conflict) or known, f"I3 {who} calls a new key a conflict")
+                continue
+            for event, said in zip(events, answer, strict=True):
+                self._said_yes(disk, who, event, said)
+
+    def _said_yes(self, disk: Disk, who: str, event: OrderEvent, said: Appended) -> None:
+        fid = FactId(*said.stream, said.seq, said.h)
+        i = self.truth.of.get(fid, -1)
+        demand(i >= 0 and bool(disk.seen >> i & 1), f"I1 {who} says yes to {fid}, which is on no disk")
+        content = (event.org, event.order_id, int(event.status), event.source, tuple(sorted(event.details.items(), key=str)))
+        key = event.idempotency_key
+        if key is not None:
+            earlier = disk.keys.setdefault(key, (content, i))
+            demand(earlier == (content, i), f"I3 {who} answers key {key} with {fid}, and before with {self.truth.facts[earlier[1]].id}")
+        self.asked.setdefault(fid, event)
+        fact = self.truth.facts[i]
+        demand(fact.order == (event.org, event.order_id) and fact.status == int(event.status), f"I2 {who} stored something else as {fid}")
+
+    def told(self, answer: Answered) -> None:
+        """Somebody outside knows this yes now."""
+        if not isinstance(answer, LongshoreError):
+            self.truth.told |= self.truth.mask(FactId(*a.stream, a.seq, a.h) for a in answer)
+
+    # ------------------------------------------------------------ edges
+
+    def edge_moved(self, disk: Disk, who: str) -> None:
+        """Settled ⊆ the store's rows; freed ⊆ the store and every restorable backup of it."""
+        for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):
+            own = disk.own.get(StreamKey(node, epoch, cls), [])
+            below = sum(1 << i for i in own[:settled])
+            demand(settled <= len(own) and not below & ~self.stored, f"settled: {who} believes {self.truth.show(below & ~self.stored)}")
+            gone = sum(1 << i for i in own[:freed]) & disk.held
+            if gone:
+                unsafe = gone & ~self._safe()
+                demand(not unsafe, f"freed: {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
+                disk.held &= ~gone
+                self.truth.freed |= gone
+
+    def _safe(self) -> Mask:
+        safe = self.world.store.disk.held
+        for backup in self.world.store.backups:
+            safe &= backup.held
+        return safe
+
+    def edge_believes(self, disk: Disk, who: str, incarnation: bytes | None, received: dict[StreamKey, list[tuple[int, int]]]) -> None:
+        """Believed received ⊆ what that incarnation durably held."""
+        if incarnation is None:
+            return
+        held = self.ever.get(incarnation, 0) | self.truth.freed
+        for key, ranges in received.items():
+            own = disk.own.get(key, [])
+            for first, last in ranges:
+                believed = sum(1 << i for i in own[first - 1 : last])
+                demand(not believed & ~held, f"I5 {who} believes received what the hub never held: {self.truth.show(believed & ~held)}")
+
+    # ------------------------------------------------------------ the hub
+
+    def hub_started(self, incarnation: bytes, disk: Disk) -> None:
+        """A new incarnation, and what it begins with."""
+        self.ever[incarnation] = disk.held
+
+    def hub_holds(self, disk: Disk, incarnation: bytes, key: StreamKey, first: int, last: int, who: str = "hub") -> Mask:
+        """After a commit: facts of this stretch that lie in the hub's log (I2: all of them were said by their author)."""
+        new = 0
+        for fid, _, row in disk.logged(key, first, last):
+            i = self.truth.of.get(fid, -1)
+            demand(i >= 0, f"I2 {who} holds {fid}, which nobody ever committed")
+            demand(row == self.truth.facts[i].row, f"I2 {who} holds {fid} with other bytes")
+            new |= 1 << i
+        new &= ~disk.held
+        disk.seen |= new
+        disk.held |= new
+        self.ever[incarnation] |= disk.held
+        return new
+
+    def hub_says(self, disk: Disk, message: Answer | Receipt) -> None:
+        """I5: what a receipt says is on the disk of the hub that says it, and what it calls settled was in the store."""
+        for s in message.streams:
+            key = StreamKey(s.node, s.epoch, s.cls)
+            for run in s.runs:
+                mask = self.truth.run(key, run) if run.kind == 0 else 0
+                demand(mask is not None, f"I2 the hub speaks of facts of {s.node} that nobody committed: {run}")
+                demand(not (mask or 0) & ~disk.held, f"I5 the hub says it holds {self.truth.show((mask or 0) & ~disk.held)}")
+            self._settled_said(key, s)
+
+    def _settled_said(self, key: StreamKey, s: StreamStated) -> None:
+        for seq, h in s.settled:
+            at = self.truth.of.get(FactId(*key, seq, h))
+            missing = self.truth.facts[at].chain & ~self.stored if at is not None else 0
+            demand(
+                at is not None and not missing,
+                f"settled: the hub says so of {s.node} up to {seq}, the store lacks {self.truth.show(missing)}",
+            )
+
+    # ------------------------------------------------------------ the store
+
+    def store_applied(self, disk: Disk, facts: Sequence[StoreFact]) -> None:
+        """After an apply, also one that failed: what is in the store's log now."""
+        spans: dict[StreamKey, tuple[int, int]] = {}
+        for f in facts:
+            low, high = spans.get(f.stream, (f.seq, f.seq))
+            spans[f.stream] = (min(low, f.seq), max(high, f.seq))
+        new = 0
+        for key, (first, last) in spans.items():
+            for fid, _, row in disk.logged(key, first, last):
+                i = self.truth.of.get(fid, -1)
+                demand(i >= 0, f"I2 the store holds {fid}, which nobody ever committed")
+                demand(row == self.truth.facts[i].row, f"I2 the store holds {fid} with other bytes")
+                new |= 1 << i
+        new &= ~disk.held
+        disk.seen |= new
+        disk.held |= new
+        self.stored |= disk.held | disk.recorded(self.truth)
+        self.world.note("store applies", self.truth.show(new), new)
+        self.views(disk, "view", new, "store")
+
+    # ------------------------------------------------------------ views (I4)
+
+    def views(self, disk: Disk, table: str, new: Mask, who: str) -> None:
+        """Look at the orders of these new facts as they are written down (I4, I6)."""
+        orders: dict[Order, None] = {}
+        for i in bits(new):
+            order = self.truth.facts[i].order
+            if order is not None:
+                orders[order] = None
+        for order in orders:
+            self._view(disk, table, order, who)
+
+    def _view(self, disk: Disk, table: str, order: Order, who: str) -> None:
+        """No head is ever replaced by its ancestor; where no author is forked, the heads are right at every moment."""
+        old, heads = disk.views.get(order, 0), disk.heads(self.truth, table, order)
+        disk.views[order] = heads
+        for i in bits(heads & ~old):
+            for j in bits(old & ~heads):
+                demand(
+                    not self.truth.facts[j].past >> i & 1,
+                    f"I4 {who} replaces {self.truth.facts[j].id} by its ancestor {self.truth.facts[i].id}",
+                )
+        known = self.truth.orders[order] & disk.seen
+        if not self.branched(known):
+            right = self.truth.heads(known)
+            demand(heads == right, f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(right)}")
+
+    def branched(self, known: Mask) -> bool:
+        """Is an author of these facts, or of what they had seen, forked?"""
+        if not self.truth.forked:
+            return False
+        nodes = [key.node for key in self.truth.forked]
+        return any(self.truth.facts[i].id.node in nodes for i in bits(self.truth.closure(known)))
+
+    # ------------------------------------------------------------ disks that go, and everything at once
+
+    def copies(self) -> Mask:
+        """Facts that are on some disk that is alive."""
+        out = self.world.hub.disk.held | self.world.store.disk.held
+        for edge in self.world.edges:
+            out |= edge.disk.held
+        return out
+
+    def destroyed(self) -> None:
+        """The scenario destroyed a disk: what was only there is excused, unless a rule had freed another copy."""
+        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused
+        demand(not lost & self.truth.freed, f"I1 freed and gone: {self.truth.show(lost & self.truth.freed)}")
+        self.truth.excused |= lost
+        if lost:
+            self.world.say("scenario", f"destroys the only copy of {self.truth.show(lost)}")
+
+    def everything(self) -> None:
+        """Each yes is on some disk; the mirrors of the disks are right; nothing is held that nobody said (I1, I2)."""
+        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused
+        demand(not lost, f"I1 on no disk and in no record: {self.truth.show(lost)}")
+        for disk in [self.world.hub.disk, self.world.store.disk, *(e.disk for e in self.world.edges)]:
+            real = 0
+            for fid, row in disk.everything():
+                i = self.truth.of.get(fid, -1)
+                demand(i >= 0 and row == self.truth.facts[i].row, f"I2 {disk.name} holds {fid}: never committed, or with other bytes")
+                real |= 1 << i
+            demand(
+                real == disk.held, f"I1 {disk.name} lost {self.truth.show(disk.held & ~real)}, gained {self.truth.show(real & ~disk.held)}"
+            )

@@ -1,0 +1,96 @@
+"""Disks of the simulated world: production databases in memory whose next commit can fail, and what an observer knows to be on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocols.codec import unpack
+from protocols.errors import LedgerBroken
+from protocols.sqlite import Db
+from protocols.streams import StreamKey
+from tests.sim.truth import FactId, Mask, Order, Truth, bits
+
+
+class SimDb(Db):
+    """A database whose next commit can fail: `fail` is "before" (nothing was written) or "after" (all was written, nobody learns it)."""
+
+    fail = ""
+
+    def commit(self) -> None:
+        """See `Db.commit`."""
+        how, self.fail = self.fail, ""
+        if how == "before":
+            self.rollback()
+            raise LedgerBroken("the power went before the commit")
+        super().commit()
+        if how == "after":
+            raise LedgerBroken("the power went after the commit")
+
+
+@dataclass(slots=True)
+class Disk:
+    """A database and its mirror. `seen`: facts that were ever logged in it; `held`: those whose bytes are there now; `keys`: requests
+    that it answers for, as (content, the fact of it); `own`: the facts of the node's own streams on the branch that this database wrote."""
+
+    name: str
+    db: SimDb
+    seen: Mask = 0
+    held: Mask = 0
+    keys: dict[str, tuple[object, int]] = field(default_factory=dict)
+    own: dict[StreamKey, list[int]] = field(default_factory=dict)
+    views: dict[Order, Mask] = field(default_factory=dict)
+    """heads of each order as last read"""
+
+    @classmethod
+    def blank(cls, name: str) -> Disk:
+        """A new, empty disk."""
+        return cls(name, SimDb(":memory:"))
+
+    def copy(self, name: str) -> Disk:
+        """Another disk with the same bytes: a clone, a backup."""
+        db = SimDb.load(self.db.dump())
+        assert isinstance(db, SimDb)
+        own = {key: list(mine) for key, mine in self.own.items()}
+        return Disk(name, db, self.seen, self.held, dict(self.keys), own, dict(self.views))
+
+    def logged(self, key: StreamKey, first: int, last: int) -> list[tuple[FactId, bytes, bytes]]:
+        """(identity, hash before it, row) of what lies in the log of a stretch of a stream."""
+        rows = self.db.query(
+            """SELECT l.seq, l.h, l.prev, l.row FROM log l JOIN streams s USING (sid)
+               WHERE s.node=? AND s.epoch=? AND s.cls=? AND l.seq BETWEEN ? AND ? ORDER BY l.seq, l.h""",
+            (*key, first, last),
+        )
+        return [(FactId(*key, seq, bytes(h)), bytes(prev), bytes(row)) for seq, h, prev, row in rows]
+
+    def everything(self) -> list[tuple[FactId, bytes]]:
+        """(identity, row) of every fact in the log."""
+        rows = self.db.query("SELECT s.node, s.epoch, s.cls, l.seq, l.h, l.row FROM log l JOIN streams s USING (sid)")
+        return [(FactId(node, epoch, cls, seq, bytes(h)), bytes(row)) for node, epoch, cls, seq, h, row in rows]
+
+    def recorded(self, truth: Truth) -> Mask:
+        """Facts whose places are closed by a signed record and not by data."""
+        out = 0
+        for node, epoch, cls, first, last, h_last in self.db.query(
+            "SELECT s.node, s.epoch, s.cls, r.first, r.last, r.h_last FROM runs r JOIN streams s USING (sid) WHERE r.kind > 0"
+        ):
+            at = truth.of.get(FactId(node, epoch, cls, last, bytes(h_last)))
+            if at is not None:
+                out |= sum(1 << i for i in bits(truth.facts[at].chain) if truth.facts[i].id.seq >= first)
+        return out
+
+    def heads(self, truth: Truth, table: str, order: tuple[str, str]) -> Mask:
+        """The heads of an order as they are written down; raises KeyError for one that nobody committed."""
+        row = self.db.one(f"SELECT heads FROM {table} WHERE org=? AND order_id=?", order)
+        return 0 if row is None else truth.mask(self._head_id(h) for h in _unpacked(bytes(row[0])))
+
+    def _head_id(self, head: list[Any]) -> FactId:
+        row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (head[0],))
+        assert row is not None
+        return FactId(row[0], row[1], row[2], head[1], head[2])
+
+
+def _unpacked(heads: bytes) -> list[list[Any]]:
+    rows = unpack(heads, max_bytes=1_000_000)
+    assert isinstance(rows, list)
+    return rows

@@ -1,0 +1,126 @@
+"""What must be true once a world has healed: everything is in the store, nothing waits, no hole, forks are known, one fold everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tests.sim.disks import Disk
+from tests.sim.oracle import right
+from tests.sim.procs import EdgeProc
+from tests.sim.truth import FactId, Mask, Order, bits
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+def reached(world: World) -> bool:
+    """Is there nothing more to wait for? Cheap; what it cannot see `goals` says."""
+    hub, store = world.hub, world.store
+    if not hub.alive or not hub.core.asked_store or hub.disk.held != store.disk.held:
+        return False
+    if store.disk.held != world.check.copies() or any(hub.core.lacking_in_store(1)):
+        return False
+    return all(_drained(world, edge) for edge in world.edges) and next(goals(world), None) is None
+
+
+def _drained(world: World, edge: EdgeProc) -> bool:
+    if not edge.alive or edge.inbox or edge.core.uplink.incarnation != world.hub.core.receiver.incarnation:
+        return False
+    streams = edge.core.ledger.own_streams()
+    return all(s.settled_seq == s.head[0] and not edge.core.uplink.unreceived(s) for s in streams)
+
+
+def goals(world: World) -> Iterator[str]:
+    """Every promise that is not kept (yet)."""
+    yield from _all_there(world)
+    yield from _holes(world)
+    for edge in world.edges:
+        yield from _edge_done(world, edge)
+    yield from _views(world)
+
+
+def _all_there(world: World) -> Iterator[str]:
+    truth, store = world.check.truth, world.store.disk
+    everything = (1 << len(truth.facts)) - 1
+    lost = everything & ~store.held & ~truth.excused
+    if lost:
+        yield f"I1 not in the store: {truth.show(lost)}"
+    late = world.check.copies() & ~store.held
+    if late:
+        yield f"I13 on a disk, and never reached the store: {truth.show(late)}"
+    if store.held & ~world.hub.disk.held:
+        yield f"I12 the hub lacks what the store has: {truth.show(store.held & ~world.hub.disk.held)}"
+    odd = [truth.of[fid] for fid, row in store.everything() if row in world.check.odd_rows]
+    kept = store.db.query("SELECT s.node, s.epoch, s.cls, q.seq, q.h FROM quarantine q JOIN streams s USING (sid)")
+    if truth.mask(FactId(n, e, c, q, bytes(h)) for n, e, c, q, h in kept) != sum(1 << i for i in odd):
+        yield "I1 the store's quarantine is not what nobody can read"
+
+
+def _holes(world: World) -> Iterator[str]:
+    truth = world.check.truth
+    for disk in (world.store.disk, world.hub.disk):
+        rows = disk.held | disk.recorded(truth)
+        missing = truth.below(disk.held) & ~rows
+        if missing:
+            yield f"I4 holes in the {disk.name}: {truth.show(missing)}"
+
+
+def _edge_done(world: World, edge: EdgeProc) -> Iterator[str]:
+    truth, store = world.check.truth, world.store.disk
+    if not edge.alive:
+        yield f"I8 {edge.name} is down"
+        return
+    uplink = edge.core.uplink
+    for s in edge.core.ledger.own_streams():
+        if s.settled_seq != s.head[0] or uplink.unreceived(s):
+            state = f"head {s.head[0]} settled {s.settled_seq} not received {uplink.unreceived(s)}"
+            yield f"I8 {edge.name} still waits: epoch {s.key.epoch % 4096:03x} {state}"
+        mine = sum(1 << i for i in edge.disk.own.get(s.key, []))
+        if mine & ~(store.held | store.recorded(truth)):
+            yield f"settled: {edge.name} believes {truth.show(mine & ~store.held)}"
+    current = edge.core.ledger.own().key
+    strange = store.held & truth.streams.get(current, 0) & ~sum(1 << i for i in edge.disk.own.get(current, []))
+    if strange:
+        yield f"I13 {edge.name} goes on in an epoch that is forked: {truth.show(strange)}"
+
+
+def _views(world: World) -> Iterator[str]:
+    for order, mask in world.check.truth.orders.items():
+        known = mask & world.store.disk.held
+        if known and not _torn(world, known):
+            yield from _store_view(world, order, known)
+            yield from _ledger_view(world, world.hub.disk, order, mask, "hub")
+        for edge in world.edges:
+            yield from _ledger_view(world, edge.disk, order, mask, edge.name)
+
+
+def _torn(world: World, known: Mask) -> bool:
+    """Is the chain of a forked author broken by facts that went with a disk? What its branches had seen can then not be told."""
+    truth = world.check.truth
+    return bool(truth.excused) and world.check.branched(known) and bool(truth.below(truth.closure(known)) & truth.excused)
+
+
+def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:
+    truth, store = world.check.truth, world.store.store
+    want, view = right(truth, known), store.order(*order)
+    if view is None:
+        yield f"I6 the store does not show {order[1]}"
+        return
+    events = store.events(*order)
+    heads = [e.fact_id for e in events if e.is_head]
+    if (view.status, view.conflict, view.heads) != (want.status, want.conflict, want.heads.bit_count()):
+        yield f"I6 {order[1]} is shown as {view}, right is {want}: {truth.show(want.heads)}"
+    if view.facts != want.facts or len(events) != want.facts:
+        yield f"I3 {order[1]} has {want.facts} facts, the view counted {view.facts} and lists {len(events)}"
+    names = sorted(f"{f.id.node}/{f.id.epoch:x}/{f.id.seq}/{f.id.h[:4].hex()}" for f in (truth.facts[i] for i in bits(want.heads)))
+    if sorted(heads) != names:
+        yield f"I6 heads of {order[1]} are {heads}, right are {names}"
+
+
+def _ledger_view(world: World, disk: Disk, order: Order, mask: Mask, who: str) -> Iterator[str]:
+    known = mask & disk.seen
+    if known and not _torn(world, known):
+        heads, want = disk.heads(world.check.truth, "orders", order), right(world.check.truth, known)
+        if heads != want.heads:
+            yield f"I6 {who} folds {order[1]} to {world.check.truth.show(heads)}, right is {world.check.truth.show(want.heads)}"

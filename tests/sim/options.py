@@ -1,0 +1,184 @@
+"""What exists in one world: everything that a seed draws before it begins. Swarm testing: most seeds have only some of the faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from protocols.sync.uplink import UplinkSettings
+
+SECOND: Final = 1_000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+FAULTS: Final = (
+    "loss", "duplicates", "delays", "damage", "forgery", "partitions", "sessions", "edge_crashes", "hub_crashes", "clones", "edge_restores",
+    "blanks", "hub_restores", "store_failures", "store_restores", "late_statements", "clocks", "poison", "strangers", "stale", "hub_full",
+)  # fmt: skip
+"""kinds of trouble that a world may have; each seed draws which"""
+
+
+SMALL: Final = UplinkSettings(frame_facts=4, window_facts=12)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One world. Probabilities are 0..1 per message or step, times in ms of virtual time, `plan` the faults that come at a set time."""
+
+    seed: int
+    faults: tuple[str, ...] = ()
+    edges: int = 2
+    duration_ms: int = 2 * DAY
+    orders: int = 10
+    requests: int = 60
+    real_keys: bool = False
+    uplink: UplinkSettings = SMALL
+    heartbeat_ms: int = HOUR
+    floor_ms: int = 7 * DAY
+    pressed: bool = False
+    """edges free what is settled although no backup is configured"""
+    backups: bool = False
+    """the central store has backups; they are begun at times of the plan, and the last two can be restored"""
+    credit_facts: int = 40
+    hand_over_facts: int = 20
+    ask_store_ms: int = HOUR
+    segments: int = 16
+    group_ms: int = 5
+    loss: float = 0.0
+    duplicates: float = 0.0
+    damage: float = 0.0
+    forgery: float = 0.0
+    latency_ms: int = 100
+    slow: float = 0.0
+    slow_ms: int = 0
+    edge_crashes: float = 0.0
+    hub_crashes: float = 0.0
+    store_failures: float = 0.0
+    late_statement_ms: int = 0
+    stale: float = 0.0
+    poison: float = 0.0
+    skew_ms: int = 0
+    plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
+    """(when, which fault, its numbers), ascending"""
+
+
+@dataclass(slots=True)
+class _Plan:
+    rng: Random
+    options: dict[str, object]
+    duration_ms: int
+    edges: int
+    events: list[tuple[int, str, tuple[int, ...]]] = field(default_factory=list)
+
+    def when(self) -> int:
+        return self.rng.randrange(self.duration_ms)
+
+    def edge(self) -> int:
+        return self.rng.randrange(self.edges)
+
+    def add(self, at: int, kind: str, *numbers: int) -> None:
+        self.events.append((min(at, self.duration_ms - 1), kind, numbers))
+
+
+def draw(seed: int) -> Options:
+    """The world of a seed."""
+    rng = Random(f"{seed}/options")
+    quiet = rng.random() < 0.05
+    chance = rng.choice((0.2, 0.35, 0.5))
+    faults = tuple(name for name in FAULTS if not quiet and rng.random() < chance)
+    duration = rng.choice((6 * HOUR, DAY, 3 * DAY, 20 * DAY, 60 * DAY))
+    edges = rng.choice((1, 2, 2, 3, 3, 4, 6))
+    backups = rng.random() < 0.5
+    options: dict[str, object] = {
+        "seed": seed,
+        "faults": faults,
+        "edges": edges,
+        "duration_ms": duration,
+        "orders": rng.choice((2, 5, 12, 30)),
+        "requests": rng.choice((20, 50, 100, 180)),
+        "real_keys": rng.random() < 0.06,
+        "uplink": _uplink(rng, duration),
+        "heartbeat_ms": duration // rng.choice((10, 25, 50)),
+        "floor_ms": rng.choice((0, DAY, 7 * DAY)),
+        "backups": backups,
+        "pressed": not backups and rng.random() < 0.5,
+        "credit_facts": rng.choice((5, 20, 100)),
+        "hand_over_facts": rng.choice((1, 5, 30)),
+        "ask_store_ms": duration // rng.choice((5, 20, 60)),
+        "segments": rng.choice((12, 16, 64)),
+        "group_ms": rng.choice((0, 5, 40)),
+        "latency_ms": rng.choice((2, 100, 800)),
+    }
+    options |= _levels(rng, faults)
+    plan = _Plan(rng, options, duration, edges)
+    _make_plan(plan, faults, backups)
+    return Options(**options, plan=tuple(sorted(plan.events)))  # type: ignore[arg-type]
+
+
+def _uplink(rng: Random, duration_ms: int) -> UplinkSettings:
+    """Small limits, and rhythms that fit a world of this length."""
+    frame = rng.choice((1, 2, 3, 8))
+    retry = rng.choice((2 * SECOND, 10 * SECOND, MINUTE))
+    return UplinkSettings(
+        frame_facts=frame,
+        window_facts=rng.choice((frame, 10, 40)),
+        live_share_percent=rng.choice((0, 25, 50)),
+        linger_ms=rng.choice((0, 20, 500)),
+        retry_ms=retry,
+        retry_most_ms=max(4 * retry, duration_ms // 200),
+        idle_hello_ms=max(4 * retry, duration_ms // rng.choice((8, 20, 40))),
+        stall_ms=max(6 * retry, duration_ms // 300),
+        level=1,
+    )
+
+
+def _levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
+    """How often the faults strike that are drawn anew for each message or step."""
+
+    def level(name: str, *choices: float) -> float:
+        drawn = rng.choice(choices)
+        return drawn if name in faults else 0.0
+
+    return {
+        "loss": level("loss", 0.02, 0.1, 0.3),
+        "duplicates": level("duplicates", 0.05, 0.2, 0.5),
+        "damage": level("damage", 0.01, 0.05),
+        "forgery": level("forgery", 0.02, 0.05),
+        "slow": level("delays", 0.02, 0.1, 0.3),
+        "slow_ms": int(level("delays", 5 * SECOND, 10 * MINUTE, 3 * HOUR)),
+        "edge_crashes": level("edge_crashes", 0.005, 0.02, 0.08),
+        "hub_crashes": level("hub_crashes", 0.005, 0.02, 0.05),
+        "store_failures": level("store_failures", 0.05, 0.3),
+        "late_statement_ms": int(level("late_statements", SECOND, MINUTE, 30 * MINUTE)),
+        "stale": level("stale", 0.3, 1.0),
+        "poison": level("poison", 0.02, 0.1),
+        "skew_ms": int(level("clocks", HOUR, 400 * DAY, 40 * 365 * DAY)),
+    }
+
+
+def _make_plan(plan: _Plan, faults: tuple[str, ...], backups: bool) -> None:
+    rng, duration = plan.rng, plan.duration_ms
+    for kind, most in (("clones", 2), ("blanks", 1), ("strangers", 1), ("clocks", 3), ("hub_full", 1)):
+        for _ in range(rng.randint(1, most) if kind in faults else 0):
+            plan.add(plan.when(), kind, plan.edge(), rng.randrange(duration // 4))
+    for _ in range(rng.randint(1, 6) if "partitions" in faults else 0):
+        longest = rng.choice((MINUTE, HOUR, DAY, 14 * DAY, 45 * DAY))
+        plan.add(plan.when(), "partitions", plan.edge(), rng.randint(1, longest), int(rng.random() < 0.3))
+    for _ in range(rng.randint(1, 5) if "sessions" in faults else 0):
+        plan.add(plan.when(), "sessions")
+    for kind in ("edge_restores", "hub_restores", "store_restores"):
+        if kind in faults:
+            _copy_and_restore(plan, kind)
+    for _ in range(rng.randint(1, 4) if backups else 0):
+        plan.add(plan.when(), "store_backup")
+
+
+def _copy_and_restore(plan: _Plan, kind: str) -> None:
+    """A copy, and once or twice a return to it; sometimes twice in a row."""
+    edge, taken = plan.edge(), plan.when()
+    plan.add(taken, "store_backup" if kind == "store_restores" else kind.replace("_restores", "_copy"), edge)
+    for _ in range(plan.rng.choice((1, 1, 2))):
+        taken += plan.rng.randrange(max(1, plan.duration_ms - taken)) // plan.rng.choice((1, 2, 50)) + 1
+        plan.add(taken, kind, edge)

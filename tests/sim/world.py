@@ -1,0 +1,228 @@
+"""One world: a hub, its central store, edges, a broker that lies, virtual time, one heap of events, one seed.
+
+Two phases: safety under faults, then heal (faults off, links up) and demand convergence within a budget of steps.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+from protocols.topics import Address
+from protocols.trust import NodeCard
+from tests.sim.central import Central
+from tests.sim.checkers import Checker, Violation, demand
+from tests.sim.disks import Disk
+from tests.sim.faults import Faults
+from tests.sim.healing import goals, reached
+from tests.sim.keys import Keys
+from tests.sim.net import Net
+from tests.sim.options import DAY, Options
+from tests.sim.procs import EdgeProc, HubProc
+from tests.sim.truth import Mask
+from tests.sim.workload import Clients
+
+START_MS = 1_780_000_000_000
+STEPS = 400_000
+"""events of the first phase; more means that something spins"""
+HEAL_STEPS = 4_000
+HEAL_STEPS_PER_FACT = 60
+HEAL_ROUNDS = 12
+"""of the slowest rhythm of the world"""
+LOOKS = 8
+"""how often all disks are compared with their mirrors in the first phase"""
+
+Trace = Callable[[str], None]
+
+
+class World:
+    """See the module. `trace` gets a line for each thing that happens."""
+
+    def __init__(self, options: Options, trace: Trace | None = None) -> None:
+        self.options, self.trace = options, trace
+        self.now = 0
+        self.faulty = True
+        self.hub_full = False
+        self.steps = 0
+        self.heal_steps = 0
+        self.heal_ms = 0
+        self.counts: dict[str, int] = {}
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._n = 0
+        self._hash = blake2b(digest_size=16)
+        self.keys = Keys(options.seed, real=options.real_keys)
+        self.hub_address = Address("acme", "EMEA", "center", "hub-1")
+        self.check = Checker(self)
+        self.net = Net(self)
+        self.clients = Clients(self)
+        self.faults = Faults(self)
+        self.store = Central(self)
+        self.edges: list[EdgeProc] = []
+        self.strangers: dict[str, None] = {}
+        self.hub = HubProc(self, Disk.blank("hub"))
+        self._people()
+
+    def _people(self) -> None:
+        for _, kind, numbers in self.options.plan:
+            if kind == "strangers":
+                self.strangers[f"dock-{numbers[0]}"] = None
+        self.hub.start()
+        for n in range(self.options.edges):
+            node = f"dock-{n}"
+            self.add_edge(node, Address("acme", "EMEA", f"W{n}", node), Disk.blank(node))
+        self.operator()
+        self.store.regularly()
+
+    # ------------------------------------------------------------ time and chance
+
+    def rng(self, concern: str) -> Random:
+        """A generator of its own for each concern, so that one more draw here moves nothing there."""
+        return Random(f"{self.options.seed}/{concern}")
+
+    @property
+    def wall(self) -> int:
+        """The true time, ms since 1970."""
+        return START_MS + self.now
+
+    def at(self, when_ms: int, act: Callable[..., None], *args: Any) -> None:
+        """Do it at a moment of virtual time."""
+        self._n += 1
+        heapq.heappush(self._heap, (max(when_ms, self.now), self._n, act, args))
+
+    def after(self, wait_ms: int, act: Callable[..., None], *args: Any) -> None:
+        """Do it after a while."""
+        self.at(self.now + wait_ms, act, *args)
+
+    def step(self) -> bool:
+        """The next event; False when there is none."""
+        if not self._heap:
+            return False
+        self.now, _, act, args = heapq.heappop(self._heap)
+        self.steps += 1
+        act(*args)
+        return True
+
+    def run_to(self, when_ms: int) -> None:
+        """Everything up to a moment."""
+        while self._heap and self._heap[0][0] <= when_ms:
+            self.step()
+            demand(self.steps < STEPS, "I7 something spins: too many events in the first phase")
+        self.now = max(self.now, when_ms)
+
+    # ------------------------------------------------------------ notes
+
+    def say(self, who: str, what: str) -> None:
+        """A line of the trace."""
+        if self.trace is not None:
+            days, ms = divmod(self.now, DAY)
+            self.trace(f"{days:3}d {ms // 3600000:02}:{ms // 60000 % 60:02}:{ms / 1000 % 60:06.3f}  {who:10} {what}")
+
+    def note(self, who: str, what: str, new: Mask) -> None:
+        """A commit: into the hash, and into the trace where it brought facts."""
+        self._hash.update(f"{self.now}|{who}|{new:x}".encode())
+        if new:
+            name, did = who.split(" ", 1)
+            self.say(name, f"{did} {what}")
+
+    def deliver(self, whom: str, data: bytes) -> None:
+        """A message arrives: into the hash."""
+        self._hash.update(f"{self.now}|{whom}|".encode() + data)
+        self.count("message delivered")
+
+    def count(self, what: str) -> None:
+        """One more of these."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    @property
+    def hash(self) -> str:
+        """Over every delivered message and every commit."""
+        return self._hash.hexdigest()
+
+    # ------------------------------------------------------------ machines
+
+    def add_edge(self, name: str, address: Address, disk: Disk) -> EdgeProc:
+        """Another edge comes to life."""
+        edge = EdgeProc(self, name, address, disk)
+        self.edges.append(edge)
+        edge.start()
+        return edge
+
+    def operator(self) -> None:
+        """A person at the hub admits the nodes that it should know and does not."""
+        for node in dict.fromkeys(e.node for e in self.edges):
+            if node not in self.strangers and self.hub.alive and self.hub.core.registry.get(node) is None:
+                address = next(e.address for e in self.edges if e.node == node)
+                self.hub.give(NodeCard(node, address.org, address.region, address.site, self.keys.public(node), "scrypt$none"))
+        self.after(max(1, self.options.duration_ms // 50), self.operator)
+
+    def set_hub_full(self, full: bool) -> None:
+        """The budget of the hub's disk is used up, or not any more."""
+        self.hub_full = full
+        self.hub.core.settings = replace(self.hub.core.settings, budget_bytes=0 if full else 20_000_000_000)
+
+    # ------------------------------------------------------------ the two phases
+
+    def run(self) -> World:
+        """Both phases; raises Violation."""
+        self.clients.plan()
+        for when, kind, numbers in self.options.plan:
+            self.at(when, self.faults.strike, kind, numbers)
+        for n in range(1, LOOKS + 1):
+            self.run_to(self.options.duration_ms * n // LOOKS)
+            self.check.everything()
+        self.heal()
+        return self
+
+    def heal(self) -> None:
+        """Faults off, links up, everybody alive; then everything must come together within the budget."""
+        self.say("world", "heals: no faults from here on")
+        self.faulty = False
+        self.strangers.clear()
+        self.set_hub_full(False)
+        for proc in [self.hub, *self.edges]:
+            if not proc.alive:
+                proc.start()
+        for edge in self.edges:
+            edge.join()
+        self.operator()
+        began, steps = self.now, self.steps
+        o = self.options
+        slowest = max(
+            o.uplink.idle_hello_ms,
+            o.heartbeat_ms,
+            o.uplink.retry_most_ms,
+            o.ask_store_ms,
+            o.duration_ms // 50,
+            o.slow_ms,
+            o.late_statement_ms,
+        )
+        budget = HEAL_STEPS + HEAL_STEPS_PER_FACT * len(self.check.truth.facts)
+        while not reached(self):
+            for _ in range(20):
+                self.step()
+            self.heal_steps, self.heal_ms = self.steps - steps, self.now - began
+            if self.heal_steps > budget or self.heal_ms > HEAL_ROUNDS * slowest:
+                raise Violation(f"I8 not healed after {self.heal_steps} steps, {self.heal_ms / 1000:.0f} s: {'; '.join(goals(self))}")
+        self.check.everything()
+        for goal in goals(self):
+            raise Violation(goal)
+
+    def close(self) -> None:
+        """Close every database."""
+        self.store.close()
+        self.faults.close()
+        for proc in [self.hub, *self.edges]:
+            proc.disk.db.close()
+
+
+def play(options: Options, trace: Trace | None = None) -> World:
+    """One world from begin to end. Raises Violation, or whatever the product raises."""
+    world = World(options, trace)
+    try:
+        return world.run()
+    finally:
+        world.close()
