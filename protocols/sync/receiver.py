@@ -135,7 +135,7 @@ class Receiver:
         return []
 
     def _inside(self, stream: Stream, ends: Sequence[Point]) -> list[RunStated]:
-        """Frames that end inside a run, the highest of each: their author may be on a branch that leaves ours, and must see that it gets on."""
+        """Frames that end inside a run, the highest of each: their author may be on a branch that leaves ours, and must get on."""
         best: dict[Point, RunStated] = {}
         for seq, h in ends:
             run = stream.chain.locate(seq, h)

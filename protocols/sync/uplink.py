@@ -160,7 +160,7 @@ class Uplink:
         return wait // 2 + self._rng.randrange(wait // 2 + 1)
 
     def _held(self, stream: Stream) -> StreamHeld:
-        """The head, points at doubling distances back, and how far the hub was believed to hold it: where branches part may lie far below."""
+        """The head, points at doubling distances back, and how far the hub was believed to hold it: branches may part far below."""
         seq, h = stream.head
         progress = self._progress.get(stream.sid)
         seqs = {last: None for _, last in list(progress.received)[-BELIEVED:]} if progress is not None else {}
