@@ -32,8 +32,17 @@ def lacking(chain: Chain, stated: Sequence[RunStated]) -> list[Gap]:
 
 def records_lacking(chain: Chain, stated: Sequence[RunStated]) -> list[Run]:
     """Records of ours that the other side neither has nor has data for."""
-    known = {(s.last, s.h_last) for s in stated}
-    return [r for r in chain.runs if r.kind is not RunKind.DATA and (r.last, r.h_last) not in known]
+    known = {(s.last, s.h_last) for s in stated if s.kind is not RunKind.DATA}
+    data = [s for s in stated if s.kind is RunKind.DATA]
+    records = [r for r in chain.runs if r.kind is not RunKind.DATA and (r.last, r.h_last) not in known]
+    return [r for r in records if not any(_has_data_for(r, chain, s) for s in data)]
+
+
+def _has_data_for(record: Run, chain: Chain, said: RunStated) -> bool:
+    """Does a run of the other side hold all that our record says there is no data for?"""
+    if said.first > record.first:
+        return False
+    return (said.last, said.h_last) == (record.last, record.h_last) or any(run is record for run, _ in chain.path(said.last, said.h_last))
 
 
 def ahead(chain: Chain, stated: Iterable[RunStated]) -> list[RunStated]:
