@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 REOPEN_FIRST_S: Final = 0.05
 REOPEN_MOST_S: Final = 5.0
 BUDGET_EVERY_MS: Final = 250
+FORGET_EVERY_MS: Final = 86_400_000
 LATE_S: Final = 0.001
 """a timer of the loop may come this much early; then the core is not asked for nothing"""
 
@@ -49,7 +50,7 @@ class Bounds:
 
     waiting_requests: int = 1_024
     waiting_events: int = 20_000
-    waiting_messages: int = 1_024
+    waiting_messages: int = 256
     turn_requests: int = 256
     turn_events: int = 2_000
 
@@ -111,11 +112,12 @@ class EdgeRuntime:
         self._requests: deque[_Request] = deque()
         self._waiting_events = 0
         self._heard: deque[Event] = deque()
+        self._messages_in = self._messages_out = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._why: LedgerError = LedgerBroken("the ledger is not open")
-        self._budget_due_ms = 0
+        self._budget_due_ms = self._forget_due_ms = 0
         self._link_told = ""
         self.started_ms = now().wall
 
@@ -164,7 +166,6 @@ class EdgeRuntime:
             now = self._now()
             core.begin()
             core.ledger.own()
-            core.ledger.forget_requests(now.wall)
             core.commit()
             core.check_budget()
             if self._transport is not None and self._transport.connected:
@@ -253,7 +254,10 @@ class EdgeRuntime:
             self.counts.published_total += 1
         elif isinstance(event, Dropped):
             self.counts.dropped_total += 1
+        elif isinstance(event, Message) and self._messages_in - self._messages_out >= self.bounds.waiting_messages:
+            self.counts.messages_dropped_total += 1  # the hub says it again
         else:
+            self._messages_in += isinstance(event, Message)
             try:
                 self._loop.call_soon_threadsafe(self._hear, event)
             except RuntimeError:  # the loop has ended: nobody is left to hear
@@ -262,9 +266,6 @@ class EdgeRuntime:
     def _hear(self, event: Event) -> None:
         if isinstance(event, Message):
             self.counts.messages_total += 1
-            if len(self._heard) >= self.bounds.waiting_messages:
-                self.counts.messages_dropped_total += 1
-                return
         else:
             self._tell_link(event)
         self._heard.append(event)
@@ -309,7 +310,7 @@ class EdgeRuntime:
         self._scheduled = False
         core = self._core
         if core is None:
-            self._heard.clear()  # the hub says it again; whether the line is up is asked when the core is there
+            self._forget_heard()
             return
         requests = self._next_requests()
         try:
@@ -345,6 +346,7 @@ class EdgeRuntime:
         now = self._now()
         self._check_budget(core, now)
         core.begin()
+        self._forget_requests(core, now)
         while self._heard:
             self._take(core, self._heard.popleft(), now)
         answers = [self._decide(core, request, now) for request in requests]
@@ -361,8 +363,15 @@ class EdgeRuntime:
             self._budget_due_ms = now.mono + BUDGET_EVERY_MS
             core.check_budget()
 
+    def _forget_requests(self, core: EdgeCore, now: Now) -> None:
+        """Once a day: what nobody repeats any more."""
+        if now.mono >= self._forget_due_ms:
+            self._forget_due_ms = now.mono + FORGET_EVERY_MS
+            core.ledger.forget_requests(now.wall)
+
     def _take(self, core: EdgeCore, event: Event, now: Now) -> None:
         if isinstance(event, Message):
+            self._messages_out += 1
             if event.topic == self.identity.address.topic(Channel.RECEIPT):
                 core.take_message(event.payload, now)
         elif isinstance(event, Up):
@@ -413,8 +422,13 @@ class EdgeRuntime:
         log.error("the ledger failed and is opened again: %s", error)
         for request in requests:
             _settle(request, _again(self._why))
-        self._heard.clear()
+        self._forget_heard()
         self._reopen(REOPEN_FIRST_S)
+
+    def _forget_heard(self) -> None:
+        """Without a core nobody hears. The hub says it again; whether the line is up is asked once there is a core."""
+        self._messages_out += sum(isinstance(event, Message) for event in self._heard)
+        self._heard.clear()
 
     def _reopen(self, wait_s: float) -> None:
         if self._stopping or self._core is not None:

@@ -184,6 +184,8 @@ async def running(config: EdgeConfig, version: str) -> AsyncIterator[str]:
             listening = asyncio.create_task(server.listening.wait())
             try:
                 await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+                if serving.done():
+                    serving.result()
                 url = url_of(sock)
                 whereabouts.tell(config, url)
                 yield url
