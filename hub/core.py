@@ -123,7 +123,7 @@ class HubCore:
                 return None
             return self._take_frame(known, *opened, now_ms)
         except DecodeError as e:
-            self._refuse(node, data, e.reason, now_ms)
+            self.refuse(node, data, e.reason, now_ms)
             return None
 
     def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
@@ -161,7 +161,7 @@ class HubCore:
             self.receiver.record(node, message, data, now_ms)
             self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
 
-    def _refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:
+    def refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:
         """Damage moves nothing: kept within bounds, counted, named to whom the topic belongs (rule 8)."""
         name = digest(data[:-64])
         self.registry.refuse(node, name, reason, data, now_ms)
