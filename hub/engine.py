@@ -82,12 +82,10 @@ class Rhythm:
 
 
 class _Done(NamedTuple):
-    """What a turn led to: answers for those who wait, what the store took, items about which nothing was decided, and whether to go on."""
+    """What a transaction led to: answers for those who wait, and items about which nothing was decided."""
 
     answers: list[tuple[Append | Admit, Any]]
-    applied: Applied | None
-    put_back: Sequence[Input]
-    more: bool
+    put_back: Sequence[Input] = ()
 
 
 class Engine:
@@ -105,11 +103,13 @@ class Engine:
         self._store: CentralStore | None = None
         self._said: list[tuple[Statement, bool]] = []
         self._refill: list[tuple[StreamKey, RunStated]] = []
+        self._unfit: list[tuple[StreamKey, RunStated]] = []
         self._poison: dict[bytes, None] = {}
-        self.ledger_error = ""
+        self._failure: LedgerError | None = None
+        """why there is no core"""
         self.store_error = ""
         self._core_due_ms = self._store_due_ms = self._check_due_ms = self._look_due_ms = 0
-        self._core_wait_ms = self._store_wait_ms = BACKOFF_FIRST_MS
+        self._core_wait_ms, self._store_wait_ms = 0, BACKOFF_FIRST_MS
         self._changed = True
 
     # ------------------------------------------------------------ for the owner
@@ -119,31 +119,38 @@ class Engine:
         return await self._in_worker(self._first_open)
 
     async def run(self) -> None:
-        """Until `stop`. Ends by itself only for a bug, which it raises."""
-        more = False
-        while not self._stopping:
-            if not more and not self.inputs:
+        """Until `stop`, and then until nothing waits. Ends by itself only for a bug, which it raises."""
+        while True:
+            if not self._busy:
+                if self._stopping:
+                    return
                 await self._rest()
             self._wake.clear()
-            more = await self._one_turn()
-        while self._core is not None and (self.inputs or more):
-            more = await self._one_turn()
+            await self._one_turn()
+            if self._stopping and self._core is None:
+                return
 
-    async def _one_turn(self) -> bool:
-        done = await self._in_worker(self._turn, self.inputs.take())
+    @property
+    def _busy(self) -> bool:
+        return bool(self.inputs or self._said or self._refill)
+
+    async def _one_turn(self) -> None:
+        """Answers go out before the store has its turn: who waits, waits for one sync only."""
+        self.counts.turns_total += 1
+        done = await self._in_worker(self._transaction, self.inputs.take())
         self.inputs.put_back(done.put_back)
         for item, answer in done.answers:
             if not item.answer.done():
                 item.answer.set_exception(answer) if isinstance(answer, Exception) else item.answer.set_result(answer)
-        if done.applied is not None:
-            self._ports.applied(done.applied)
-        return done.more
+        applied = await self._in_worker(self._after)
+        if applied is not None:
+            self._ports.applied(applied)
 
     async def _rest(self) -> None:
-        due = [self._look_due_ms] if self._changed else []
         if self._core is None:
-            due.append(self._core_due_ms)
-        due.append(self._store_due_ms if self._store is None else self._check_due_ms)
+            due = [self._core_due_ms]
+        else:
+            due = [self._store_due_ms if self._store is None else self._check_due_ms, *([self._look_due_ms] if self._changed else [])]
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
         try:
             await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -163,8 +170,9 @@ class Engine:
 
     def came(self, node: str, payload: bytes) -> None:
         """Bytes from a node's topic."""
-        self.inputs.came(node, payload)
-        self._wake.set()
+        if not self._stopping:
+            self.inputs.came(node, payload)
+            self._wake.set()
 
     async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
         """Take a batch; returns once it is on disk. Errors: Conflict, LedgerFull, LedgerBusy, LedgerBroken."""
@@ -184,7 +192,12 @@ class Engine:
 
     def _refuse_if_down(self) -> None:
         if self._stopping or self._core is None:
-            raise LedgerBroken(self.ledger_error or "the hub is shutting down", remedy="send it again in a moment")
+            raise self._again()
+
+    def _again(self) -> LedgerError:
+        """The same error, for another caller."""
+        failure = self._failure or LedgerBroken("the hub is shutting down")
+        return type(failure)(failure.reason, remedy=failure.remedy or "send it again in a moment")
 
     def touched(self) -> None:
         """Something that `seen` shows has changed outside of the engine (a node came or went)."""
@@ -195,7 +208,7 @@ class Engine:
         """Why this hub is not ready; empty when it is."""
         found = []
         if self._core is None:
-            found.append(f"the ledger is not open: {self.ledger_error or 'starting'}")
+            found.append(f"the ledger is not open: {self._failure.reason if self._failure else 'starting'}")
         if self._store is None:
             found.append(f"the central store is not open: {self.store_error or 'starting'}")
         return found
@@ -211,23 +224,13 @@ class Engine:
         self._look()
         return self._core
 
-    def _turn(self, batch: list[Input]) -> _Done:
-        self.counts.turns_total += 1
-        if self._core is None and not self._reopen():
-            return _Done(self._failed(batch, LedgerBroken(self.ledger_error)), None, (), False)
-        assert self._core is not None
-        done = self._transaction(self._core, batch)
-        if self._core is not None and done.put_back == ():
-            applied = self._store_turn(self._core)
-            done = done._replace(applied=applied, more=bool(self._said or self._refill))
-        if self._changed and self._ports.now_ms() >= self._look_due_ms:
-            self._look()
-        return done
-
-    def _transaction(self, core: HubCore, batch: list[Input]) -> _Done:
+    def _transaction(self, batch: list[Input]) -> _Done:
         """One commit for all that waits, then what follows from it."""
-        if not batch and not self._said:
-            return _Done([], None, (), False)
+        if self._core is None and not self._reopen():
+            return _Done(self._failed(batch, self._again()))
+        core = self._core
+        if core is None or not (batch or self._said):
+            return _Done([])
         answers: list[tuple[Append | Admit, Any]] = []
         at: Input | None = None
         try:
@@ -240,29 +243,38 @@ class Engine:
             self._publish(core.effects(self._ports.now_ms()))
         except LedgerError as error:
             self._lose_core(error)
-            return _Done(self._failed(batch, error), None, (), False)
+            return _Done(self._failed(batch, error))
         # boundary: a bug must not end the hub, nor may one input stop the rest: it is set aside, and the others are taken again
         except Exception as error:
             log.exception("The hub failed on an input; it is set aside")
             self._lose_core(LedgerBroken(f"internal error: {type(error).__name__}"))
             return self._without(at, batch, error)
         self.counts.commits_total += 1
-        self._changed = True
-        return _Done(answers, None, (), False)
+        self._changed, self._core_wait_ms = True, 0
+        return _Done(answers)
+
+    def _after(self) -> Applied | None:
+        """The store's part of a turn, and a look at everything when it is time for one."""
+        applied = self._store_turn(self._core) if self._core is not None else None
+        if self._changed and self._ports.now_ms() >= self._look_due_ms:
+            self._look()
+        return applied
 
     def _take_said(self, core: HubCore) -> None:
         for statement, whole in self._said:
             older = core.take_statement(statement, whole=whole)
             if whole:
-                self._refill = older
+                self._refill = [one for one in older if one not in self._unfit]
         self._said = []
 
     def _take(self, core: HubCore, item: Input, answers: list[tuple[Append | Admit, Any]]) -> None:
         now_ms = self._ports.now_ms()
         if isinstance(item, Came):
-            if digest(item.payload[:-64]) not in self._poison:
-                done = core.take_message(item.node, item.payload, now_ms)
-                self.counts.facts_total += done.new if done is not None else 0
+            if digest(item.payload[:-64]) in self._poison:
+                core.refuse(item.node, item.payload, "this hub failed on it; its log says more", now_ms)
+                return
+            done = core.take_message(item.node, item.payload, now_ms)
+            self.counts.facts_total += done.new if done is not None else 0
             return
         try:
             if isinstance(item, Append):
@@ -284,9 +296,10 @@ class Engine:
                 self._poison.clear()
             self._poison[digest(culprit.payload[:-64])] = None
         lost = LedgerBroken(f"internal error: {type(error).__name__}")
-        alone = culprit is None or len(batch) == 1
-        answers = self._failed(batch if alone else [culprit] if culprit is not None else [], lost)
-        return _Done(answers, None, () if alone else [item for item in batch if item is not culprit], True)
+        if culprit is None:
+            return _Done(self._failed(batch, lost))
+        spared = [item for item in batch if item is not culprit or isinstance(item, Came)]  # a frame comes again to be refused
+        return _Done(self._failed([culprit], lost), spared)
 
     def _publish(self, effects: Sequence[Publish]) -> None:
         for effect in effects:
@@ -310,17 +323,27 @@ class Engine:
                 return None
             return self._hand_over(core, self._store)
         except LedgerError as error:
-            if self._core is not None:
-                self._lose_store(error)
-            return None
+            self._lose_store(error)
+        # boundary: a bug in the store must not keep the hub from taking what edges send; it is tried again with back-off
+        except Exception as error:
+            log.exception("The central store failed on a batch")
+            self._lose_store(LedgerBroken(f"internal error: {type(error).__name__}"))
+        return None
 
     def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
-        facts, records = core.lacking_in_store(TURN_FACTS)
+        try:
+            facts, records = core.lacking_in_store(TURN_FACTS)
+        except LedgerError as error:
+            self._lose_core(error)
+            return None
         if not facts and not records:
             return None
         applied = store.apply(facts, records, self._ports.now_ms())
-        touched = dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)])
-        self._said.append((store.statement(list(touched)), False))
+        touched = list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)]))
+        statement = store.statement(touched)
+        if all(statement.streams.get(key, ()) == core.stated(key) for key in touched):
+            raise LedgerBroken("the store does not state what it was just given")  # handing it over again at once would never end
+        self._said.append((statement, False))
         self.counts.applied_total += applied.new
         self.counts.doubled_total += applied.known
         self._store_wait_ms = BACKOFF_FIRST_MS
@@ -339,9 +362,8 @@ class Engine:
             core.commit()
             self._publish(core.effects(self._ports.now_ms()))
         except DecodeError as error:
-            log.error("The central store gave back what is not a chain: %s", error)
-            self._lose_core(LedgerBroken(str(error)))
-            self._refill = []
+            self._unfit.append((key, run))
+            self._lose_core(LedgerBroken(f"the central store gave back what is not a chain: {error}"))
             return
         except LedgerError as error:
             self._lose_core(error)
@@ -353,26 +375,25 @@ class Engine:
     # ------------------------------------------------------------ trouble
 
     def _lose_core(self, error: LedgerError) -> None:
-        """Poisoned: back to what is on disk."""
+        """Poisoned: back to what is on disk. At once, and with back-off where it fails again before anything could be committed."""
         log.error("The hub's ledger failed, and is opened again: %s", error)
-        self.ledger_error = error.reason
+        self._failure = error
         self._close_core()
-        self._core_due_ms = self._ports.now_ms()
         self._said, self._refill = [], []
+        self._core_due_ms = self._ports.now_ms() + self._core_wait_ms
+        self._core_wait_ms = min(max(2 * self._core_wait_ms, BACKOFF_FIRST_MS), BACKOFF_MOST_MS)
+        self._changed = True
 
     def _reopen(self) -> bool:
-        now_ms = self._ports.now_ms()
-        if now_ms < self._core_due_ms:
+        if self._ports.now_ms() < self._core_due_ms:
             return False
         try:
             self._core = self._ports.open_core()
         except LongshoreError as error:
-            self.ledger_error = error.reason
-            self._core_wait_ms = min(self._core_wait_ms * 2, BACKOFF_MOST_MS)
-            self._core_due_ms = now_ms + self._core_wait_ms
+            self._lose_core(error if isinstance(error, LedgerError) else LedgerBroken(error.reason, remedy=error.remedy))
             return False
         self.counts.rebuilt_total += 1
-        self.ledger_error, self._core_wait_ms, self._check_due_ms = "", BACKOFF_FIRST_MS, 0
+        self._failure, self._check_due_ms = None, 0
         return True
 
     def _open_store(self) -> bool:
@@ -420,8 +441,9 @@ class Engine:
         began_ms = self._ports.now_ms()
         try:
             self.seen = look(self._core, self._store, began_ms, self._ports.left, self._rhythm.offline_after_ms)
-        except LedgerError as error:
-            log.warning("looking at the fleet: %s", error)
+        # boundary: a page that cannot be drawn is no reason to stop taking facts
+        except Exception:
+            log.exception("The hub could not look at its fleet")
         took_ms = self._ports.now_ms() - began_ms
         self._changed = False
         self._look_due_ms = began_ms + max(LOOK_EVERY_MS, 20 * took_ms)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -60,16 +60,17 @@ class InputCounts:
 
 
 class Inputs:
-    """First come, first served."""
+    """First come, first served, in two queues: requests that somebody waits for do not stand behind a backlog of frames, nor before it."""
 
     def __init__(self) -> None:
         self.counts = InputCounts()
         self.bytes = 0
-        self._items: deque[Input] = deque()
+        self._frames: deque[Came] = deque()
+        self._requests: deque[Append | Admit] = deque()
         self._events = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._frames) + len(self._requests)
 
     def came(self, node: str, payload: bytes) -> bool:
         """Keep a frame; False when there is no room for it."""
@@ -78,7 +79,7 @@ class Inputs:
             self.counts.dropped_total += 1
             return False
         self.bytes += len(payload)
-        self._items.append(Came(node, payload))
+        self._frames.append(Came(node, payload))
         return True
 
     def append(self, item: Append) -> None:
@@ -86,40 +87,52 @@ class Inputs:
         if self._events + len(item.events) > WAITING_EVENTS:
             raise LedgerBusy("too many events wait to be stored", remedy="send it again in a moment")
         self._events += len(item.events)
-        self._items.append(item)
+        self._requests.append(item)
 
     def admit(self, item: Admit) -> None:
         """Keep an admission."""
-        self._items.append(item)
+        self._requests.append(item)
 
     def take(self) -> list[Input]:
-        """What goes into the next transaction; at least one item where any waits. Who gave up waiting is left out."""
-        taken: list[Input] = []
-        frames = size = events = 0
-        while self._items and frames < TURN_FRAMES and size < TURN_BYTES and events < TURN_EVENTS:
-            item = self._items.popleft()
-            if isinstance(item, Came):
-                frames, size, self.bytes = frames + 1, size + len(item.payload), self.bytes - len(item.payload)
-            elif isinstance(item, Append):
+        """What goes into the next transaction: some of both. Whoever gave up waiting is left out."""
+        return [*self._take_requests(), *self._take_frames()]
+
+    def _take_requests(self) -> Iterator[Input]:
+        events = 0
+        while self._requests and events < TURN_EVENTS:
+            item = self._requests.popleft()
+            if isinstance(item, Append):
                 events += len(item.events)
                 self._events -= len(item.events)
-            if isinstance(item, Came) or not item.answer.done():
-                taken.append(item)
-        return taken
+            if not item.answer.done():
+                yield item
+
+    def _take_frames(self) -> Iterator[Input]:
+        size = 0
+        for _ in range(TURN_FRAMES):
+            if not self._frames or size >= TURN_BYTES:
+                return
+            item = self._frames.popleft()
+            size += len(item.payload)
+            self.bytes -= len(item.payload)
+            yield item
 
     def put_back(self, items: Sequence[Input]) -> None:
         """Items that were taken, and about which nothing was decided, come first again."""
         for item in reversed(items):
             if isinstance(item, Came):
                 self.bytes += len(item.payload)
-            elif isinstance(item, Append):
+                self._frames.appendleft(item)
+                continue
+            if isinstance(item, Append):
                 self._events += len(item.events)
-            self._items.appendleft(item)
+            self._requests.appendleft(item)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits; frames are forgotten."""
-        for item in self._items:
-            if not isinstance(item, Came) and not item.answer.done():
+        for item in self._requests:
+            if not item.answer.done():
                 item.answer.set_exception(error)
-        self._items.clear()
+        self._requests.clear()
+        self._frames.clear()
         self.bytes = self._events = 0

@@ -31,7 +31,7 @@ from hub.fleet import node_json
 from hub.metrics import samples
 from hub.readers import Readers
 from hub.registry import Node
-from hub.store.port import Applied, CentralStore
+from hub.store.port import Applied, CentralStore, Change
 from hub.store.sqlite import SqliteStore
 from hub.stream import Feed
 from hub.views import Balance, FleetRow
@@ -124,6 +124,7 @@ class Hub:
         self.api_port = 0
         self._token_hash = token_hash(read_token(config))
         self._sampler = Sampler(self.feed)
+        self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
         self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True))
@@ -159,7 +160,18 @@ class Hub:
             self.line.publish(topic, payload)
 
     def _applied(self, applied: Applied) -> None:
-        self._sampler.publish(applied.changes, now_ms())
+        self._show(applied.changes)
+
+    def _show(self, changes: Sequence[Change]) -> None:
+        """On the live feed; what did not fit is counted there, also when nothing follows."""
+        self._sampler.publish(changes, now_ms())
+        due_ms = self._sampler.due_ms()
+        if due_ms is not None and self._more is None:
+            self._more = asyncio.get_running_loop().call_later(max(due_ms - now_ms(), 0) / 1_000, self._show_more)
+
+    def _show_more(self) -> None:
+        self._more = None
+        self._show(())
 
     def _heard(self, message: Message) -> None:
         try:
@@ -206,6 +218,8 @@ class Hub:
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
         self.feed.close()
+        if self._more is not None:
+            self._more.cancel()
         if self.line is not None:
             await self.line.stop()
         if self.broker is not None:
@@ -302,12 +316,12 @@ def _grant(node: Node) -> NodeGrant:
 
 
 def says_online(payload: bytes) -> bool:
-    """What a birth or will says: `{"online": true, …}`. Anything else counts as gone, which costs nothing but a colour."""
+    """What a birth or will says: `{"state": "online", …}`. Anything else counts as gone, which costs nothing but a colour."""
     try:
         said = json.loads(payload[:4_096])
     except (ValueError, RecursionError):
         return False
-    return isinstance(said, dict) and said.get("online") is True
+    return isinstance(said, dict) and said.get("state") == "online"
 
 
 # ------------------------------------------------------------------ one process
