@@ -41,6 +41,7 @@ class Batch:
         self._fresh: list[_Fresh] = []
         self._forked: dict[int, None] = {}
         self._touched: dict[int, Stream] = {}
+        self._below_records: dict[int, None] = {}
         self._poison: list[tuple[int, int, bytes, str, int]] = []
         self._new = 0
 
@@ -65,6 +66,8 @@ class Batch:
             for part in self._unknown(stream, group, facts):
                 if self._log.take(stream, self._rows(stream, part, facts, read)):
                     self._forked[stream.sid] = None
+                if facts[part[0]].seq <= max((r.last for r in stream.chain.runs if r.kind is not RunKind.DATA), default=0):
+                    self._below_records[stream.sid] = None
                 self._touched[stream.sid] = stream
                 self._new += len(part)
 
@@ -134,14 +137,9 @@ class Batch:
             row = (stream.sid, r.first, r.h_before, r.last, r.h_last, int(r.kind), r.signed, r.received_ms)
             self._db.run("INSERT OR IGNORE INTO closures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         for sid, stream in self._touched.items():
-            if sid in self._closing and stream.chain.holes():
-                self._close_from(stream)
-
-    def _close_from(self, stream: Stream) -> None:
-        for first, h_before, last, h_last, kind in self._db.query(
-            "SELECT first, h_before, last, h_last, kind FROM closures WHERE sid=? ORDER BY last DESC, h_last, first", (stream.sid,)
-        ):
-            self._log.close_hole(stream, first, h_before, last, h_last, RunKind(kind))
+            if sid in self._closing and (stream.chain.holes() or sid in self._below_records):
+                sql = "SELECT first, h_before, last, h_last, kind FROM closures WHERE sid=? ORDER BY last DESC, h_last, first"
+                self._log.place(stream, [(r[0], r[1], r[2], r[3], r[4]) for r in self._db.query(sql, (sid,))])
 
 
 def _read(f: StoreFact) -> _Read:

@@ -8,6 +8,9 @@ from typing import NamedTuple, cast
 from protocols.chains import Chain, Run, RunKind
 from protocols.streams import LogRow, Stream, StreamLog
 
+Closure = tuple[int, bytes, int, bytes, int]
+"""a signed record: first, hash before it, last, hash at it, kind"""
+
 
 class StoreRow(NamedTuple):
     """A `LogRow` with `received_ms`; the first seven fields are the same."""
@@ -45,29 +48,64 @@ class StoreLog(StreamLog):
             (seq, bytes(h)) for seq, h in self._db.query("SELECT seq, h FROM log WHERE sid=? AND seq BETWEEN ? AND ?", (sid, first, last))
         )
 
+    def place(self, stream: Stream, closures: Sequence[Closure]) -> None:
+        """Let the signed records of a stream close what holes there are, from scratch: what they amount to depends on the data and on the
+        records alone, not on which of them came first."""
+        self._write()
+        before = _as_tuples(stream.chain.runs)
+        stream.chain.runs = _joined(stream.chain.data())
+        for first, h_before, last, h_last, kind in closures:
+            _descend(stream.chain, first, h_before, (last, h_last), RunKind(kind))
+        stream.dirty = stream.dirty or _as_tuples(stream.chain.runs) != before
+
     def rebuild(self, stream: Stream) -> None:
         """Make the runs of a stream anew from the rows that are there: some were lost after they had been committed."""
         self._write()
-        links = self._db.query("SELECT seq, h, prev FROM log WHERE sid=? ORDER BY seq, h", (stream.sid,))
+        rows = self._db.query("SELECT seq, h, prev FROM log WHERE sid=? ORDER BY seq, h", (stream.sid,))
         closed = [r for r in stream.chain.runs if r.kind is not RunKind.DATA]
-        chain = Chain(stream.chain.genesis, stream.chain._points, [*_linked([(q, bytes(h), bytes(p)) for q, h, p in links]), *closed])
+        links = _joined([Run(seq, prev, seq, h) for seq, h, prev in rows])
+        chain = Chain(stream.chain.genesis, stream.chain._points, [*links, *closed])
         if stream.chain.fork_point is not None and (chain.fork_point is None or stream.chain.fork_point < chain.fork_point):
-            chain.fork_point = stream.chain.fork_point
+            chain.fork_point = stream.chain.fork_point  # evidence of a fork is never unlearnt
         stream.chain, stream.dirty = chain, True
 
 
-def _linked(facts: Sequence[tuple[int, bytes, bytes]]) -> list[Run]:
-    """Facts (seq, h, prev), ascending, as runs: a fact lengthens the run that it follows alone."""
+def _as_tuples(runs: Sequence[Run]) -> list[tuple[int, bytes, int, bytes, int]]:
+    return [(r.first, r.h_before, r.last, r.h_last, r.kind) for r in runs]
+
+
+def _descend(chain: Chain, first: int, h_before: bytes, end: tuple[int, bytes], kind: RunKind) -> None:
+    """From the upper end of a record down: past what is held, closing each hole on the way, to the first seq that the record names."""
+    while end[0] >= first:
+        run = chain.locate(*end) or next((r for r in chain.runs if (r.last, r.h_last) == end), None)
+        if run is not None:
+            end = (run.first - 1, run.h_before)
+        elif not _close(chain, first, h_before, end, kind):
+            return
+
+
+def _close(chain: Chain, first: int, h_before: bytes, end: tuple[int, bytes], kind: RunKind) -> bool:
+    lowest = next((low for low, high, h in chain.holes() if (high, h) == end), None)
+    if lowest is None:
+        return False
+    if lowest > first and chain.fork_point is None:
+        return chain.close(lowest, b"", *end, kind)  # the lower part is held: what is left follows on that
+    return chain.close(first, h_before, *end, kind)
+
+
+def _joined(runs: Sequence[Run]) -> list[Run]:
+    """Runs of data, each lengthened by the one that alone follows it."""
     children: dict[tuple[int, bytes], int] = {}
-    for seq, _, prev in facts:
-        children[seq, prev] = children.get((seq, prev), 0) + 1
-    runs: dict[tuple[int, bytes], Run] = {}
-    for seq, h, prev in facts:
-        below = runs.get((seq - 1, prev)) if children[seq, prev] == 1 else None
+    for r in runs:
+        children[r.first - 1, r.h_before] = children.get((r.first - 1, r.h_before), 0) + 1
+    ends: dict[tuple[int, bytes], Run] = {}
+    for r in sorted(runs, key=lambda r: (r.first, r.last, r.h_last)):
+        below = (
+            ends.pop((r.first - 1, r.h_before)) if children[r.first - 1, r.h_before] == 1 and (r.first - 1, r.h_before) in ends else None
+        )
         if below is None:
-            runs[seq, h] = Run(seq, prev, seq, h)
+            ends[r.last, r.h_last] = Run(r.first, r.h_before, r.last, r.h_last)
         else:
-            del runs[below.last, below.h_last]
-            below.last, below.h_last = seq, h
-            runs[seq, h] = below
-    return list(runs.values())
+            below.last, below.h_last = r.last, r.h_last
+            ends[r.last, r.h_last] = below
+    return sorted(ends.values(), key=lambda r: (r.first, r.last, r.h_last))

@@ -174,7 +174,7 @@ class StreamCounts:
     facts: int
     quarantined: int
     records: dict[str, int]
-    """seqs closed without data, by reason: lost, evicted, pruned"""
+    """seqs that a record closes and of which there is no data, by reason: lost, evicted, pruned"""
     twins: int
     """facts beyond the first at their seq, on other branches of a fork: facts + quarantined - twins + records is the seqs accounted for"""
 

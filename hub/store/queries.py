@@ -22,6 +22,7 @@ from protocols.limits import ORDER_ID_CHARS
 from protocols.merge import Head, load_heads, shown
 from protocols.sqlite import Db, Row, Value
 from protocols.streams import StreamKey
+from protocols.sync.intervals import Intervals
 
 CANDIDATES: Final = 1_000
 """orders that a fragment may match before it is cheaper to look through the orders from the newest on"""
@@ -31,7 +32,6 @@ _ORDER: Final = (
     "v.org, v.order_id, v.status, v.source, v.region, v.site, v.node, v.happened_ms, v.quality, v.received_ms, v.facts, v.head_count,"
     " v.conflict, v.abnormal, v.expected_ms, v.heads, v.pos"
 )
-_RECORD_KINDS: Final = tuple(kind for kind in RunKind if kind is not RunKind.DATA)
 
 
 class Queries:
@@ -168,15 +168,28 @@ class Queries:
             held: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM log GROUP BY sid"))
             bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
             twins = self._twins()
-            closed: dict[int, dict[str, int]] = {}
-            for sid, kind, seqs in self._db.query("SELECT sid, kind, sum(last - first + 1) FROM runs WHERE kind<>0 GROUP BY sid, kind"):
-                closed.setdefault(sid, {})[RunKind(kind).name.lower()] = seqs
+            closed = self._closed()
             streams = self._db.query("SELECT sid, node, epoch, cls FROM streams ORDER BY node, sid")
         return [
             StreamCounts(StreamKey(*key), held.get(sid, 0) - bad.get(sid, 0), bad.get(sid, 0), closed.get(sid, {}), twins.get(sid, 0))
             for sid, *key in streams
             if sid in held or sid in closed
         ]
+
+    def _closed(self) -> dict[int, dict[str, int]]:
+        """Per stream and reason the seqs of its records at which there is no data."""
+        data: dict[int, Intervals] = {}
+        closed: dict[int, dict[str, int]] = {}
+        sql = "SELECT sid, first, last, kind FROM runs WHERE sid IN (SELECT sid FROM runs WHERE kind<>0) ORDER BY sid, kind"
+        for sid, first, last, kind in self._db.query(sql):
+            if kind == RunKind.DATA:
+                data.setdefault(sid, Intervals()).add(first, last)
+                continue
+            seqs = sum(high - low + 1 for low, high in data.setdefault(sid, Intervals()).missing(first, last))
+            reasons, name = closed.setdefault(sid, {}), RunKind(kind).name.lower()
+            if seqs:
+                reasons[name] = reasons.get(name, 0) + seqs
+        return closed
 
     def _twins(self) -> dict[int, int]:
         """Only streams with branches are counted in full."""

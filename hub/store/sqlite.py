@@ -28,7 +28,7 @@ from hub.store.queries import Queries
 from hub.store.schema import STORE, has_text_index, make_text_index
 from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
-from protocols.errors import ConfigError, LedgerBroken
+from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
 from protocols.messages import RunStated
 from protocols.schema import migrate, version
 from protocols.sqlite import DRIVERS, Db
@@ -48,12 +48,19 @@ class SqliteStore:
         self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
         self._read_only, self._cached = read_only, cached
         self._broken = False
-        if read_only:
+        try:
+            self._open()
+        except LongshoreError:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        if self._read_only:
             self._check_version()
         else:
             self._prepare()
         self._text_index = has_text_index(self._db)
-        self._queries = Queries(self._db, text_index=self._text_index, snapshots=read_only)
+        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only)
         self._load()
 
     def _prepare(self) -> None:
@@ -82,18 +89,31 @@ class SqliteStore:
 
     def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
         """See `CentralStore.apply`."""
+        if self._read_only:
+            raise LedgerError(f"{self._db.path} was opened only to read", remedy="apply on the writer's connection")
         if self._broken:
             raise LedgerBroken(f"{self._db.path}: an earlier batch failed", remedy="close the store and open it again")
-        self._broken = True
         self._db.begin()
+        self._broken, retry = True, False
         try:
             applied = Batch(self._db, self._log, self._book, self._closing, now_ms).take(facts, records)
-            self._db.commit()
+            self._commit()
             self._broken = False
+        except (LedgerBusy, LedgerFull):
+            retry = True  # nothing was stored, and a later batch may find room
+            raise
         finally:
             if self._broken:
                 self._undo()
+                self._broken = not retry
         return applied
+
+    def _commit(self) -> None:
+        """Once a commit has failed, whatever the reason, the connection is not trusted any more."""
+        try:
+            self._db.commit()
+        except LedgerError as e:
+            raise LedgerBroken(f"{self._db.path}: the commit failed: {e.reason}", remedy="close the store and open it again") from e
 
     def _undo(self) -> None:
         """Back to what is on disk, in memory too. What a failed commit left open is closed with the connection."""

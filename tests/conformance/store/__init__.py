@@ -1,0 +1,1 @@
+"""One suite for every central store; see `kinds.py` for how another engine joins."""
