@@ -1,0 +1,75 @@
+"""What the HTTP face asks of the hub that runs behind it. The runtime implements it; tests have a small one of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from hub.store.port import CentralStore
+from hub.stream import Feed
+from hub.views import Balance, FleetRow
+from protocols.event import EventDefaults, OrderEvent
+from protocols.ledger import Appended
+
+
+class Metric(NamedTuple):
+    """One sample of a metric family. `type` is counter, gauge or untyped; every sample of a family carries the same help and type."""
+
+    name: str
+    help: str
+    type: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class HubFacade(Protocol):
+    """All but `store` is called on the event loop's thread and does not block. `store` is called from worker threads and may."""
+
+    @property
+    def store(self) -> CentralStore:
+        """The central store, for reading only; safe to call from several threads."""
+
+    @property
+    def feed(self) -> Feed:
+        """The live feed. The runtime publishes `change` items (`views.change_json`) and closes it at shutdown."""
+
+    @property
+    def defaults(self) -> EventDefaults:
+        """Organisation, region and site of events that do not say."""
+
+    @property
+    def https(self) -> bool:
+        """Whether browsers reach the hub by HTTPS only, so that the cookie is marked Secure."""
+
+    def now_ms(self) -> int:
+        """The hub's clock."""
+
+    def check_token(self, token: str | None, client_is_loopback: bool) -> bool:
+        """Whether a caller may go on. None: no token was sent; enough only on loopback, and only where the configuration says so."""
+
+    async def append(self, events: list[OrderEvent]) -> Sequence[Appended]:
+        """Take a batch, whole or not at all; returns after the sync. Errors: Conflict, TooLarge, LedgerFull, LedgerBusy, LedgerBroken."""
+
+    async def admit(self, card: object) -> dict[str, Any]:
+        """Admit a node by its card, durable on return. Errors: InvalidInput, Conflict (the name is taken by another key)."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The admitted nodes, as JSON objects with at least `node`; never a password's hash."""
+
+    def fleet(self) -> list[FleetRow]:
+        """Every node the hub knows of, admitted or waiting."""
+
+    def balance(self) -> Balance:
+        """Both sides of the balance, per node and in all."""
+
+    def refused(self) -> Sequence[Mapping[str, Any]]:
+        """Frames kept as evidence, newest first: `digest`, `node` (claimed), `reason`, `atMs`, `bytes`, and what else is known. Bounded."""
+
+    def quarantined(self) -> Sequence[Mapping[str, Any]]:
+        """Facts that nobody here can read, newest first: `factId` (node/epoch/seq/hash), `node`, `reason`, `atMs`. Bounded."""
+
+    def health(self) -> dict[str, Any]:
+        """`{"ready": bool, "reasons": [text]}`."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Samples, those of one family side by side."""

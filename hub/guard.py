@@ -1,0 +1,162 @@
+"""Who may call, and what every answer says to browsers: plain ASGI around the application, so that streams stay streams.
+
+A bearer token opens everything. The cookie that the sign-in page sets holds the same token and opens only what changes nothing: a form on
+somebody else's page can make a browser send a cookie, but not a header. Loopback needs no token only where the facade says so; then the
+request must also be *meant* for loopback (its Host says so), or any web page could reach the hub through a name that resolves to 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hub.problems import FORBIDDEN, UNAUTHORIZED, Problem, wants_page
+
+COOKIE: Final = "longshore_token"
+OPEN_PATHS: Final = ("/healthz", "/readyz", "/openapi.json", "/sign-in", "/sign-out")
+OPEN_PREFIX: Final = "/static/"
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+_TOKEN_CHARS: Final = 256
+
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = (
+    ("content-security-policy", CSP),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+CheckToken = Callable[[str | None, bool], bool]
+
+
+class Guard:
+    """ASGI middleware. `check_token(token, client_is_loopback)` decides."""
+
+    def __init__(self, app: ASGIApp, check_token: CheckToken) -> None:
+        self._app = app
+        self._check = check_token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refusal = self._refusal(request)
+        if refusal is None:
+            await self._app(scope, receive, _with_headers(send))
+        elif refusal.kind is UNAUTHORIZED and request.method in SAFE_METHODS and wants_page(request):
+            await RedirectResponse(sign_in_url(request), 303)(scope, receive, _with_headers(send))
+        else:
+            await refusal.response()(scope, receive, _with_headers(send))
+
+    def _refusal(self, request: Request) -> Problem | None:
+        path = request.url.path
+        if is_foreign(request):
+            return Problem(FORBIDDEN, "A page of another site may not do this in your name.")
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return None
+        token = bearer(request.headers)
+        if token is None and request.method in SAFE_METHODS:
+            token = cookie_token(request.headers)
+        loopback = is_loopback_client(request)
+        if not self._check(token, loopback):
+            return _unauthorized(token)
+        if loopback and not is_loopback_host(request.headers.get("host", "")) and not self._check(token, False):
+            names = "127.0.0.1, localhost or [::1]"
+            return Problem(FORBIDDEN, f"Without a token the hub answers only as {names}.", remedy="Use one of these names.")
+        return None
+
+
+def _unauthorized(token: str | None) -> Problem:
+    detail = "No token was sent." if token is None else "This token is not known here."
+    remedy = "Send `Authorization: Bearer TOKEN` with the token that `longshore-hub init` wrote to api.token."
+    return Problem(UNAUTHORIZED, detail, headers={"www-authenticate": 'Bearer realm="longshore"'}, remedy=remedy)
+
+
+def sign_in_url(request: Request) -> str:
+    """Where to sign in, and to come back from there."""
+    raw = request.scope.get("raw_path") or request.url.path.encode()
+    target = raw.decode("latin-1").partition("?")[0] + (f"?{request.url.query}" if request.url.query else "")
+    return f"/sign-in?next={quote(target, safe='')}"
+
+
+def local_target(text: str) -> str:
+    """`text` if it is a path on this hub, "/" for anything a browser could take for another host."""
+    plain = text.isascii() and text.isprintable() and text.startswith("/") and not text.startswith(("//", "/\\"))
+    return text if plain else "/"
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token of the Authorization header; an unreadable one counts as a wrong one."""
+    value = headers.get("authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    return token.strip()[:_TOKEN_CHARS] if scheme.lower() == "bearer" else ""
+
+
+def cookie_token(headers: Headers) -> str | None:
+    """The token in our cookie."""
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return None
+    return morsel.value[:_TOKEN_CHARS] if morsel is not None and morsel.value else None
+
+
+def is_loopback_client(request: Request) -> bool:
+    """Whether the caller is on this machine. What a proxy passes on comes from anywhere."""
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    return _is_loopback(request.client.host)
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a Host header names this machine itself."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or _is_loopback(name)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_foreign(request: Request) -> bool:
+    """Whether a browser says that another site's page sent a request that may change something."""
+    if request.method in SAFE_METHODS:
+        return False
+    origin = request.headers.get("origin")
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return True
+    return origin is not None and origin.partition("://")[2].lower() != request.headers.get("host", "").lower()
+
+
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS:
+                headers.setdefault(name, value)
+            headers.setdefault("cache-control", "no-store")
+        await send(message)
+
+    return wrapped

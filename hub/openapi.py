@@ -1,0 +1,294 @@
+"""The OpenAPI 3.1 document of the hub, written from a table. A test holds it against the routes and against real answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from protocols import limits
+from protocols.event import EXAMPLES, json_schema
+from protocols.lifecycle import STATUS_NAMES
+
+Json = dict[str, Any]
+VERSION: Final = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query or path parameter."""
+
+    name: str
+    description: str
+    schema: Json
+    example: str = ""
+    place: str = "query"
+
+
+def _text(description: str, name: str, example: str = "") -> Param:
+    return Param(name, description, {"type": "string"}, example)
+
+
+def _whole(name: str, default: int, most: int) -> Param:
+    return Param(name, f"How many at most. Default {default}.", {"type": "integer", "minimum": 1, "maximum": most, "default": default})
+
+
+CURSOR: Final = _text("Where the page before ended: its `cursor`, or the address in its `Link` header.", "cursor")
+ORG: Final = _text("The organisation that the order belongs to; needed where several have an order with this id.", "org", "acme")
+ORDER_ID: Final = Param("id", "The order's id, percent-encoded; a slash in it as %2F.", {"type": "string"}, "GLOBAL1234", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One address and method. `answers`: status, description, schema (a name of `_schemas`, or a media type that is not JSON)."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    description: str = ""
+    params: Sequence[Param] = ()
+    answers: Sequence[tuple[int, str, str]] = ()
+    problems: Sequence[int] = ()
+    body: str = ""
+    open: bool = False
+
+
+_ORDERS_TEXT: Final = (
+    "Most recently received first, by cursor. `format=csv` gives up to 10,000 rows in one file; where there are more, "
+    "the `Link` header leads on."
+)
+_JEOPARDY_TEXT: Final = "Reserved: nothing scores orders yet, so any value is refused with 422. It arrives with the jeopardy model."
+_STREAM_TEXT: Final = (
+    "Server-sent events. `change`: a fact was applied (ids; resume with `Last-Event-ID`, or `after=` on the first connect). `reset`: some "
+    "were missed, fetch again what you show. With `state=1` also `state` (totals, when something changed, at most once a second) and "
+    "`tick` (the hub's clock, and how many ms this stream is behind). A comment keeps a quiet stream alive every 10 s. Memory is bounded: "
+    "a reader that falls 2,000 events behind gets `reset`. At most 200 streams, then 503."
+)
+_APPEND_TEXT: Final = (
+    f"One event or a list of at most {limits.BATCH_EVENTS}, at most {limits.BATCH_BYTES} bytes, taken whole or not at all. The answer "
+    "comes after the events are on disk. The same `idempotencyKey` with the same content again gives the first ids (200 where all were "
+    "repeats); with other content 409."
+)
+
+OPERATIONS: Final = (
+    Operation("get", "/v1/orders", "listOrders", "Orders of the consolidated view", _ORDERS_TEXT, (
+        _text("Only orders last seen at this site.", "site", "W8-Madrid"),
+        Param("status", "Only orders that show this status.", {"type": "string", "enum": list(STATUS_NAMES)}, "SHIPPED"),
+        _text("Only orders of this region.", "region", "EMEA"),
+        _text(_JEOPARDY_TEXT, "jeopardy"),
+        _text("Any fragment of the order id.", "q", "1234"),
+        CURSOR, ORG,
+        Param("conflict", "Only orders with an open conflict, or only those without.", {"type": "boolean"}),
+        _whole("limit", 50, 500),
+        Param("format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),
+    ), ((200, "A page of orders.", "OrderPage"),), (422,)),
+    Operation("get", "/v1/orders/{id}", "getOrder", "One order", "", (ORDER_ID, ORG), ((200, "The order.", "Order"),), (404, 409)),
+    Operation("get", "/v1/orders/{id}/events", "getOrderEvents", "The timeline of an order",
+              "Facts as the store took them; bounded to the last 1,000 (`total` says how many there are).", (ORDER_ID, ORG),
+              ((200, "The facts.", "Timeline"),), (404, 409)),
+    Operation("get", "/v1/fleet", "getFleet", "Every node, with what is not here yet", "", (CURSOR, _whole("limit", 200, 500)),
+              ((200, "The nodes, by name.", "Fleet"),), (422,)),
+    Operation("get", "/v1/balance", "getBalance", "Whether every captured fact is accounted for",
+              "captured = settled + queued + inCustody + quarantined + evicted, per node and for the fleet.", (),
+              ((200, "The balance.", "Balance"),)),
+    Operation("get", "/v1/conflicts", "listConflicts", "Conflicts, newest first", "Bounded; `more` says whether there are others.", (
+        Param("open", "Only those that nobody settled.", {"type": "boolean", "default": False}), _whole("limit", 200, 1000),
+    ), ((200, "The conflicts.", "Conflicts"),), (422,)),
+    Operation("get", "/v1/stream", "stream", "The live feed", _STREAM_TEXT, (
+        _text("Resume after this event id where a `Last-Event-ID` header cannot be sent.", "after"),
+        Param("state", "Also totals and ticks.", {"type": "string", "enum": ["1"]}),
+    ), ((200, "A stream that does not end.", "text/event-stream"),), (503,)),
+    Operation("post", "/v1/events", "appendEvents", "Take events of source systems", _APPEND_TEXT, (),
+              ((201, "Taken; on disk.", "Taken"), (200, "All of them were taken before.", "Taken")),
+              (409, 413, 415, 422, 503, 507), "Events"),
+    Operation("get", "/v1/nodes", "listNodes", "The admitted nodes", "", (CURSOR, _whole("limit", 200, 500)),
+              ((200, "The nodes, by name.", "Nodes"),), (422,)),
+    Operation("post", "/v1/nodes", "admitNode", "Admit a node by its card",
+              "The JSON that `longshore-edge init` printed. A taken name is refused.", (),
+              ((201, "Admitted.", "Node"),), (409, 413, 415, 422), "NodeCard"),
+    Operation("get", "/v1/refused", "listRefused", "Frames kept as evidence", f"Newest first; the last {limits.REFUSED_KEPT} are kept.", (),
+              ((200, "The frames.", "Refused"),)),
+    Operation("get", "/v1/quarantine", "listQuarantine", "Facts that nobody here can read", "Newest first, at most 1,000.", (),
+              ((200, "The facts.", "Quarantine"),)),
+    Operation("get", "/healthz", "healthz", "Alive", "", (), ((200, "The process answers.", "Alive"),), (), "", True),
+    Operation("get", "/readyz", "readyz", "Ready", "", (), ((200, "Ready.", "Ready"), (503, "Not ready, and why.", "Ready")), (), "", True),
+    Operation("get", "/metrics", "metrics", "Metrics in Prometheus' text format", "", (), ((200, "The samples.", "text/plain"),)),
+    Operation("get", "/openapi.json", "openapi", "This document", "", (), ((200, "OpenAPI 3.1.", "Any"),), (), "", True),
+)  # fmt: skip
+
+
+@cache
+def document() -> Json:
+    """The whole document. Callers do not change it."""
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Longshore hub",
+            "version": VERSION,
+            "description": "One consolidated view of orders, and what is not here yet. Errors are RFC 9457 problem documents. Epochs are "
+            "text: they use all 63 bits.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "In api.token, from `longshore-hub init`."}},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _operation(operation: Operation) -> Json:
+    out: Json = {"operationId": operation.id, "summary": operation.summary}
+    if operation.description:
+        out["description"] = operation.description
+    if operation.open:
+        out["security"] = []
+    if operation.params:
+        out["parameters"] = [_param(param) for param in operation.params]
+    if operation.body:
+        out["requestBody"] = {"required": True, "content": {"application/json": _body(operation.body)}}
+    refusals = [*operation.problems, *([] if operation.open else [401])]
+    out["responses"] = {
+        **{str(status): _answer(description, schema, operation) for status, description, schema in operation.answers},
+        **{str(status): _problem(status) for status in sorted(refusals)},
+    }
+    return out
+
+
+def _param(param: Param) -> Json:
+    out: Json = {"name": param.name, "in": param.place, "description": param.description, "schema": param.schema}
+    if param.place == "path":
+        out["required"] = True
+    return out | ({"example": param.example} if param.example else {})
+
+
+def _body(name: str) -> Json:
+    if name != "Events":
+        return {"schema": _ref(name)}
+    one, other = EXAMPLES
+    return {"schema": _ref(name), "examples": {"one": {"value": one}, "several": {"value": [one, other]}}}
+
+
+def _answer(description: str, schema: str, operation: Operation) -> Json:
+    if "/" in schema:
+        return {"description": description, "content": {schema: {"schema": {"type": "string"}}}}
+    content: Json = {"application/json": {"schema": _ref(schema)}}
+    if any(param.name == "format" for param in operation.params):
+        content["text/csv"] = {"schema": {"type": "string"}}
+    return {"description": description, "content": content}
+
+
+_REFUSALS: Final = {
+    401: "A token is needed.", 404: "There is no such thing.", 409: "It contradicts what was said before, or an id is ambiguous.",
+    413: "Too large.", 415: "Not sent as application/json.", 422: "Malformed; names the field and what is allowed. Nothing was stored.",
+    503: "Not now; send it again.", 507: "No room on disk. Nothing was stored.",
+}  # fmt: skip
+
+
+def _problem(status: int) -> Json:
+    return {"description": _REFUSALS[status], "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+# ------------------------------------------------------------------ schemas
+
+_STR: Final[Json] = {"type": "string"}
+_INT: Final[Json] = {"type": "integer"}
+_BOOL: Final[Json] = {"type": "boolean"}
+_OPT: Final[Json] = {"type": ["string", "null"]}
+_OPT_INT: Final[Json] = {"type": ["integer", "null"]}
+_WHEN: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
+_MAP: Final[Json] = {"type": "object"}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(of: Json) -> Json:
+    return {"type": "array", "items": of}
+
+
+def _schemas() -> dict[str, Json]:
+    event = {name: value for name, value in json_schema().items() if name != "$schema"}
+    return {
+        "Any": _MAP,
+        "OrderEvent": event,
+        "Events": {"oneOf": [_ref("OrderEvent"), {**_list(_ref("OrderEvent")), "minItems": 1, "maxItems": limits.BATCH_EVENTS}]},
+        "Taken": _object(ids=_list({**_STR, "description": "node/epoch/seq/hash"}), repeated=_INT),
+        "Problem": {
+            **_object(type=_STR, title=_STR, status=_INT, detail=_STR),
+            "examples": [
+                {
+                    "type": "urn:longshore:problem:invalid-input", "title": "The request cannot be taken as it is", "status": 422,
+                    "detail": "status: 'SHIPED' is not a status.", "field": "status", "allowed": list(STATUS_NAMES),
+                    "remedy": "Did you mean SHIPPED?",
+                }
+            ],
+        },
+        **_order_schemas(),
+        **_fleet_schemas(),
+        "Alive": _object(status=_STR),
+        "Ready": _object(ready=_BOOL, reasons=_list(_STR)),
+    }  # fmt: skip
+
+
+def _order_schemas() -> dict[str, Json]:
+    quality = {"type": "string", "enum": ["stated", "unknown", "improbable"]}
+    place = {"source": _STR, "region": _OPT, "site": _OPT, "node": _STR, "timestamp": _WHEN, "timeQuality": quality, "receivedAt": _WHEN}
+    status = {"type": "string", "enum": list(STATUS_NAMES)}
+    order = _object(
+        org=_STR, orderId=_STR, status=status, **place, expectedDelivery=_WHEN, facts=_INT, heads=_INT, conflict=_BOOL, abnormal=_BOOL,
+        details=_MAP, links=_object(self=_STR, events=_STR, page=_STR),
+    )  # fmt: skip
+    fact = _object(
+        factId=_STR, epoch=_STR, seq=_INT, status=status, **place, actor=_OPT, recordedAt=_WHEN, storedAt=_WHEN, isHead=_BOOL,
+        abnormal=_BOOL, context=_list({"type": "array"}), details=_MAP,
+    )  # fmt: skip
+    conflict = _object(
+        org=_STR, orderId=_STR, shownFact=_STR, otherFact=_STR, sentence=_STR, raisedAt=_WHEN, settledAt=_WHEN, open=_BOOL, page=_STR
+    )
+    return {
+        "Order": order,
+        "OrderPage": _object(orders=_list(_ref("Order")), cursor=_OPT),
+        "Fact": fact,
+        "Timeline": _object(org=_STR, orderId=_STR, events=_list(_ref("Fact")), total=_INT, bound=_INT),
+        "Conflicts": _object(conflicts=_list(conflict), bound=_INT, more=_BOOL),
+    }
+
+
+def _fleet_schemas() -> dict[str, Json]:
+    missing = _object(facts=_OPT_INT, bytes=_OPT_INT, atLeast=_BOOL, sentence=_STR)
+    catch_up = {**_object(done=_INT, total=_INT, leftMs=_OPT_INT), "type": ["object", "null"]}
+    node = _object(
+        node=_STR, org=_STR, region=_STR, site=_STR, fingerprint=_STR, admitted=_BOOL, online=_BOOL, lastSeenAt=_WHEN, clockSkewMs=_OPT_INT,
+        head=_OPT_INT, received=_INT, settled=_INT, notHereYet=missing, oldestAgeMs=_OPT_INT, queuedBytes=_OPT_INT, catchUp=catch_up,
+        holes=_INT, refused=_INT, waiting=_INT, forked=_BOOL, incarnations=_INT, version=_STR, diskFreeBytes=_OPT_INT,
+    )  # fmt: skip
+    balance = _object(
+        node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT,
+        evicted={"type": "object", "additionalProperties": _INT}, balanced=_BOOL, notHereYet=_OPT_INT, accounted=_INT, sentence=_STR,
+    )  # fmt: skip
+    frame = _object(digest=_STR, node=_STR, reason=_STR, at=_WHEN, bytes=_INT)
+    fact = _object(factId=_STR, node=_STR, reason=_STR, at=_WHEN)
+    names = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
+    return {
+        "FleetNode": node,
+        "Fleet": _object(fleet=_list(_ref("FleetNode")), cursor=_OPT, asOf=_WHEN),
+        "BalanceRow": balance,
+        "Balance": _object(asOf=_WHEN, fleet=_ref("BalanceRow"), nodes=_list(_ref("BalanceRow"))),
+        "NodeCard": {**_object(**dict.fromkeys(names, _STR)), "additionalProperties": False},
+        "Node": {"type": "object", "required": ["node"], "properties": {"node": _STR}},
+        "Nodes": _object(nodes=_list(_ref("Node")), cursor=_OPT),
+        "Refused": _object(refused=_list(frame), bound=_INT, more=_BOOL),
+        "Quarantine": _object(quarantined=_list(fact), bound=_INT, more=_BOOL),
+    }

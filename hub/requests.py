@@ -1,0 +1,110 @@
+"""What comes with a request, read within bounds: query parameters, the order that a path names, the body."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from hub.problems import MEDIA, Problem
+from protocols import limits
+from protocols.errors import InvalidInput, TooLarge
+from protocols.event import load_json
+from protocols.lifecycle import STATUS_NAMES
+
+PAGE_DEFAULT: Final = 50
+PAGE_MOST: Final = 500
+CARD_BYTES: Final = 16_384
+_PARAMETER_CHARS: Final = 512
+
+
+def query(request: Request, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The parameters that have a value. Raises InvalidInput for one that is unknown (a filter that silently filters nothing misleads),
+    comes twice, or is longer than anything it could match."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in allowed:
+            raise InvalidInput(name[: limits.TEXT_CHARS], "is not a parameter of this address.", allowed=allowed)
+        if name in found:
+            raise InvalidInput(name, "is given twice.")
+        if len(value) > _PARAMETER_CHARS:
+            raise InvalidInput(name, f"is {len(value)} characters long, at most {_PARAMETER_CHARS} are taken.")
+        if value:
+            found[name] = value
+    return found
+
+
+def page_size(params: dict[str, str], default: int = PAGE_DEFAULT, most: int = PAGE_MOST) -> int:
+    """`limit`, a whole number from 1 to `most`."""
+    text = params.get("limit")
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
+        raise InvalidInput("limit", f"must be a whole number from 1 to {most}.")
+    return int(text)
+
+
+def flag(params: dict[str, str], name: str) -> bool | None:
+    """`true` or `false`; None where it is left out."""
+    text = params.get(name)
+    if text is None:
+        return None
+    if text not in ("true", "false"):
+        raise InvalidInput(name, "must be true or false.", allowed=("true", "false"))
+    return text == "true"
+
+
+def choice(params: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    """One of a few words; None where it is left out."""
+    text = params.get(name)
+    if text is not None and text not in allowed:
+        raise InvalidInput(name, "is none of the values known here.", allowed=allowed)
+    return text
+
+
+def status(params: dict[str, str]) -> str | None:
+    """A status of the lifecycle."""
+    return choice(params, "status", STATUS_NAMES)
+
+
+def segments(request: Request, prefix: str) -> list[str]:
+    """What follows `prefix`, cut at the slashes of the address as it was sent, then decoded: an id may hold an encoded slash."""
+    raw = (request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1").partition("?")[0]
+    rest = raw[len(request.scope.get("root_path", "")) :].removeprefix(prefix)
+    return [unquote(part, errors="replace") for part in rest.split("/")]
+
+
+def order_and_part(request: Request, prefix: str, parts: tuple[str, ...]) -> tuple[str, str]:
+    """(order id, "" or one of `parts`) from `{prefix}{id}[/{part}]`. A slash within an id is best sent as %2F; a plain one works too,
+    unless the id itself ends in one of the parts."""
+    found = segments(request, prefix)
+    part = found.pop() if len(found) > 1 and found[-1] in parts else ""
+    return "/".join(found), part
+
+
+async def body(request: Request, most_bytes: int) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is known to be too long, without reading on."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > most_bytes:
+        raise _too_large(most_bytes)
+    chunks: list[bytes] = []
+    size_bytes = 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        if size_bytes > most_bytes:
+            raise _too_large(most_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(most_bytes: int) -> TooLarge:
+    return TooLarge("body", f"is too long: at most {most_bytes} bytes are taken at once.", remedy="Send smaller batches.")
+
+
+async def json_body(request: Request, most_bytes: int) -> object:
+    """The JSON value in the body. The media type is demanded: a form on a web page cannot send it without the browser asking first."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise Problem(MEDIA, f"The body is {media or 'of no stated type'}.", remedy="Send it with Content-Type: application/json.")
+    return load_json(await body(request, most_bytes))
