@@ -10,7 +10,7 @@ so that nothing is ever on the wire that is not on this node's disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
@@ -20,7 +20,7 @@ from protocols.chains import RunKind
 from protocols.codec import Kind, envelope
 from protocols.ledger import Ledger
 from protocols.limits import FRAME_FACTS
-from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, StreamHeld, StreamStated
+from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.intervals import Intervals
@@ -259,13 +259,13 @@ class Uplink:
     def _believe(self, stream: Stream, said: StreamStated, heard: Heard, *, absolute: bool) -> None:
         """A point counts only if it is on this node's own chain; a record never takes the place of data that is here (rule 9)."""
         progress = self._progress.setdefault(stream.sid, _Progress(live_above=stream.head[0]))
-        for run in said.runs:
-            if run.kind is RunKind.DATA:
-                if self._mine(stream, run.last, run.h_last):
-                    progress.received.add(run.first, run.last)
-                    progress.busy.add(run.first, run.last)
-                elif run.last > stream.freed_seq and stream is self._ledger.own(stream.key.cls):
-                    heard.fork = True
+        data = [run for run in said.runs if run.kind is RunKind.DATA]
+        mine = [run for run in data if self._mine(stream, run.last, run.h_last)]
+        for run in mine:
+            progress.received.add(run.first, run.last)
+            progress.busy.add(run.first, run.last)
+        if stream is self._ledger.own(stream.key.cls) and any(_foreign(run, mine, stream.freed_seq) for run in data if run not in mine):
+            heard.fork = True
         settled = max((seq for seq, h in said.settled if self._mine(stream, seq, h)), default=0)
         if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
             stream.settled_seq, stream.dirty, heard.settled = max(settled, stream.freed_seq), True, True
@@ -415,3 +415,9 @@ class Uplink:
     def streams_under_way(self) -> Iterable[tuple[int, int, int]]:
         """(sid, first, last) of what was sent and not yet acknowledged."""
         return [(f.sid, f.first, f.last) for f in self._flights.values()]
+
+
+def _foreign(run: RunStated, mine: Sequence[RunStated], freed_seq: int) -> bool:
+    """Does a run that does not end on our chain show that somebody else wrote to the stream? Of what we freed we know no hashes any more:
+    there it does when it holds seqs that one of our own runs holds too."""
+    return run.last > freed_seq or any(m.first <= run.last and run.first <= m.last for m in mine)
