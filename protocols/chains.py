@@ -187,16 +187,32 @@ class Chain:
 
     def close(self, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
         """Take in an author's record for a hole that ends in (last, h_last). A record never takes the place of data, and is kept once.
-        False when there is no such hole: nothing is closed that nobody misses."""
+        False when there is no such hole, or when it is not said what lies below: nothing is closed that nobody misses.
+
+        Where both ends are known here the record stands as it is, whatever other branches hold in between. Otherwise it reaches down to
+        the highest data below: where a branch left the trunk cannot be told without its data.
+        """
         lowest = next((lo for lo, hi, h in self.holes() if (hi, h) == (last, h_last)), None)
         if lowest is None:
             return False
-        low = max(first, lowest)
-        below = next((r for r in self.runs if r.last == low - 1 and (not h_before or r.h_last == h_before)), None)
-        before = below.h_last if below is not None else self.genesis if low == 1 else h_before
-        self.runs.append(Run(low, before, last, h_last, kind))
+        if h_before and (first > lowest or self._known(first - 1, h_before)):
+            low, before = first, h_before
+        elif first > lowest:
+            return False
+        else:
+            below = next((r for r in self.runs if r.last == lowest - 1), None)
+            low, before = lowest, below.h_last if below is not None else self.genesis
+        record = Run(low, before, last, h_last, kind)
+        self._split_below(record)
+        self.runs.append(record)
         self._sort()
         return True
+
+    def _known(self, seq: int, h: bytes) -> bool:
+        """Is there data at this point, or does a record end in it?"""
+        if seq == 0:
+            return h == self.genesis
+        return any((r.last, r.h_last) == (seq, h) for r in self.runs) or self.locate(seq, h) is not None
 
     def _sort(self) -> None:
         self.runs.sort(key=lambda r: (r.first, r.last, r.h_last))
