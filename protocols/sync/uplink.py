@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from protocols.chains import RunKind
 from protocols.codec import Kind, envelope
 from protocols.ledger import Ledger
-from protocols.limits import FRAME_FACTS
+from protocols.limits import FRAME_FACTS, STREAMS_STATED
 from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
@@ -117,6 +117,8 @@ class Uplink:
         self._lingering: int | None = None
         self._idle_due: int | None = None
         self._progress_ms = 0
+        self._idle = True
+        """nothing is expected of the hub: no answer, no receipt"""
         self._freeable: dict[int, int] = {}
         self._greeting = False
         self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
@@ -142,15 +144,22 @@ class Uplink:
     def _greet(self) -> None:
         """Whatever was believed is in doubt: send nothing more before the answer to a new hello."""
         self._greeting = True
+        self._nonce = b""
         self.incarnation = None
         self._forget_flights()
 
+    def _doubt(self) -> None:
+        """A sign of another incarnation: greet it, unless a greeting is on its way."""
+        if self.connected and self.incarnation is not None:
+            self._greet()
+
     def _hello(self, now: int) -> Out:
         self._greeting = False
+        self._expect(now)
         self._nonce = self._rng.randbytes(8)
         self._hello_due = now + self._backoff()
         self._attempts += 1
-        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()))
+        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]))
         return Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list())
 
     def _backoff(self) -> int:
@@ -190,12 +199,15 @@ class Uplink:
         self._note(a.hub_ms, a.credit, a.backed_up, now)
         self._forget_flights()
         self._freeable = {}
+        believed = self._received()
         stated = {(s.epoch, s.cls): s for s in a.streams if s.node == self._ledger.node}
         for stream in self._ledger.own_streams():
             progress = self._progress[stream.sid] = _Progress(live_above=stream.head[0])
             progress.received.add(1, stream.freed_seq)
             said = stated.get((stream.key.epoch, stream.key.cls), StreamStated(*stream.key))
             self._believe(stream, said, heard, absolute=True)
+        if self._received() > believed:
+            self._progress_ms = now
         self._rebuild()
         for said in stated.values():
             self._record(said, now)
@@ -204,10 +216,8 @@ class Uplink:
     def on_receipt(self, r: Receipt, now: int) -> Heard:
         """The same statement for what changed; of another incarnation it makes the node say hello."""
         heard = Heard()
-        if not self.connected or self.incarnation is None:
-            return heard
-        if r.incarnation != self.incarnation:
-            self._greet()
+        if r.incarnation != self.incarnation or not self.connected:
+            self._doubt()
             return heard
         self._note(r.hub_ms, r.credit, r.backed_up, now)
         for said in r.streams:
@@ -220,8 +230,11 @@ class Uplink:
 
     def on_refused(self, r: Refused, now: int) -> None:
         """One of our frames moved nothing: cut it by halves. A digest we never sent was damaged on its way, and times out."""
+        if r.incarnation != self.incarnation:
+            self._doubt()
+            return
         flight = self._flights.pop(r.digest, None)
-        if flight is None or r.incarnation != self.incarnation:
+        if flight is None:
             return
         self.refusals += 1
         count = flight.last - flight.first + 1
@@ -238,8 +251,7 @@ class Uplink:
     def on_pull(self, p: Pull) -> None:
         """The hub does not hold what it was believed to: send it again."""
         if p.incarnation != self.incarnation:
-            if self.connected and self.incarnation is not None:
-                self._greet()
+            self._doubt()
             return
         for epoch, cls, first, last in p.ranges:
             stream = self._own(StreamStated(self._ledger.node, epoch, cls))
@@ -270,7 +282,7 @@ class Uplink:
         if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
             stream.settled_seq, stream.dirty, heard.settled = max(settled, stream.freed_seq), True, True
         free = max((seq for seq, h in said.freeable if self._mine(stream, seq, h)), default=0)
-        self._freeable[stream.sid] = max(free, self._freeable.get(stream.sid, 0))
+        self._freeable[stream.sid] = free
         heard.refused += [(stream, seq, h, why) for seq, h, why in said.refused if self._mine(stream, seq, h)]
 
     def _mine(self, stream: Stream, seq: int, h: bytes) -> bool:
@@ -323,23 +335,35 @@ class Uplink:
 
     def _overdue(self, now: int) -> bool:
         """No answer, nothing heard for long, or a frame or its receipt was lost: the answer to a hello says which."""
-        due = self.next_deadline()
-        return not self._greeting and due is not None and now >= due and due != self._lingering
+        due = self._hello_at()
+        return not self._greeting and due is not None and now >= due
+
+    def _hello_at(self) -> int | None:
+        """When to say hello (again) if nothing is heard."""
+        if self.incarnation is None:
+            return self._hello_due
+        oldest = min((f.sent_ms for f in self._flights.values()), default=None)
+        retry = None if oldest is None else oldest + self.settings.retry_ms
+        return min((t for t in (self._hello_due, self._idle_due, retry) if t is not None), default=None)
 
     def next_deadline(self) -> int | None:
         """When `outputs` has something to say by itself, in the same clock as `now`; None: nothing until something happens."""
         if not self.connected:
             return None
-        if self.incarnation is None:
-            return self._hello_due
-        oldest = min((f.sent_ms for f in self._flights.values()), default=None)
-        retry = None if oldest is None else oldest + self.settings.retry_ms
-        return min((t for t in (self._hello_due, self._lingering, self._idle_due, retry) if t is not None), default=None)
+        lingering = self._lingering if self.incarnation is not None else None
+        return min((t for t in (self._hello_at(), lingering) if t is not None), default=None)
 
     def stalled(self, now: int) -> bool:
-        """Connected, with something to send or under way, and no progress for long: the client is to be torn down and built anew."""
-        waiting = self.incarnation is None or bool(self._flights)
-        return self.connected and waiting and now - self._progress_ms >= self.settings.stall_ms
+        """Connected, an answer or receipt expected, and no progress for long: the client is to be torn down and built anew.
+
+        An answer alone is no progress: where a broker swallows the frames, hellos may well be answered. Waiting begins when something is
+        sent after a time in which nothing was.
+        """
+        return self.connected and not self._idle and now - self._progress_ms >= self.settings.stall_ms
+
+    def _expect(self, now: int) -> None:
+        if self._idle:
+            self._idle, self._progress_ms = False, now
 
     def restarted(self, now: int) -> None:
         """The client was built anew; give it its time."""
@@ -359,6 +383,7 @@ class Uplink:
                     if out is None:
                         break
                     outs.append(out)
+        self._idle = not self._flights
         return outs
 
     def _under_way(self) -> int:
@@ -384,6 +409,7 @@ class Uplink:
         return self._launch(stream, frame, lane, now)
 
     def _launch(self, stream: Stream, frame: Cut, lane: Lane, now: int) -> Out:
+        self._expect(now)
         header = frame.header.to_list()
         self._flights[digest(envelope(Kind.FRAME, header, frame.body))] = _Flight(stream.sid, frame.first, frame.last, lane, now)
         self._progress[stream.sid].busy.add(frame.first, frame.last)
@@ -392,6 +418,9 @@ class Uplink:
     def _forget_flights(self) -> None:
         self._flights = {}
         self._rebuild()
+
+    def _received(self) -> int:
+        return sum(p.received.count() for p in self._progress.values())
 
     def _rebuild(self) -> None:
         for sid, progress in self._progress.items():

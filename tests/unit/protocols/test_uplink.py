@@ -1,0 +1,697 @@
+"""The sending half: what is sent when, what is believed of whom, and that every deadline leads on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.chains import RunKind
+from protocols.codec import Kind
+from protocols.ledger import Ledger
+from protocols.limits import STREAMS_STATED
+from protocols.messages import Answer, Hello, Message, Pull, Receipt, Record, Refused, RunStated, StreamStated
+from protocols.sync.uplink import Out
+from tests.unit.protocols.ledgers import NOW_MS, clone, event, ledger, offer, range_of, say
+from tests.unit.protocols.pair import SMALL, Pair, frames, kinds, refusal
+
+
+def hello_of(outs: list[Out]) -> Hello:
+    (out,) = [o for o in outs if o.kind is Kind.HELLO]
+    return Hello.parse(out.body)
+
+
+def record_of(outs: list[Out]) -> Record:
+    (out,) = [o for o in outs if o.kind is Kind.RECORD]
+    return Record.parse(out.body)
+
+
+def answer(pair: Pair, hello: Hello, *stated: StreamStated, incarnation: bytes = b"hub is 1", credit: int = 100) -> Answer:
+    return Answer(hello.nonce, incarnation, NOW_MS, credit, stated)
+
+
+def stated(led: Ledger, *runs: tuple[int, int], **more: object) -> StreamStated:
+    """A statement about the own stream: runs of its chain."""
+    stream = led.own()
+    at: Callable[[int], bytes] = lambda seq: led.log.hash_at(stream, seq) or b""  # noqa: E731
+    return StreamStated(*stream.key, tuple(RunStated(a, at(a - 1), b, at(b)) for a, b in runs), **more)  # type: ignore[arg-type]
+
+
+def greeted(facts: int = 0, *, credit: int = 1_000) -> Pair:
+    """A pair whose hello was answered."""
+    pair = Pair(facts=facts)
+    pair.restart_hub(credit=credit)
+    pair.greet()
+    return pair
+
+
+# ------------------------------------------------------------ hello and answer
+
+
+def test_nothing_is_said_before_the_link_is_up() -> None:
+    pair = Pair(facts=5)
+    assert pair.send() == []
+    assert pair.uplink.next_deadline() is None
+
+
+def test_the_first_word_on_a_new_link_is_hello_and_nothing_else() -> None:
+    pair = Pair(facts=5)
+    pair.uplink.on_up(pair.now)
+    assert kinds(pair.send()) == ["HELLO"]
+    assert pair.send() == []
+
+
+def test_hello_names_head_and_points_at_doubling_distances() -> None:
+    pair = Pair(facts=40)
+    pair.uplink.on_up(pair.now)
+    (held,) = hello_of(pair.send()).streams
+    stream = pair.edge.own()
+    assert (held.epoch, held.cls, held.head) == (101, 0, stream.head)
+    assert [seq for seq, _ in held.points] == [39, 38, 36, 32, 24, 8]
+    assert all(pair.edge.log.hash_at(stream, seq) == h for seq, h in held.points)
+
+
+def test_hello_names_every_epoch_but_never_more_than_a_hub_reads() -> None:
+    pair = Pair(facts=1)
+    for _ in range(STREAMS_STATED + 5):
+        pair.edge.begin()
+        pair.edge.start_new_epoch(NOW_MS)
+        pair.edge.commit()
+    pair.uplink.on_up(pair.now)
+    hello = hello_of(pair.send())
+    assert len(hello.streams) == STREAMS_STATED
+    assert hello.streams[-1].epoch == pair.edge.own().key.epoch, "the newest are what matters"
+    assert Hello.parse(hello.to_list()) == hello
+
+
+def test_after_the_answer_everything_the_hub_lacks_is_sent_and_nothing_else() -> None:
+    pair = Pair(facts=10)
+    offer(pair.hub, range_of(pair.edge).part(3, 6))
+    pair.greet()
+    assert frames(pair.send()) == [("backfill", 1, 2), ("backfill", 7, 10)]
+
+
+def test_an_answer_to_an_older_hello_is_ignored() -> None:
+    pair = Pair(facts=3)
+    pair.uplink.on_up(pair.now)
+    old = hello_of(pair.send())
+    new = hello_of(pair.send(SMALL.retry_ms))
+    assert old.nonce != new.nonce
+    pair.hear(answer(pair, old))
+    assert pair.uplink.incarnation is None
+    assert frames(pair.send()) == []
+    pair.hear(answer(pair, new))
+    assert frames(pair.send()) == [("backfill", 1, 3)]
+
+
+def test_an_answer_is_believed_once() -> None:
+    pair = Pair(facts=3)
+    pair.uplink.on_up(pair.now)
+    said = answer(pair, hello_of(pair.send()))
+    pair.hear(said)
+    pair.send()
+    pair.hear(replace(said, incarnation=b"another1"))
+    assert pair.uplink.incarnation == b"hub is 1"
+
+
+def test_an_answer_from_before_a_broken_link_is_ignored_after_it() -> None:
+    pair = Pair(facts=3)
+    pair.uplink.on_up(pair.now)
+    old = hello_of(pair.send())
+    pair.uplink.on_down()
+    pair.hear(answer(pair, old))
+    pair.uplink.on_up(pair.now)
+    pair.hear(answer(pair, old))
+    assert pair.uplink.incarnation is None
+    assert kinds(pair.send()) == ["HELLO"]
+
+
+def test_a_receipt_before_the_answer_is_ignored() -> None:
+    pair = Pair(facts=3)
+    pair.uplink.on_up(pair.now)
+    said = answer(pair, hello_of(pair.send()))
+    pair.hear(Receipt(b"hub is 1", NOW_MS, 100, (stated(pair.edge, (1, 3)),)))
+    pair.hear(said)
+    assert frames(pair.send()) == [("backfill", 1, 3)]
+
+
+def test_a_receipt_of_another_incarnation_leads_to_hello_and_frees_nothing_for_sending() -> None:
+    pair = greeted(3)
+    pair.send()
+    pair.hear(Receipt(b"another1", NOW_MS, 100, (stated(pair.edge, (1, 3)),)))
+    assert kinds(pair.send()) == ["HELLO"]
+    assert pair.uplink.unreceived(pair.edge.own()) == 3
+
+
+def test_a_hub_that_restarted_is_greeted_and_told_what_it_had_not_committed() -> None:
+    pair = greeted(8)
+    pair.run()
+    older = clone(ledger("hub"))
+    offer(older, range_of(pair.edge).part(1, 5))
+    pair.restart_hub(older)
+    pair.say(1)
+    outs = pair.send(SMALL.linger_ms)
+    assert frames(outs) == [("live", 9, 9)]
+    pair.hear(*pair.hub_takes(outs))
+    pair.run()
+    assert pair.missing() == []
+
+
+def test_hello_is_repeated_when_nothing_was_heard_for_long() -> None:
+    pair = greeted(2)
+    pair.run()
+    due = pair.uplink.next_deadline()
+    assert due is not None
+    assert pair.send(due - pair.now - 1) == []
+    assert kinds(pair.send(1)) == ["HELLO"]
+
+
+# ------------------------------------------------------------ what is not held is sent
+
+
+@pytest.mark.parametrize("facts", [1, 7, 40])
+def test_everything_arrives_once_and_then_there_is_silence(facts: int) -> None:
+    pair = greeted(facts)
+    pair.run()
+    assert pair.missing() == []
+    assert pair.uplink.unreceived(pair.edge.own()) == 0
+    assert list(pair.uplink.streams_under_way()) == []
+
+
+def test_what_is_not_named_in_an_answer_is_not_held() -> None:
+    pair = greeted(8)
+    pair.run()
+    pair.uplink.on_down()
+    pair.uplink.on_up(pair.now)
+    pair.hear(answer(pair, hello_of(pair.send()), stated(pair.edge, (1, 4))))
+    assert frames(pair.send()) == [("backfill", 5, 8)]
+
+
+def test_points_of_another_branch_do_not_count_as_received() -> None:
+    pair = Pair(facts=4)
+    pair.uplink.on_up(pair.now)
+    said = stated(pair.edge, (1, 4))
+    foreign = replace(said, runs=(replace(said.runs[0], h_last=b"elsewher"),))
+    pair.hear(answer(pair, hello_of(pair.send()), foreign))
+    assert frames(pair.send()) == [("backfill", 1, 4)]
+
+
+def test_a_record_in_place_of_data_does_not_keep_data_from_being_offered() -> None:
+    pair = Pair(facts=4)
+    pair.uplink.on_up(pair.now)
+    said = stated(pair.edge, (1, 2), (3, 4))
+    lost = replace(said, runs=(said.runs[0], replace(said.runs[1], kind=RunKind.LOST)))
+    pair.hear(answer(pair, hello_of(pair.send()), lost))
+    assert frames(pair.send()) == [("backfill", 3, 4)]
+
+
+def test_a_statement_about_another_node_moves_nothing() -> None:
+    pair = greeted(4)
+    pair.send()
+    said = stated(pair.edge, (1, 4))
+    other = StreamStated("edge-2", said.epoch, said.cls, said.runs, settled=((4, said.runs[0].h_last),))
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 100, (other,)))
+    assert pair.uplink.unreceived(pair.edge.own()) == 4
+    assert pair.edge.own().settled_seq == 0
+
+
+def test_a_lost_frame_leads_to_hello_and_only_what_is_missing_is_sent_again() -> None:
+    pair = greeted(12)
+    outs = pair.send()
+    assert frames(outs) == [("backfill", 1, 4), ("backfill", 5, 8)]
+    pair.hear(*pair.hub_takes(outs[1:]))
+    again: list[Out] = []
+    while not any(o.kind is Kind.HELLO for o in again):
+        due = pair.uplink.next_deadline()
+        assert due is not None
+        assert due <= pair.now + SMALL.retry_ms
+        again = pair.send(due - pair.now)
+        pair.hear(*pair.hub_takes(again))
+    assert frames(pair.send()) == [("backfill", 1, 4), ("backfill", 9, 12)], "5 to 8 arrived"
+
+
+def test_a_lost_receipt_costs_a_hello_and_no_frame() -> None:
+    pair = greeted(4)
+    pair.hub_takes(pair.send())
+    outs = pair.send(SMALL.retry_ms)
+    assert kinds(outs) == ["HELLO"]
+    pair.hear(*pair.hub_takes(outs))
+    assert pair.send() == []
+    assert pair.uplink.unreceived(pair.edge.own()) == 0
+
+
+def test_a_pull_makes_what_was_believed_received_travel_again() -> None:
+    pair = greeted(8)
+    pair.run()
+    pair.hear(Pull(pair.receiver.incarnation, ((101, 0, 3, 5),)))
+    assert frames(pair.send()) == [("backfill", 3, 5)]
+    pair.hear(Pull(pair.receiver.incarnation, ((999, 0, 1, 5),)))
+    assert frames(pair.send()) == [], "what is under way is not sent twice, and other epochs are not this node's"
+
+
+def test_a_pull_of_another_incarnation_leads_to_hello() -> None:
+    pair = greeted(4)
+    pair.run()
+    pair.hear(Pull(b"another1", ((101, 0, 1, 4),)))
+    assert kinds(pair.send()) == ["HELLO"]
+
+
+def test_a_pull_below_what_was_freed_leaves_the_rest_as_it_was() -> None:
+    pair = greeted(8)
+    pair.run()
+    pair.edge.begin()
+    pair.edge.free(pair.edge.own(), 6, NOW_MS)
+    pair.edge.commit()
+    pair.hear(Pull(pair.receiver.incarnation, ((101, 0, 1, 4),)))
+    assert pair.send() == []
+    pair.say(1)
+    pair.run()
+    assert pair.uplink.unreceived(pair.edge.own()) == 0
+
+
+# ------------------------------------------------------------ window, credit, lanes
+
+
+def test_no_more_is_under_way_than_the_window() -> None:
+    pair = greeted(100)
+    sent = frames(pair.send())
+    assert sum(last - first + 1 for _, first, last in sent) == 8, (
+        "a quarter of 12 is kept for what is live, and one fact alone is not worth a frame"
+    )
+    assert pair.send() == []
+
+
+def test_credit_below_the_window_is_what_counts() -> None:
+    pair = greeted(100, credit=4)
+    assert frames(pair.send()) == [("backfill", 1, 3)]
+    pair.say(4)
+    assert frames(pair.send(SMALL.linger_ms)) == [], "a frame of one would be a sliver"
+
+
+def test_without_credit_nothing_travels_until_there_is_some() -> None:
+    pair = greeted(5, credit=0)
+    assert pair.send() == []
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 100, ()))
+    assert frames(pair.send()) == [("backfill", 1, 4), ("backfill", 5, 5)]
+
+
+def test_credit_that_shrinks_stops_the_sender_at_once() -> None:
+    pair = greeted(100)
+    outs = pair.send()
+    receipts = [m for m in pair.hub_takes(outs) if isinstance(m, Receipt)]
+    pair.hear(*(replace(r, credit=0) for r in receipts))
+    assert pair.send() == []
+
+
+def test_live_facts_pass_a_backlog_that_fills_its_share() -> None:
+    pair = greeted(100)
+    assert {lane for lane, _, _ in frames(pair.send())} == {"backfill"}
+    pair.say(3)
+    assert frames(pair.send(SMALL.linger_ms)) == [("live", 101, 103)]
+
+
+def test_live_facts_are_sent_before_backlog_when_there_is_room_for_both() -> None:
+    pair = greeted(6)
+    pair.say(2)
+    assert frames(pair.send(SMALL.linger_ms))[0] == ("live", 7, 8)
+
+
+def test_new_facts_linger_so_that_a_busy_moment_makes_one_frame() -> None:
+    pair = greeted()
+    pair.say(1)
+    assert pair.send(SMALL.linger_ms - 1) == []
+    pair.say(1)
+    assert pair.uplink.next_deadline() == pair.now + 1, "the first of them is not kept waiting"
+    assert frames(pair.send(1)) == [("live", 1, 2)]
+
+
+def test_what_is_not_committed_yet_is_sent_by_nobody_but_outputs() -> None:
+    pair = greeted()
+    pair.edge.begin()
+    pair.edge.append_all([event()], NOW_MS)
+    pair.uplink.on_appended(pair.now)
+    pair.edge.db.rollback()
+    again = Pair(edge=ledger(db=pair.edge.db), hub=pair.hub)
+    again.greet()
+    assert again.send(SMALL.linger_ms) == []
+    assert hello_of_new_link(again).streams == ()
+
+
+def hello_of_new_link(pair: Pair) -> Hello:
+    pair.uplink.on_down()
+    pair.uplink.on_up(pair.now)
+    return hello_of(pair.send())
+
+
+# ------------------------------------------------------------ refusals
+
+
+def test_a_refused_frame_is_cut_by_halves_down_to_the_one_bad_fact() -> None:
+    pair = greeted(8)
+    seen: list[tuple[int, int]] = []
+    outs = pair.send()
+    for _ in range(6):
+        seen += [(a, b) for _, a, b in frames(outs)]
+        pair.hear(*pair.hub_takes(outs, poison=[6]))
+        outs = pair.send()
+    assert seen == [(1, 4), (5, 8), (5, 6), (7, 8), (5, 5), (6, 6)]
+    assert pair.missing() == [(6, 6)]
+    assert pair.uplink.refusals == 3
+
+
+def test_a_single_refused_fact_waits_for_the_next_hello() -> None:
+    pair = greeted(1)
+    pair.hear(*pair.hub_takes(pair.send(), poison=[1]))
+    assert pair.send() == []
+    due = pair.uplink.next_deadline()
+    assert due is not None
+    assert pair.now < due <= pair.now + SMALL.retry_most_ms
+    assert kinds(pair.send(due - pair.now)) == ["HELLO"]
+
+
+def test_a_refusal_of_a_frame_that_was_never_sent_moves_nothing() -> None:
+    pair = greeted(4)
+    pair.send()
+    pair.hear(Refused(pair.receiver.incarnation, b"never sent 16 by", "damaged on its way"))
+    assert pair.uplink.refusals == 0
+    assert [(a, b) for _, a, b in pair.uplink.streams_under_way()] == [(1, 4)]
+
+
+def test_a_refusal_that_comes_twice_halves_once() -> None:
+    pair = greeted(4)
+    (out,) = pair.send()
+    no = refusal(out, pair.receiver.incarnation)
+    pair.hear(no, no)
+    assert frames(pair.send()) == [("backfill", 1, 2), ("backfill", 3, 4)]
+
+
+def test_a_refusal_of_another_incarnation_is_a_sign_of_it() -> None:
+    pair = greeted(4)
+    (out,) = pair.send()
+    pair.hear(refusal(out, b"another1"))
+    outs = pair.send()
+    assert kinds(outs) == ["HELLO"]
+    pair.hear(*pair.hub_takes(outs))
+    assert frames(pair.send()) == [("backfill", 1, 4)], "not halved: it was sent to somebody else"
+
+
+def test_facts_refused_for_good_are_named_to_the_core() -> None:
+    pair = Pair(facts=3)
+    pair.uplink.on_up(pair.now)
+    stream = pair.edge.own()
+    h = pair.edge.log.hash_at(stream, 2) or b""
+    said = stated(pair.edge, (1, 3), refused=((2, h, "why"), (3, b"not mine", "why")))
+    heard = pair.hear(answer(pair, hello_of(pair.send()), said))
+    assert [(s.sid, seq, why) for s, seq, _, why in heard.refused] == [(stream.sid, 2, "why")]
+
+
+# ------------------------------------------------------------ records
+
+
+def wanting(pair: Pair, first: int, last: int, h: bytes, epoch: int = 101) -> list[Out]:
+    said = StreamStated(pair.edge.node, epoch, 0, wants=((first, last, h),))
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 100, (said,)))
+    return pair.send()
+
+
+def test_a_wish_for_facts_of_another_branch_is_answered_by_a_signed_lost() -> None:
+    pair = greeted(5)
+    pair.run()
+    record = record_of(wanting(pair, 3, 4, b"elsewher"))
+    assert (record.epoch, record.first, record.last, record.h_last, record.kind) == (101, 3, 4, b"elsewher", RunKind.LOST)
+    assert record_of(wanting(pair, 7, 9, b"beyond h")).kind is RunKind.LOST
+    assert pair.send() == [], "said once for each time that it is wanted"
+
+
+def test_a_wish_for_an_epoch_that_went_with_another_disk_is_answered_by_a_signed_lost() -> None:
+    pair = Pair(facts=1)
+    pair.uplink.on_up(pair.now)
+    old = StreamStated(pair.edge.node, 55, 0, wants=((1, 2, b"forgotte"),))
+    pair.hear(answer(pair, hello_of(pair.send()), old, stated(pair.edge, (1, 1))))
+    record = record_of(pair.send())
+    assert (record.epoch, record.first, record.last, record.kind) == (55, 1, 2, RunKind.LOST)
+
+
+def test_a_wish_for_what_was_freed_is_answered_by_a_signed_pruned() -> None:
+    pair = greeted(5)
+    pair.run()
+    h = pair.edge.log.hash_at(pair.edge.own(), 3) or b""
+    pair.edge.begin()
+    pair.edge.free(pair.edge.own(), 4, NOW_MS)
+    pair.edge.commit()
+    assert record_of(wanting(pair, 2, 3, h)).kind is RunKind.PRUNED
+
+
+def test_a_wish_for_what_is_here_is_answered_by_the_data() -> None:
+    pair = greeted(5)
+    h = pair.edge.log.hash_at(pair.edge.own(), 4) or b""
+    outs = wanting(pair, 2, 4, h)
+    assert "RECORD" not in kinds(outs)
+    assert frames(outs) == [("backfill", 1, 4), ("backfill", 5, 5)]
+
+
+def test_no_record_leaves_before_the_answer_to_a_new_hello() -> None:
+    pair = greeted(2)
+    pair.run()
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (StreamStated(pair.edge.node, 101, 0, wants=((1, 1, b"elsewher"),)),)))
+    pair.hear(Receipt(b"another1", NOW_MS, 9, ()))
+    assert kinds(pair.send()) == ["HELLO"]
+
+
+# ------------------------------------------------------------ forks
+
+
+def test_a_point_of_the_current_stream_that_is_not_on_its_chain_is_a_fork() -> None:
+    pair = greeted(4)
+    said = stated(pair.edge, (1, 4))
+    other = replace(said, runs=(replace(said.runs[0], h_last=b"elsewher"),))
+    assert pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (other,))).fork
+
+
+def test_a_point_beyond_the_head_is_a_fork() -> None:
+    """This node's disk came back older than what the hub holds."""
+    edge = ledger()
+    say(edge, event("A"), event("B"))
+    restored = clone(edge)
+    say(edge, event("C"))
+    pair = Pair(edge=restored)
+    offer(pair.hub, range_of(edge))
+    pair.uplink.on_up(pair.now)
+    assert pair.hear(*pair.hub_takes(pair.send())).fork
+    assert pair.uplink.unreceived(restored.own()) == 0, "up to its head both agree: nothing is sent again"
+
+
+def test_a_fork_of_an_epoch_that_is_over_is_no_news() -> None:
+    pair = greeted(4)
+    said = stated(pair.edge, (1, 4))
+    pair.edge.begin()
+    pair.edge.start_new_epoch(NOW_MS)
+    pair.edge.commit()
+    other = replace(said, runs=(replace(said.runs[0], h_last=b"elsewher"),))
+    assert not pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (other,))).fork
+
+
+def test_own_words_coming_back_are_no_fork() -> None:
+    pair = greeted(4)
+    assert not pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (stated(pair.edge, (1, 2), (4, 4)),))).fork
+
+
+# ------------------------------------------------------------ settled
+
+
+def test_settled_rises_with_receipts_and_only_an_answer_lowers_it() -> None:
+    pair = greeted(6)
+    pair.run()
+    for settled in (4, 2):
+        pair.store_has(settled)
+        pair.hear(*pair.hub_takes([]))
+        assert pair.edge.own().settled_seq == 4
+    pair.uplink.on_down()
+    pair.greet()
+    assert pair.edge.own().settled_seq == 2
+    assert ledger(db=pair.edge.db).own().settled_seq == 2
+
+
+def test_a_settled_point_off_the_own_chain_does_not_count() -> None:
+    pair = greeted(6)
+    pair.run()
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (stated(pair.edge, settled=((4, b"elsewher"), (9, b"beyond h"))),)))
+    assert pair.edge.own().settled_seq == 0
+
+
+def test_freeable_is_what_was_said_last_and_nothing_after_a_new_answer() -> None:
+    pair = greeted(6)
+    pair.run()
+    for freeable in (5, 3):
+        pair.store_has(6, freeable=freeable)
+        pair.hear(*pair.hub_takes([]))
+        assert pair.uplink.freeable(pair.edge.own()) == freeable
+    pair.restart_hub()
+    pair.uplink.on_down()
+    pair.greet()
+    assert pair.uplink.freeable(pair.edge.own()) == 0
+
+
+# ------------------------------------------------------------ time
+
+
+def test_hellos_without_answer_back_off_within_bounds_and_not_in_step() -> None:
+    waits: dict[int, list[int]] = {}
+    for seed in range(20):
+        pair = Pair(facts=1)
+        pair.uplink._rng.seed(seed)
+        pair.uplink.on_up(pair.now)
+        pair.send()
+        waits[seed] = []
+        for _ in range(10):
+            due = pair.uplink.next_deadline()
+            assert due is not None
+            waits[seed].append(due - pair.now)
+            assert kinds(pair.send(due - pair.now)) == ["HELLO"]
+    most = [SMALL.retry_ms << min(n, 3) for n in range(10)]
+    assert all(m // 2 <= w <= m for ws in waits.values() for w, m in zip(ws, most, strict=True))
+    assert len({ws[0] for ws in waits.values()}) > 10, "a thousand nodes must not return in step"
+
+
+def test_back_off_begins_anew_with_each_link() -> None:
+    pair = Pair(facts=1)
+    for _ in range(2):
+        pair.uplink.on_up(pair.now)
+        for _ in range(6):
+            pair.send(SMALL.retry_most_ms)
+        pair.uplink.on_down()
+    pair.uplink.on_up(pair.now)
+    pair.send()
+    due = pair.uplink.next_deadline()
+    assert due is not None
+    assert due <= pair.now + SMALL.retry_ms
+
+
+def test_a_deaf_hub_is_a_stall_and_the_new_client_gets_its_time() -> None:
+    pair = Pair(facts=1)
+    pair.uplink.on_up(pair.now)
+    pair.send()
+    assert not pair.uplink.stalled(pair.now + SMALL.stall_ms - 1)
+    assert pair.uplink.stalled(pair.now + SMALL.stall_ms)
+    pair.uplink.restarted(pair.now + SMALL.stall_ms)
+    assert not pair.uplink.stalled(pair.now + SMALL.stall_ms)
+
+
+def test_frames_that_never_arrive_are_a_stall_though_every_hello_is_answered() -> None:
+    """A broker that refuses the topic of frames lets an MQTT 3.1.1 client believe that all is well."""
+    pair = greeted(4)
+    began = pair.now
+    while not pair.uplink.stalled(pair.now):
+        outs = pair.send(100)
+        pair.hear(*pair.hub_takes(o for o in outs if o.kind is Kind.HELLO))
+        assert pair.now - began <= SMALL.stall_ms
+    assert pair.now - began == SMALL.stall_ms
+
+
+def test_a_quiet_hour_is_no_stall_and_neither_is_the_first_frame_after_it() -> None:
+    pair = greeted(4)
+    pair.run()
+    pair.now += 3_600_000
+    assert not pair.uplink.stalled(pair.now)
+    outs = pair.send()
+    assert kinds(outs) == ["HELLO"], "nothing was heard for long"
+    assert not pair.uplink.stalled(pair.now), "its answer is on the way"
+    pair.hear(*pair.hub_takes(outs))
+    pair.send()
+    pair.now += SMALL.stall_ms + 1
+    pair.say(1)
+    assert frames(pair.send(SMALL.linger_ms)) == [("live", 5, 5)]
+    assert not pair.uplink.stalled(pair.now)
+    assert pair.uplink.stalled(pair.now + SMALL.stall_ms)
+
+
+def test_a_hub_without_credit_is_no_stall() -> None:
+    pair = greeted(4, credit=0)
+    pair.send()
+    assert not pair.uplink.stalled(pair.now + 10 * SMALL.stall_ms)
+
+
+def test_another_incarnation_after_a_quiet_hour_is_no_stall() -> None:
+    pair = greeted(4)
+    pair.run()
+    pair.now += SMALL.stall_ms * 2
+    pair.hear(Receipt(b"another1", NOW_MS, 9, ()))
+    assert not pair.uplink.stalled(pair.now)
+
+
+STEPS = st.lists(
+    st.sampled_from(["say", "answer", "receipts", "lose", "refuse", "pull", "other", "down", "up", "wait", "due"]), min_size=4, max_size=40
+)
+
+
+@given(STEPS)
+def test_each_deadline_leads_on(steps: list[str]) -> None:
+    """When outputs has run at a deadline, the next one lies ahead: no owner of this machine ever spins."""
+    pair = Pair(facts=5)
+    pair.uplink.on_up(pair.now)
+    way: list[Out] = []
+    for step in steps:
+        play(pair, step, way)
+        due = pair.uplink.next_deadline()
+        if step == "due" and due is not None:
+            pair.now = max(pair.now, due)
+        way += pair.send()
+        after = pair.uplink.next_deadline()
+        assert after is None or after > pair.now
+        assert pair.uplink.connected or after is None
+
+
+def play(pair: Pair, step: str, way: list[Out]) -> None:
+    if step == "say":
+        pair.say(2)
+    elif step in ("answer", "receipts"):
+        pair.hear(*pair.hub_takes(way, poison=[3]))
+        way.clear()
+    elif step == "lose":
+        way.clear()
+    elif step == "refuse":
+        pair.hear(*(refusal(o, pair.receiver.incarnation) for o in way if isinstance(o.body, bytes)))
+    elif step == "pull":
+        pair.hear(Pull(pair.receiver.incarnation, ((101, 0, 1, 4),)))
+    elif step == "other":
+        pair.restart_hub()
+        pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, ()))
+    elif step == "down":
+        pair.uplink.on_down()
+    elif step == "up":
+        pair.uplink.on_up(pair.now)
+    elif step == "wait":
+        pair.now += 700
+
+
+@given(STEPS)
+def test_after_any_mishap_everything_arrives_by_deadlines_alone(steps: list[str]) -> None:
+    pair = Pair(facts=5)
+    pair.uplink.on_up(pair.now)
+    way: list[Out] = []
+    for step in steps:
+        play(pair, step, way)
+        way += pair.send()
+    if not pair.uplink.connected:
+        pair.uplink.on_up(pair.now)
+    for _ in range(60):
+        while outs := pair.send():
+            pair.hear(*pair.hub_takes(outs))
+        due = pair.uplink.next_deadline()
+        assert due is not None
+        if not pair.missing() and pair.uplink.unreceived(pair.edge.own()) == 0:
+            return
+        pair.now = max(pair.now, due)
+    raise AssertionError(f"missing {pair.missing()}")
+
+
+def test_messages_are_heard_in_any_order_and_any_number() -> None:
+    pair = greeted(8)
+    outs = pair.send()
+    messages: list[Message] = pair.hub_takes(outs) + pair.hub_takes(reversed(outs))
+    pair.hear(*reversed(messages), *messages)
+    pair.run()
+    assert pair.missing() == []
