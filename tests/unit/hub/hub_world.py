@@ -1,0 +1,233 @@
+"""A hub, its store and some edges without sockets: cores over databases in memory, and a line that a test can bend.
+
+world = World()
+dock = world.edge("dock-7")
+dock.says("A1", "PLACED", "SHIPPED")
+world.settle()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Now
+from edge_agent.core import Publish as EdgePublish
+from hub.core import HubCore, HubIdentity, HubSettings, Publish
+from hub.fleet import balance
+from hub.store.port import StreamCounts
+from hub.store.sqlite import SqliteStore
+from hub.views import BalanceRow
+from protocols.event import OrderEvent, TimeQuality
+from protocols.ledger import Appended
+from protocols.lifecycle import Status
+from protocols.sqlite import Db
+from protocols.streams import StreamKey
+from protocols.sync.uplink import UplinkSettings
+from protocols.topics import Address, parse_topic
+from protocols.trust import NodeCard, NodeKey, hash_password, parse_card, verify
+from protocols.trust import make_card as signed_card
+
+START_MS: Final = 1_779_372_312_000
+"""2026-05-21T14:05:12Z"""
+PASSWORD_HASH: Final = hash_password("not a secret", n=2)
+FAST: Final = EdgeSettings(UplinkSettings(frame_facts=8, linger_ms=0, retry_ms=2_000), heartbeat_ms=5_000)
+
+Bend = Callable[[str, bytes], "list[bytes]"]
+"""(node, payload) -> what arrives of it"""
+
+
+def order_event(order_id: str, status: str, happened_ms: int = START_MS) -> OrderEvent:
+    """A plain event of acme."""
+    return OrderEvent("acme", order_id, "FULFILLMENT", Status[status], happened_ms, TimeQuality.STATED, "EMEA", "Madrid", None, {}, None)
+
+
+def make_card(key: NodeKey, node: str) -> NodeCard:
+    """A card as `init` makes it."""
+    return parse_card(signed_card(key, node=node, org="acme", region="EMEA", site="Madrid", password_hash=PASSWORD_HASH))
+
+
+def straight(_node: str, payload: bytes) -> list[bytes]:
+    """Nothing happens on the way."""
+    return [payload]
+
+
+@dataclass
+class Edge:
+    """One edge: its key, its database, its core."""
+
+    world: World
+    key: NodeKey
+    address: Address
+    db: Db
+    seed: int
+    linked: bool = False
+    core: EdgeCore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.boot()
+
+    def boot(self) -> None:
+        """A core from what is on disk."""
+        identity = EdgeIdentity(self.address, "hub", self.world.key.public)
+        self.core = EdgeCore(self.db, identity, self.key.sign, verify, Random(self.seed), FAST)
+
+    def says(self, order_id: str, *statuses: str) -> list[Appended]:
+        """Capture events of one order."""
+        self.core.begin()
+        done = self.core.take_events([order_event(order_id, status) for status in statuses], self.now)
+        self.core.commit()
+        return done
+
+    @property
+    def now(self) -> Now:
+        return Now(self.world.now_ms, self.world.now_ms)
+
+    @property
+    def key_of_stream(self) -> StreamKey:
+        return self.core.ledger.own().key
+
+    def link(self) -> None:
+        """The line is up."""
+        self.core.begin()
+        self.core.take_up(self.now)
+        self.core.commit()
+        self.linked = True
+
+    def cut(self) -> None:
+        """The line is gone."""
+        self.core.begin()
+        self.core.take_down()
+        self.core.commit()
+        self.linked = False
+
+    def hears(self, payload: bytes) -> None:
+        """Bytes from the hub."""
+        self.core.begin()
+        self.core.take_message(payload, self.now)
+        self.core.commit()
+
+    def speaks(self) -> list[bytes]:
+        """What it sends now."""
+        return [effect.payload for effect in self.core.effects(self.now) if isinstance(effect, EdgePublish)] if self.linked else []
+
+
+class World:
+    """See the module. `bend` stands between the edges and the hub."""
+
+    def __init__(self, settings: HubSettings | None = None) -> None:
+        self.now_ms = START_MS
+        self.key = NodeKey(b"h" * 32)
+        self.settings = settings
+        self.db, self.store = Db(":memory:"), SqliteStore(Db(":memory:"))
+        self.edges: list[Edge] = []
+        self.bend: Bend = straight
+        self.starts = 0
+        self.applied_new = self.applied_known = 0
+        self.hub = self._core()
+
+    def _core(self) -> HubCore:
+        self.starts += 1
+        return HubCore(
+            self.db, HubIdentity("acme", "central", "hub", self.key.public), self.key.sign, verify, Random(self.starts), self.settings
+        )
+
+    def restart(self, image: bytes | None = None) -> None:
+        """The hub starts again: from its own disk, or from a backup."""
+        if image is not None:
+            self.db = Db.load(image)
+        self.hub = self._core()
+
+    def edge(self, node: str, *, admitted: bool = True, image: bytes | None = None, linked: bool = True) -> Edge:
+        """A new edge; with `image` a clone of another that has the same name and key."""
+        number = len(self.edges) + 1
+        key = NodeKey(node.encode().ljust(32, b"-"))
+        db = Db(":memory:") if image is None else Db.load(image)
+        edge = Edge(self, key, Address("acme", "EMEA", "Madrid", node), db, number)
+        self.edges.append(edge)
+        if admitted and self.hub.registry.get(node) is None:
+            self.admit(edge)
+        if linked:
+            edge.link()
+        return edge
+
+    def admit(self, edge: Edge) -> None:
+        """By its card."""
+        self.hub.begin()
+        self.hub.take_card(make_card(edge.key, edge.address.node), self.now_ms)
+        self.hub.commit()
+        self._send(self.hub.effects(self.now_ms))
+
+    # ------------------------------------------------------------ time goes on
+
+    def run(self, rounds: int = 12, step_ms: int = 1_000, *, store: bool = True) -> None:
+        """So many rounds of: edges speak, the hub decides and answers, the store takes."""
+        for _ in range(rounds):
+            self.now_ms += step_ms
+            for edge in self.edges:
+                for payload in edge.speaks():
+                    for arrived in self.bend(edge.address.node, payload):
+                        self.deliver(edge.address.node, arrived)
+            if store:
+                self.store_turn()
+
+    def settle(self) -> None:
+        """Run until nothing can be left to do."""
+        self.run(40)
+
+    def deliver(self, node: str, payload: bytes) -> None:
+        """One message reaches the hub, which commits and answers."""
+        self.hub.begin()
+        self.hub.take_message(node, payload, self.now_ms)
+        self.hub.commit()
+        self._send(self.hub.effects(self.now_ms))
+
+    def store_turn(self) -> None:
+        """The store says what it has, and is given what it lacks; what this hub lost comes back."""
+        if not self.hub.asked_store:
+            self._take_back()
+        facts, records = self.hub.lacking_in_store()
+        if facts or records:
+            applied = self.store.apply(facts, records, self.now_ms)
+            self.applied_new += applied.new
+            self.applied_known += applied.known
+            self._state(list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)])))
+
+    def _state(self, streams: list[StreamKey] | None) -> list[tuple[StreamKey, object]]:
+        self.hub.begin()
+        older = self.hub.take_statement(self.store.statement(streams), whole=streams is None)
+        self.hub.commit()
+        self._send(self.hub.effects(self.now_ms))
+        return list(older)
+
+    def _take_back(self) -> None:
+        for key, run in self._state(None):
+            self.hub.begin()
+            self.hub.take_from_store(self.store.facts(key, run, 10_000), self.store.records(key), self.now_ms)  # type: ignore[arg-type]
+            self.hub.commit()
+
+    def _send(self, effects: list[Publish]) -> None:
+        for effect in effects:
+            node = parse_topic(effect.topic)[0].node
+            for edge in self.edges:
+                if edge.address.node == node and edge.linked:
+                    edge.hears(effect.payload)
+
+    # ------------------------------------------------------------ asking
+
+    def counts(self, key: StreamKey) -> StreamCounts | None:
+        """The store's rows of a stream."""
+        return next((count for count in self.store.counts() if count.stream == key), None)
+
+    def held(self, key: StreamKey) -> list[tuple[int, int]]:
+        """The runs of a stream at the hub."""
+        stream = self.hub.ledger.log.get(key)
+        return [] if stream is None else [(run.first, run.last) for run in stream.chain.runs]
+
+    def row(self, node: str) -> BalanceRow:
+        """A node's line of the balance."""
+        counts = {count.stream: count for count in self.store.counts()}
+        found = balance(self.hub, self.hub.registry.beats(), counts, self.now_ms)
+        return next(row for row in found["nodes"] if row["node"] == node)
