@@ -50,11 +50,11 @@ class Done:
         return f"{self.accepted:,} taken" + (f", {self.repeated:,} were there already" if self.repeated else "")
 
 
-def append_file(config: EdgeConfig, name: str, on_ids: Callable[[list[str]], None] | None) -> Done:
+def append_file(config: EdgeConfig, name: str, on_ids: Callable[[list[str]], None] | None, tell: Callable[[str], None]) -> Done:
     """Hand over everything in a file, batch by batch, each whole or not at all. `on_ids` gets the ids of each as it is on disk; without it
-    they are kept in the result. Errors on the way end up in the result, those before the first batch are raised."""
+    they are kept in the result. `tell` hears of progress, when it takes long. Errors on the way end up in the result."""
     done = Done()
-    progress = _Progress()
+    progress = _Progress(tell)
     with _opened(name) as stream, whoever_holds(config) as held:
         try:
             for batch in _batches(stream):
@@ -65,7 +65,7 @@ def append_file(config: EdgeConfig, name: str, on_ids: Callable[[list[str]], Non
                     done.ids += ids
                 else:
                     on_ids(ids)
-                progress.tell(done.taken)
+                progress.at(done.taken)
         except LongshoreError as error:
             done.error = error
     return done
@@ -82,7 +82,6 @@ def _hand_over(config: EdgeConfig, held: EdgeCore | LocalApi, batch: list[Number
 
 
 def _write(core: EdgeCore, events: list[OrderEvent]) -> tuple[list[str], int]:
-    core.check_budget()
     core.begin()
     done = core.take_events(events, system_now())
     core.commit()
@@ -154,11 +153,12 @@ def _load(text: bytes, at: str) -> object:
 class _Progress:
     """A line now and then, once it takes long."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._began_s = self._told_s = time.monotonic()
 
-    def tell(self, taken: int) -> None:
+    def at(self, taken: int) -> None:
         now_s = time.monotonic()
         if now_s - self._told_s >= PROGRESS_AFTER_S:
             self._told_s = now_s
-            print(f"{taken:,} events, {taken / (now_s - self._began_s):,.0f}/s", file=sys.stderr)
+            self._tell(f"{taken:,} events, {taken / (now_s - self._began_s):,.0f}/s")

@@ -189,6 +189,9 @@ def _run(args: argparse.Namespace) -> int:
     logs.setup(config.log.level, config.log.format)
     from edge_agent.serve import run
 
+    if args.ready_file:
+        Path(args.ready_file).unlink(missing_ok=True)  # an earlier run's would say ready too early
+
     def ready(url: str) -> None:
         print(json.dumps({"ready": url}) if args.json else f"ready: {url}", flush=True)
         if args.ready_file:
@@ -217,7 +220,8 @@ def _status(args: argparse.Namespace) -> int:
         api = LocalApi(args.url, token)
     else:
         api = api_of(_config(args))
-    status = api.get("/v1/status")
+    with api:
+        status = api.get("/v1/status")
     _say(args, status, report.status_text(status))
     return OK
 
@@ -243,7 +247,9 @@ def _append(args: argparse.Namespace) -> int:
     from edge_agent.appending import append_file
 
     config = _config(args)
-    done = append_file(config, args.file, None if args.json else lambda ids: print("\n".join(ids)))
+    done = append_file(
+        config, args.file, None if args.json else lambda ids: print("\n".join(ids)), lambda text: print(text, file=sys.stderr)
+    )
     if args.json:
         print(json.dumps(done.as_json(), ensure_ascii=False))
     if done.error is None:

@@ -38,8 +38,10 @@ class LocalApi:
         """Hand over a batch; returns `{"ids", "accepted", "repeated"}` once it is on disk there."""
         return self._ask("POST", "/v1/events", json.dumps(list(events), ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
-    def close(self) -> None:
-        """Let go of the connection."""
+    def __enter__(self) -> LocalApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:

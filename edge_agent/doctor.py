@@ -91,9 +91,9 @@ def _running(scene: _Scene) -> Check:
         return Check("process", Verdict.FINE, "no edge runs on this data")
     except LedgerBusy:
         scene.held = True
-    api = api_of(scene.config)
-    scene.status = api.get("/v1/status")
-    return Check("process", Verdict.FINE, f"an edge runs here, at {api.url}, since {duration(scene.status['uptimeMs'])}")
+    with api_of(scene.config) as api:
+        scene.status = api.get("/v1/status")
+    return Check("process", Verdict.FINE, f"an edge runs here, at {api.url}, for {duration(scene.status['uptimeMs'])}")
 
 
 def _directory(scene: _Scene) -> Check:

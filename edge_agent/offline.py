@@ -38,15 +38,12 @@ def whoever_holds(config: EdgeConfig) -> Iterator[EdgeCore | LocalApi]:
 
 @contextmanager
 def _running(config: EdgeConfig, busy: LedgerBusy) -> Iterator[LocalApi]:
-    api = api_of(config)
-    try:
-        api.get("/healthz")
-    except TransportError as error:
-        raise LedgerBusy(f"{busy.reason}, which does not answer at {api.url}", remedy="Wait until it does, or stop it.") from error
-    try:
+    with api_of(config) as api:
+        try:
+            api.get("/healthz")
+        except TransportError as error:
+            raise LedgerBusy(f"{busy.reason}, which does not answer at {api.url}", remedy="Wait until it does, or stop it.") from error
         yield api
-    finally:
-        api.close()
 
 
 @contextmanager

@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 REOPEN_FIRST_S: Final = 0.05
 REOPEN_MOST_S: Final = 5.0
-BUDGET_EVERY_MS: Final = 250
 FORGET_EVERY_MS: Final = 86_400_000
 LATE_S: Final = 0.001
 """a timer of the loop may come this much early; then the core is not asked for nothing"""
@@ -117,7 +116,7 @@ class EdgeRuntime:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._why: LedgerError = LedgerBroken("the ledger is not open")
-        self._budget_due_ms = self._forget_due_ms = 0
+        self._forget_due_ms = 0
         self._link_told = ""
         self.started_ms = now().wall
 
@@ -167,7 +166,6 @@ class EdgeRuntime:
             core.begin()
             core.ledger.own()
             core.commit()
-            core.check_budget()
             if self._transport is not None and self._transport.connected:
                 core.take_up(now)
         except LongshoreError:
@@ -344,7 +342,6 @@ class EdgeRuntime:
     def _transact(self, core: EdgeCore, requests: list[_Request]) -> None:
         """One transaction for all; each answer is given only once it is on disk."""
         now = self._now()
-        self._check_budget(core, now)
         core.begin()
         self._forget_requests(core, now)
         while self._heard:
@@ -357,17 +354,12 @@ class EdgeRuntime:
         for request, answer in zip(requests, answers, strict=True):
             self._answer(request, answer)
 
-    def _check_budget(self, core: EdgeCore, now: Now) -> None:
-        """The core looks by itself only while it is connected; a long outage is when the file grows."""
-        if now.mono >= self._budget_due_ms:
-            self._budget_due_ms = now.mono + BUDGET_EVERY_MS
-            core.check_budget()
-
     def _forget_requests(self, core: EdgeCore, now: Now) -> None:
-        """Once a day: what nobody repeats any more."""
-        if now.mono >= self._forget_due_ms:
+        """Once a day, by the hub's time: keys of facts that were freed long ago, which nobody repeats any more."""
+        hub_ms = core.uplink.hub_ms if core.uplink.incarnation is not None else None
+        if hub_ms is not None and now.mono >= self._forget_due_ms:
             self._forget_due_ms = now.mono + FORGET_EVERY_MS
-            core.ledger.forget_requests(now.wall)
+            core.ledger.forget_requests(hub_ms)
 
     def _take(self, core: EdgeCore, event: Event, now: Now) -> None:
         if isinstance(event, Message):

@@ -16,7 +16,7 @@ from protocols.errors import Conflict, LedgerBroken, LedgerBusy, LedgerError, Le
 from protocols.sqlite import Db
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import Channel
-from protocols.transport.port import Down, Message, Up
+from protocols.transport.port import Down, Event, Message, Up
 from protocols.trust import NodeKey
 from tests.unit.edge_agent.edges import ADDRESS, HeldLine, edge, event, run, stored, until
 
@@ -172,18 +172,20 @@ def test_events_that_wait_are_bounded_too(tmp_path: Path) -> None:
     run(story())
 
 
+async def fill(runtime: EdgeRuntime) -> None:
+    for i in range(1_000):
+        await runtime.append([event(f"A{i}-{j}", details={"note": "x" * 200}) for j in range(50)])
+
+
 def test_at_its_budget_the_edge_says_full_and_takes_again_once_there_is_room(tmp_path: Path) -> None:
     async def story() -> None:
         async with edge(tmp_path, settings=EdgeSettings(budget_bytes=100_000)) as runtime:
             with pytest.raises(LedgerFull, match="budget"):
-                for i in range(1_000):
-                    await runtime.append([event(f"A{i}-{j}", details={"note": "x" * 200}) for j in range(50)])
-                    runtime._budget_due_ms = 0
+                await fill(runtime)
             assert runtime.unready() == ["the ledger has reached its budget"]
             taken = len(stored(tmp_path))
             assert runtime.counts.reopened_total == 0, "a full budget is no damage"
             runtime.core.settings = EdgeSettings(budget_bytes=10_000_000)
-            runtime._budget_due_ms = 0
             await runtime.append([event("there is room")])
             assert len(stored(tmp_path)) == taken + 1
 
@@ -202,7 +204,7 @@ def test_after_a_broken_commit_the_edge_goes_on_by_itself(tmp_path: Path, faulty
                 *(runtime.append([event(f"B{i}", idempotencyKey=f"k{i}")]) for i in range(3)), return_exceptions=True
             )
             assert [type(one) for one in answers] == [LedgerBroken] * 3
-            assert "idempotencyKey" in answers[0].remedy
+            assert all("idempotencyKey" in str(one) for one in answers)
             assert len({id(one) for one in answers}) == 3, "each caller has an error of its own"
             done = [one for i in range(3) for one in await runtime.append([event(f"B{i}", idempotencyKey=f"k{i}")])]
             assert [(one.seq, one.repeated) for one in done] == [(2, False), (3, False), (4, False)]
@@ -390,7 +392,8 @@ def test_an_outage_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
     async def story() -> None:
         line = HeldLine()
         async with edge(tmp_path, line=line):
-            for said in (*[Down("cannot reach it")] * 5, Up(), *[Down("lost")] * 3):
+            events: list[Event] = [*[Down("cannot reach it")] * 5, Up(), *[Down("lost")] * 3]
+            for said in events:
                 line.say(said)
             await asyncio.sleep(0.01)
 

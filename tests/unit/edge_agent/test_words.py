@@ -1,0 +1,145 @@
+"""What commands and logs say: numbers as people read them, tables, one line per record."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edge_agent import logs
+from edge_agent.cli import sentence
+from edge_agent.report import duration, queue_text, size, status_text, table
+from protocols.errors import LongshoreError
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0.0 s"),
+        (400, "0.4 s"),
+        (9_999, "10.0 s"),
+        (12_345, "12 s"),
+        (59_999, "59 s"),
+        (60_000, "1 m"),
+        (3_599_999, "59 m"),
+        (11_520_000, "3 h 12 m"),
+        (3_600_000, "1 h"),
+        (356_400_000, "4 d 3 h"),
+        (86_400_000 * 400, "400 d"),
+    ],
+)
+def test_durations(ms: int, text: str) -> None:
+    assert duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_951, "1.0 MB"),
+        (64_000_000, "64.0 MB"),
+        (5 * 10**12, "5.0 TB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_columns_stand_below_each_other() -> None:
+    assert table([("a", "bb"), ("cccc", "d")]) == ["a     bb", "cccc  d"]
+
+
+STATUS: dict[str, Any] = {
+    "node": "n", "site": "S", "region": "R", "org": "o", "version": "1", "uptimeMs": 1_000,
+    "link": {"connected": False, "answered": False, "lastHeardAgoMs": None, "refused": 0},
+    "queue": {"events": 1, "bytes": 10, "oldestAgeMs": 5_000, "notReceived": 1, "quarantined": 0},
+    "clock": {"skewMs": None}, "disk": {"ledgerBytes": 1, "budgetBytes": 2, "full": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "says"),
+    [
+        ("link", {}, "down; capturing goes on"),
+        ("link", {"connected": True}, "is this node added there?"),
+        ("link", {"connected": True, "answered": True, "lastHeardAgoMs": 2_000}, "heard 2.0 s ago"),
+        ("link", {"refused": 3}, "3 frames refused"),
+        ("queue", {}, "1 event not settled"),
+        ("queue", {"events": 0, "oldestAgeMs": None}, "nothing waits"),
+        ("queue", {"quarantined": 2}, "2 in quarantine"),
+        ("clock", {"skewMs": 400}, "agrees with the hub's"),
+        ("clock", {"skewMs": -120_000}, "2 m behind the hub's"),
+        ("clock", {"skewMs": 120_000}, "2 m ahead of the hub's"),
+        ("disk", {"full": True}, "FULL"),
+    ],
+)
+def test_a_status_says_what_matters(section: str, change: dict[str, Any], says: str) -> None:
+    assert says in status_text({**STATUS, section: {**STATUS[section], **change}})
+
+
+def test_a_queue_names_what_stepped_aside() -> None:
+    aside = {"at": "2026-05-21T14:05:12Z", "factId": "n/1/2/ab", "reason": "a later version's"}
+    text = queue_text({"running": True, "status": {**STATUS, "streams": []}, "quarantine": [aside]})
+    assert "2026-05-21T14:05:12Z  n/1/2/ab  a later version's" in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy", "text"),
+    [
+        ("It broke.", "Mend it.", "It broke. Mend it."),
+        ("it broke", "mend it", "it broke; mend it"),
+        ("it broke", "", "it broke"),
+        ("two\nlines", "", "two lines"),
+    ],
+)
+def test_an_error_is_one_line_however_it_was_written(reason: str, remedy: str, text: str) -> None:
+    assert sentence(LongshoreError(reason, remedy=remedy)) == text
+
+
+# ------------------------------------------------------------ logs
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield logging.getLogger("edge_agent.test")
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_off_a_terminal_each_record_is_one_json_object(log: logging.Logger) -> None:
+    out = io.StringIO()
+    logs.setup("info", "auto", out)
+    log.debug("not this")
+    try:
+        raise KeyError("secret")
+    except KeyError:
+        log.exception("two\nlines")
+    (line,) = out.getvalue().splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["message"], record["logger"]) == ("error", "two\nlines", "edge_agent.test")
+    assert record["trace"].endswith("KeyError: 'secret'")
+    assert record["time"].endswith("Z")
+
+
+def test_on_a_terminal_it_is_short(log: logging.Logger) -> None:
+    out = Terminal()
+    logs.setup("info", "auto", out)
+    log.warning("careful")
+    log.info("fine")
+    first, second = out.getvalue().splitlines()
+    assert first[8:] == " warning: careful"
+    assert second[8:] == " fine"
