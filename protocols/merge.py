@@ -66,9 +66,12 @@ def admit(heads: Sequence[Head], fact: Head, ancestry: Ancestry) -> tuple[Head, 
 
 
 def refold(facts: Iterable[Head], ancestry: Ancestry) -> tuple[Head, ...]:
-    """The heads of an order from all its facts, in any order. Used when a fork of one of its authors comes to light."""
+    """The heads of an order from all its facts, in any order. Used when a fork of one of its authors comes to light.
+
+    Authors that each claim to have seen the other's later fact leave nothing undominated: then all stand, and people see a conflict.
+    """
     known = list(facts)
-    return tuple(g for g in known if not any(f is not g and dominates(f, g, ancestry) for f in known))
+    return tuple(g for g in known if not any(f is not g and dominates(f, g, ancestry) for f in known)) or tuple(known)
 
 
 def shown(heads: Sequence[Head]) -> Head:
