@@ -65,6 +65,8 @@ class Central:
             if how != "lost":
                 self.store.apply(facts, records, hub.wall())
         except LedgerBroken:
+            if how not in ("before", "after"):
+                raise
             self.store = SqliteStore(self.disk.db)
         self.disk.db.fail = ""
         if how:
@@ -99,6 +101,8 @@ class Central:
             hub.disk.db.fail = crash if crash in ("before", "after") else ""
             hub.core.commit()
         except LedgerBroken:
+            if crash not in ("before", "after"):
+                raise
             hub.look([], [])
             hub.crash(f"hub {crash} commit")
             return
@@ -123,6 +127,8 @@ class Central:
             hub.disk.db.fail = crash if crash in ("before", "after") else ""
             hub.core.commit()
         except LedgerBroken:
+            if crash not in ("before", "after"):
+                raise
             hub.look([], spans)
             hub.crash(f"hub {crash} commit")
             return

@@ -38,6 +38,9 @@ class Checker:
         self.world, self.truth = world, Truth()
         self.ever: dict[bytes, Mask] = {}
         """per incarnation of the hub, what its disk has held since that start"""
+        self.last_seen: dict[bytes, int] = {}
+        """until when an incarnation was the hub's"""
+        self._incarnation = b""
         self.stored: Mask = 0
         """facts for which the store had a row at some moment"""
         self.asked: dict[FactId, OrderEvent] = {}
@@ -130,6 +133,13 @@ class Checker:
     def hub_started(self, incarnation: bytes, disk: Disk) -> None:
         """A new incarnation, and what it begins with."""
         self.ever[incarnation] = disk.held
+        self.last_seen[self._incarnation] = self.world.now
+        self._incarnation = incarnation
+
+    def edge_adopts(self, who: str, incarnation: bytes | None, hello_at: int) -> None:
+        """Rule 6: the answer to the latest hello counts, so what is believed was alive when that was said."""
+        if incarnation is not None and incarnation != self._incarnation:
+            demand(self.last_seen.get(incarnation, -1) >= hello_at, f"I5 {who} believes an incarnation that was gone when it said hello")
 
     def hub_holds(self, disk: Disk, incarnation: bytes, key: StreamKey, first: int, last: int, who: str = "hub") -> Mask:
         """After a commit: facts of this stretch that lie in the hub's log (I2: all of them were said by their author)."""

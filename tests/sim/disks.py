@@ -9,7 +9,7 @@ from protocols.codec import unpack
 from protocols.errors import LedgerBroken
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
-from tests.sim.truth import FactId, Mask, Order, Truth, bits
+from tests.sim.truth import FactId, Mask, Order, Truth
 
 
 class SimDb(Db):
@@ -69,14 +69,18 @@ class Disk:
         return [(FactId(node, epoch, cls, seq, bytes(h)), bytes(row)) for node, epoch, cls, seq, h, row in rows]
 
     def recorded(self, truth: Truth) -> Mask:
-        """Facts whose places are closed by a signed record and not by data."""
+        """Facts whose places are closed by a signed record and not by data.
+
+        A record speaks for its branch down to where data begins: where a branch left the others cannot be told without its facts.
+        """
         out = 0
         for node, epoch, cls, first, last, h_last in self.db.query(
             "SELECT s.node, s.epoch, s.cls, r.first, r.last, r.h_last FROM runs r JOIN streams s USING (sid) WHERE r.kind > 0"
         ):
             at = truth.of.get(FactId(node, epoch, cls, last, bytes(h_last)))
-            if at is not None:
-                out |= sum(1 << i for i in bits(truth.facts[at].chain) if truth.facts[i].id.seq >= first)
+            while at is not None and (truth.facts[at].id.seq >= first or not self.held >> at & 1):
+                out |= 1 << at
+                at = truth.below_of(at)
         return out
 
     def heads(self, truth: Truth, table: str, order: tuple[str, str]) -> Mask:

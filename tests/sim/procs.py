@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Now, Publish
 from hub.core import HubCore, HubIdentity, HubSettings
-from protocols.codec import pack
+from protocols.codec import Kind, pack
 from protocols.errors import Conflict, DecodeError, LedgerBroken, LedgerFull
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
@@ -144,6 +144,8 @@ class EdgeProc(Proc):
         self.core: EdgeCore = None  # type: ignore[assignment]
         self._mono_from = 0
         self._beliefs: object = None
+        self._adopted: bytes | None = None
+        self._hello_at = 0
 
     @property
     def node(self) -> str:
@@ -187,6 +189,8 @@ class EdgeProc(Proc):
             self.disk.db.fail = crash if crash in ("before", "after") else ""
             self.core.commit()
         except LedgerBroken:
+            if crash not in ("before", "after"):
+                raise
             self._look([])
             self.crash(f"edge {crash} commit")
             return
@@ -223,15 +227,20 @@ class EdgeProc(Proc):
         check.edge_moved(self.disk, self.name)
         uplink = self.core.uplink
         received = {s.key: list(uplink._progress[s.sid].received) for s in self.core.ledger.own_streams() if s.sid in uplink._progress}
-        if received != self._beliefs:
-            self._beliefs = received
+        if (received, self.world.hub.boots) != self._beliefs:
+            self._beliefs = (received, self.world.hub.boots)
             check.edge_believes(self.disk, self.name, uplink.incarnation, received)
+        if uplink.incarnation != self._adopted:
+            self._adopted = uplink.incarnation
+            check.edge_adopts(self.name, uplink.incarnation, self._hello_at)
 
     def _perform(self, effects: Sequence[Any], crash: str) -> bool:
         """Send; True when the process died on the way."""
         last = self.rng.randrange(len(effects) + 1) if crash == "effects" else len(effects)
         for effect in effects[:last]:
             if isinstance(effect, Publish):
+                if effect.payload[3] == Kind.HELLO:
+                    self._hello_at = self.world.now
                 self.world.net.up(self, effect.topic, effect.payload)
             else:
                 self.world.count("client torn down")
@@ -333,6 +342,8 @@ class HubProc(Proc):
             self.disk.db.fail = crash if crash in ("before", "after") else ""
             self.core.commit()
         except LedgerBroken:
+            if crash not in ("before", "after"):
+                raise
             self.look([], spans, own_first=order[0] is Request)
             self.crash(f"hub {crash} commit")
             return

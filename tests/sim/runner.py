@@ -79,9 +79,8 @@ def report(outcomes: Sequence[Outcome], wall_seconds: float) -> None:
             counts[what] = counts.get(what, 0) + n
     seconds, days = sum(o.seconds for o in outcomes), sum(o.virtual_ms for o in outcomes) / DAY
     first, last = outcomes[0].seed, outcomes[-1].seed
-    print(
-        f"seeds {first}..{last}: {len(outcomes)} worlds, {days:.0f} virtual days in {wall_seconds:.1f} s ({seconds / len(outcomes):.2f} s a world)"
-    )
+    each = f"{seconds / len(outcomes):.2f} s a world"
+    print(f"seeds {first}..{last}: {len(outcomes)} worlds, {days:.0f} virtual days in {wall_seconds:.1f} s ({each})")
     print(f"facts {sum(o.facts for o in outcomes)}, of them {sum(o.yes for o in outcomes)} answered yes to somebody who heard it")
     for what, n in sorted(counts.items()):
         print(f"  {n:8}  {what}")

@@ -119,6 +119,11 @@ class Truth:
                 out |= self.facts[i].chain
         return out
 
+    def below_of(self, i: int) -> int | None:
+        """The fact before it on its branch."""
+        fact = self.facts[i]
+        return self.of.get(fact.id._replace(seq=fact.id.seq - 1, h=fact.prev))
+
     def run(self, key: StreamKey, run: RunStated) -> Mask | None:
         """The facts that a stated run names; None where there are no such facts."""
         last = self.of.get(FactId(*key, run.last, run.h_last))
