@@ -229,7 +229,7 @@ def test_an_unmentioned_target_is_found() -> None:
 )
 def test_a_data_file_without_a_pattern_is_found(path: str, shipped: bool) -> None:
     table = {
-        "packages": ["hub", "models", "models.samples", "edge_agent"],
+        "packages": ["hub", "hub.web", "models", "models.samples", "edge_agent"],
         "package-data": pyproject()["tool"]["setuptools"]["package-data"],
     }
     assert is_package_data(Path(path), table) is shipped
