@@ -91,16 +91,29 @@ def _doubled(store: Database) -> int:
 
 def _outage(store: Database) -> dict[str, Any]:
     """From recording to arrival at the hub, both stamped on this one machine: the longest wait, and how fast the backlog came in."""
-    lags = []
-    for received, row in store.execute("SELECT received_ms, row FROM log WHERE okey IS NOT NULL"):
+    longest, late = 0, 0
+    windows: dict[str, tuple[int, int]] = {}
+    for node, received, row in store.execute("SELECT node, received_ms, row FROM log JOIN streams USING (sid) WHERE okey IS NOT NULL"):
         values = unpack(row, max_bytes=FRAME_UNPACKED_BYTES)
-        if isinstance(values, list) and isinstance(values[_RECORDED_MS], int):
-            lags.append((received, received - values[_RECORDED_MS]))
-    late = sorted(received for received, lag in lags if lag >= _LATE_MS)
-    took = late[-1] - late[0] if late else 0
+        lag = received - values[_RECORDED_MS] if isinstance(values, list) else 0
+        longest = max(longest, lag)
+        if lag >= _LATE_MS:
+            late += 1
+            first, last = windows.get(node, (received, received))
+            windows[node] = min(first, received), max(last, received)
+    took = _length(sorted(windows.values()))
     return {
-        "longestOutageMs": max((lag for _, lag in lags), default=0),
-        "backlog": len(late),
+        "longestOutageMs": longest,
+        "backlog": late,
         "catchUpMs": took,
-        "eventsPerSecond": round(len(late) * 1000 / took) if took else None,
+        "eventsPerSecond": round(late * 1000 / took) if took else None,
     }
+
+
+def _length(windows: list[tuple[int, int]]) -> int:
+    """How long at least one of the windows was open."""
+    total, end = 0, 0
+    for first, last in windows:
+        total += max(0, last - max(first, end))
+        end = max(end, last)
+    return total
