@@ -90,17 +90,19 @@ def _doubled(store: Database) -> int:
 
 
 def _outage(store: Database) -> dict[str, Any]:
-    """From recording to arrival at the hub, both stamped on this one machine: the longest wait, and how fast the backlog came in."""
+    """The longest wait from recording to arrival at the hub (both stamped on this one machine), and how fast the backlog came in: of each
+    edge from its first late arrival to the moment at which the central store had the last of it."""
     longest, late = 0, 0
     windows: dict[str, tuple[int, int]] = {}
-    for node, received, row in store.execute("SELECT node, received_ms, row FROM log JOIN streams USING (sid) WHERE okey IS NOT NULL"):
+    facts = store.execute("SELECT node, received_ms, at_ms, row FROM log JOIN streams USING (sid) WHERE okey IS NOT NULL")
+    for node, received, stored, row in facts:
         values = unpack(row, max_bytes=FRAME_UNPACKED_BYTES)
         lag = received - values[_RECORDED_MS] if isinstance(values, list) else 0
         longest = max(longest, lag)
         if lag >= _LATE_MS:
             late += 1
-            first, last = windows.get(node, (received, received))
-            windows[node] = min(first, received), max(last, received)
+            first, last = windows.get(node, (received, stored))
+            windows[node] = min(first, received), max(last, stored)
     took = _length(sorted(windows.values()))
     return {
         "longestOutageMs": longest,
