@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from protocols import limits
 from protocols.chains import RunKind
-from protocols.codec import INT63_MAX, Kind
+from protocols.codec import INT63_MAX, Kind, pack
 from protocols.errors import DecodeError
 
 T = TypeVar("T")
@@ -55,6 +55,10 @@ class StreamStated:
     freeable: tuple[Point, ...] = ()
     wants: tuple[tuple[int, int, bytes], ...] = ()
     refused: tuple[tuple[int, bytes, str], ...] = ()
+
+    def wire_bytes(self) -> int:
+        """How much room it takes in a message."""
+        return len(pack(_stated(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from protocols.chains import Chain, RunKind
 from protocols.codec import FrameHeader
 from protocols.errors import DecodeError
 from protocols.ledger import Ledger, Offered
-from protocols.limits import SEGMENTS_STATED, STREAMS_STATED
+from protocols.limits import FRAME_WIRE_BYTES, SEGMENTS_STATED, STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream, StreamKey
 from protocols.sync.frames import open_frame
 from protocols.sync.intervals import Intervals
 
-REFUSED_STATED = 32
+REFUSED_STATED: Final = 32
+STATED_BYTES: Final = FRAME_WIRE_BYTES // 2
+"""of streams in one answer or receipt: with what stands around them it may still travel"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,18 @@ class Receiver:
         return Pull(self.incarnation, tuple(ranges[:SEGMENTS_STATED])) if ranges else None
 
     def held(self, key: StreamKey, head: Point) -> Intervals:
-        """Which seqs of the chain that ends in `head` are here, with data or record; where the head itself is not, of any branch."""
+        """Which seqs of the chain that ends in `head` are here, with data or record; where it is not known of which branch, of any.
+
+        What lies below a hole is of the same branch as far as anybody knows, up to the fork point: it need not travel again.
+        """
         stream = self._ledger.log.get(key)
         if stream is None:
             return Intervals()
         chain = stream.chain
-        if chain.locate(*head) is not None:
-            return Intervals(sorted((r.first, last) for r, last in chain.path(*head)))
-        return Intervals(sorted((r.first, r.last) for r in chain.runs))
+        if chain.locate(*head) is None or chain.fork_point is None:
+            return Intervals(sorted((r.first, r.last) for r in chain.runs))
+        common = [(r.first, min(r.last, chain.fork_point)) for r in chain.runs]
+        return Intervals(sorted([*common, *((r.first, last) for r, last in chain.path(*head))]))
 
     # ------------------------------------------------------------ out
 
@@ -103,17 +110,23 @@ class Receiver:
         """Call after the commit: who is to be told what about the streams that changed since the last call."""
         out = []
         for node, keys in self._changed.items():
-            stated = tuple(self.statement(k, ends=ends) for k, ends in list(keys.items())[:STREAMS_STATED])
-            out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
+            for stated in _messages([self.statement(k, ends=ends) for k, ends in keys.items()]):
+                out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
         self._changed = {}
         return out
 
     def answer(self, node: str, hello: Hello, now_ms: int) -> Answer:
-        """The absolute statement to a hello: of every stream of that node that is known here, also those it did not name (rule 5)."""
+        """The absolute statement to a hello: of every stream of that node that is known here, also those it did not name (rule 5).
+
+        What does not fit follows as receipts, at the next call of `receipts`.
+        """
         named = {StreamKey(node, s.epoch, s.cls): s for s in hello.streams}
-        keys = [s.key for s in self._ledger.log.of_node(node)]
-        stated = tuple(self.statement(k, named.get(k)) for k in _first_named(keys, named)[:STREAMS_STATED])
-        return Answer(hello.nonce, self.incarnation, now_ms, self.credit, stated, self.backed_up)
+        keys = [s.key for s in self._ledger.log.of_node(node) if s.chain.runs or s.key in named or s.key in self._store]
+        first, *others = _messages([self.statement(k, named.get(k)) for k in _first_named(keys, named)])
+        for stated in others:
+            for s in stated:
+                self.touch(StreamKey(s.node, s.epoch, s.cls))
+        return Answer(hello.nonce, self.incarnation, now_ms, self.credit, first, self.backed_up)
 
     def statement(self, key: StreamKey, hello: StreamHeld | None = None, ends: Sequence[Point] = ()) -> StreamStated:
         """All that is said of one stream. Never names what is not on disk: call it after the commit."""
@@ -181,6 +194,20 @@ def _bounded(chain: Chain, extra: Sequence[RunStated]) -> tuple[RunStated, ...]:
     if len(runs) > SEGMENTS_STATED:
         runs = runs[: SEGMENTS_STATED - 8] + runs[-8:]
     return (*runs, *extra)
+
+
+def _messages(stated: Sequence[StreamStated]) -> list[tuple[StreamStated, ...]]:
+    """Statements in groups that fit into one message each; at least one group."""
+    groups: list[list[StreamStated]] = [[]]
+    size = 0
+    for s in stated:
+        s_bytes = s.wire_bytes()
+        if groups[-1] and (len(groups[-1]) == STREAMS_STATED or size + s_bytes > STATED_BYTES):
+            groups.append([])
+            size = 0
+        groups[-1].append(s)
+        size += s_bytes
+    return [tuple(group) for group in groups]
 
 
 def _first_named(keys: list[StreamKey], named: dict[StreamKey, StreamHeld]) -> list[StreamKey]:

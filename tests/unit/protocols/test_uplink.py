@@ -265,11 +265,22 @@ def test_a_pull_below_what_was_freed_leaves_the_rest_as_it_was() -> None:
     pair.edge.begin()
     pair.edge.free(pair.edge.own(), 6, NOW_MS)
     pair.edge.commit()
-    pair.hear(Pull(pair.receiver.incarnation, ((101, 0, 1, 4),)))
-    assert pair.send() == []
-    pair.say(1)
+    pair.hear(Pull(pair.receiver.incarnation, ((101, 0, 1, 4), (101, 0, 5, 7))))
+    assert pair.uplink.unreceived(pair.edge.own()) == 1
+    assert frames(pair.send()) == [("backfill", 7, 7)]
+
+
+def test_what_was_freed_counts_as_received_whatever_a_hub_says_that_came_back_empty() -> None:
+    pair = greeted(8)
     pair.run()
-    assert pair.uplink.unreceived(pair.edge.own()) == 0
+    pair.edge.begin()
+    pair.edge.free(pair.edge.own(), 6, NOW_MS)
+    pair.edge.commit()
+    pair.restart_hub(ledger("hub"))
+    pair.uplink.on_down()
+    pair.greet()
+    assert pair.uplink.unreceived(pair.edge.own()) == 2
+    assert frames(pair.send()) == [("backfill", 7, 8)]
 
 
 # ------------------------------------------------------------ window, credit, lanes
