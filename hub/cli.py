@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hub import cli_admin, cli_ask
-from hub.cli_ask import Broken
 from protocols.errors import ConfigError, LedgerFull, LongshoreError
 from protocols.lifecycle import STATUS_NAMES
 
@@ -38,8 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except Broken as problem:
-        return _complain(args, problem.reason, problem.remedy, problem.exit_code)
     except LongshoreError as error:
         return _complain(args, error.reason, error.remedy, error.exit_code)
     except BrokenPipeError:  # the reader has enough (`| head`)

@@ -14,18 +14,18 @@ from urllib.parse import quote, urlencode
 
 from hub import config as settings
 from hub.config import HubConfig
-from protocols.errors import InvalidInput, LedgerBusy, TransportError
+from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TransportError
 from protocols.sqlite import DataLock
 
 TIMEOUT_S: Final = 20.0
 
 
-class Broken(Exception):
-    """The hub answered with a problem."""
+class Broken(LongshoreError):
+    """The hub answered with a problem; what to exit with depends on which."""
 
-    def __init__(self, reason: str, remedy: str, exit_code: int) -> None:
-        self.reason, self.remedy, self.exit_code = reason, remedy, exit_code
-        super().__init__(reason)
+    def __init__(self, reason: str, *, remedy: str = "", exit_code: int = 1) -> None:
+        super().__init__(reason, remedy=remedy)
+        self.exit_code = exit_code
 
 
 # ------------------------------------------------------------------ which hub
@@ -93,8 +93,14 @@ class Client:
         finally:
             connection.close()
         if answer.status not in fine:
-            raise Broken(str(data.get("detail") or data.get("title")), str(data.get("remedy") or ""), _exit_code(answer.status))
+            raise _problem(data, answer.status)
         return data
+
+
+def _problem(data: Any, status: int) -> Broken:
+    said = data if isinstance(data, dict) else {}
+    reason = str(said.get("detail") or said.get("title") or f"the hub answered {status}")
+    return Broken(reason, remedy=str(said.get("remedy") or ""), exit_code=_exit_code(status))
 
 
 def _exit_code(status: int) -> int:
@@ -111,7 +117,9 @@ def ask(args: argparse.Namespace, path: str, params: dict[str, Any] | None = Non
         return client_of(config).get(path, params)
     from hub.cli_files import answer
 
-    print("(the hub does not run: this is what its files hold)", file=sys.stderr)
+    if not getattr(args, "told", False):
+        args.told = True
+        print("(the hub does not run: this is what its files hold)", file=sys.stderr)
     return answer(config, path, params or {})
 
 

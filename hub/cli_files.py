@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from hub import config as settings
 from hub import views
+from hub.cli_ask import Broken
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
 from hub.fleet import Seen, look
@@ -52,9 +53,7 @@ def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> An
 def _order(store: CentralStore, order_id: str, org: str | None, part: str) -> Any:
     found = [view for view in store.find(order_id) if org in (None, view.org)]
     if not found:
-        raise InvalidInput(
-            "order", f"{order_id!r} has not been heard of here.", remedy="Search for a fragment of it: longshore-hub orders --q …"
-        )
+        raise Broken("No order with this id has been heard of here.", remedy="Search for a fragment of it: longshore-hub orders --q …")
     if len(found) > 1:
         raise InvalidInput("--org", "is needed: several organisations have this order.", allowed=tuple(view.org for view in found))
     view = found[0]

@@ -6,7 +6,7 @@ import pytest
 
 from hub.core import HubSettings
 from protocols.chains import RunKind
-from protocols.codec import Kind, pack
+from protocols.codec import FrameHeader, Kind, pack
 from protocols.errors import DecodeError, InvalidInput
 from protocols.messages import Record
 from protocols.sync import receiver
@@ -112,7 +112,7 @@ def test_a_refused_frame_is_cut_by_halves_until_the_bad_fact_stands_alone(monkey
     bad = 5
     refused_counts: list[int] = []
 
-    def fails_on_one(header: receiver.FrameHeader, body: bytes) -> Opened:
+    def fails_on_one(header: FrameHeader, body: bytes) -> Opened:
         if header.first <= bad < header.first + header.count:
             refused_counts.append(header.count)
             raise DecodeError("a fact that this reader fails on")

@@ -1,0 +1,369 @@
+"""`longshore-hub` as people and scripts run it: by subprocess, with what it prints and how it exits."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from hub import cli
+from hub.cli_ask import Client
+from protocols.trust import NodeKey, hash_password, parse_address
+from protocols.trust import make_card as signed_card
+from tests.support.ports import free_port
+from tests.support.procs import Child, python, started
+from tests.support.source import ROOT
+
+WITHIN_S: Final = 30
+CARD: Final = signed_card(
+    NodeKey(b"d" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=hash_password("x" * 20, n=2)
+)
+EVENT: Final = {"orderId": "GLOBAL/12 34", "source": "ERP", "status": "PLACED", "timestamp": "2026-05-21T14:05:12Z", "site": "Madrid"}
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def hub(*args: str | os.PathLike[str], stdin: str = "", env: dict[str, str] | None = None) -> Ran:
+    """Run one command to its end. No command may ever show a traceback."""
+    done = subprocess.run(
+        python("-m", "hub.cli", *args),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def run_args(folder: Path, *more: str) -> list[str]:
+    return python("-m", "hub.cli", "run", "--config", folder / "hub.toml", *more)
+
+
+def made(folder: Path) -> Path:
+    assert hub("init", folder, "--api-port", "0", "--broker-port", "0").code == 0
+    return folder
+
+
+def ready_line(child: Child) -> str:
+    """The line that scripts wait for."""
+    found: list[str] = []
+
+    def said() -> bool:
+        found[:] = [line for line in child.output().splitlines() if line.startswith(("ready: ", '{"ready"'))]
+        return bool(found)
+
+    child.wait_until(said)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a hub that runs, with one node and two orders."""
+    folder = made(tmp_path_factory.mktemp("hub") / "live")
+    card = folder / "card.json"
+    card.write_text(json.dumps(CARD))
+    with started(run_args(folder), cwd=ROOT) as child:
+        url = ready_line(child).split()[1]
+        assert hub("nodes", "add", card, "--dir", folder).code == 0
+        _post(url, [EVENT, EVENT | {"orderId": "B2", "status": "SHIPPED"}])
+        child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == 2, what="settled")
+        yield folder
+
+
+def _post(url: str, events: list[dict[str, Any]]) -> None:
+    request = urllib.request.Request(f"{url}/v1/events", json.dumps(events).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 201
+
+
+# ------------------------------------------------------------------ init
+
+
+def test_init_makes_a_hub_that_only_its_owner_can_impersonate(tmp_path: Path) -> None:
+    ran = hub("init", tmp_path / "h", "--org", "globex", "--node", "hub-1", "--region", "EMEA")
+    assert ran.code == 0
+    address = re.search(r"^ADDRESS +(\S+)$", ran.out, re.M)
+    assert address is not None
+    parsed = parse_address(address[1])
+    assert (parsed.host, parsed.port, parsed.org, parsed.hub) == ("127.0.0.1", 1883, "globex", "hub-1")
+    assert f"fingerprint  {parsed.fingerprint}" in ran.out
+    for name in ("hub.key", "api.token"):
+        assert (tmp_path / "h" / name).stat().st_mode & 0o777 == 0o600
+    assert parsed.public_key == NodeKey.load(tmp_path / "h" / "hub.key").public
+    assert "longshore-edge init" in ran.out
+
+
+def test_init_never_overwrites_a_hub(tmp_path: Path) -> None:
+    made(tmp_path / "h")
+    key = (tmp_path / "h" / "hub.key").read_bytes()
+    ran = hub("init", tmp_path / "h")
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert (tmp_path / "h" / "hub.key").read_bytes() == key
+
+
+# ------------------------------------------------------------------ bad input: one line, a code, no traceback
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["init", "{dir}/new", "--org", "a/b"], 2, "--org"),
+        (["init", "{dir}/new", "--node", "Hub 1"], 2, "--node"),
+        (["init", "{dir}/new", "--api-port", "70000"], 2, "not a port"),
+        (["init", "{dir}/file/new"], 3, "Cannot make"),
+        (["run", "--config", "{dir}/nothing.toml"], 3, "There is no configuration"),
+        (["run", "--config", "{dir}/typo.toml"], 3, "Did you mean port?"),
+        (["run", "--config", "{dir}/nokey/hub.toml"], 3, "no key"),
+        (["nodes", "add", "{dir}/nothing.json", "--dir", "{hub}"], 2, "no such file"),
+        (["nodes", "add", "{dir}/file", "--dir", "{hub}"], 2, "JSON"),
+        (["nodes", "add", "{dir}/half.json", "--dir", "{hub}"], 2, "missing"),
+        (["nodes", "add", "{dir}/forged.json", "--dir", "{hub}"], 2, "signature"),
+        (["orders", "--dir", "{hub}"], 3, "has never run"),
+        (["orders", "--status", "SHIPED", "--dir", "{hub}"], 2, "invalid choice"),
+        (["orders", "--limit", "0", "--dir", "{hub}"], 2, "from 1 to 500"),
+        (["orders", "peek", "A1", "--dir", "{hub}"], 2, "orders show ID"),
+        (["fleet", "--dir", "{hub}", "--config", "{hub}/hub.toml"], 2, "same thing"),
+        (["fly"], 2, "invalid choice"),
+        ([], 2, "required"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_a_documented_code(tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    folder = tmp_path / "hub"
+    cli.main(["init", str(folder), "--api-port", "0", "--broker-port", "0"])
+    (tmp_path / "file").write_text("not json")
+    (tmp_path / "half.json").write_text(json.dumps({"longshore": "node-card/1"}))
+    (tmp_path / "forged.json").write_text(json.dumps(CARD | {"site": "Elsewhere"}))
+    (tmp_path / "typo.toml").write_text('[hub]\norg = "acme"\n[api]\nprot = 1\n')
+    (tmp_path / "nokey").mkdir()
+    (tmp_path / "nokey" / "hub.toml").write_text('[hub]\norg = "acme"\n')
+    ran = hub(*(arg.format(dir=tmp_path, hub=folder) for arg in args))
+    assert (ran.code, ran.out) == (code, "")
+    last = ran.err.splitlines()[-1]
+    assert last.startswith("longshore-hub")
+    assert says in last
+
+
+def test_an_error_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    ran = hub("fleet", "--dir", tmp_path / "nowhere", "--json")
+    said = json.loads(ran.err)
+    assert (ran.code, said["exitCode"]) == (3, 3)
+    assert "longshore-hub init" in said["remedy"]
+
+
+@pytest.mark.parametrize("name", ["api", "broker"])
+def test_a_port_in_use_ends_the_start_with_one_line(tmp_path: Path, live: Path, name: str) -> None:
+    ports = json.loads((live / "run.ports.json").read_text())
+    ran = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={f"LONGSHORE_{name.upper()}__PORT": str(ports[name])})
+    assert ran.code == 3
+    assert str(ports[name]) in ran.err.splitlines()[-1]
+
+
+def test_a_second_hub_on_the_same_data_is_told_so(live: Path) -> None:
+    ran = hub("run", "--config", live / "hub.toml")
+    assert ran.code == 4
+    assert "another process" in ran.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file that nobody may write; root may write all")
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ran = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={"LONGSHORE_STORAGE__DATA_DIR": str(tmp_path / "file" / "data")})
+    assert ran.code == 3
+    assert "data" in ran.err
+
+
+def test_a_full_disk_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "hub.db")
+
+    monkeypatch.setattr("hub.cli_ask.config_of", full)
+    assert cli.main(["fleet"]) == 5
+    assert "disk is full" in capsys.readouterr().err
+
+
+def test_a_hub_that_does_not_answer_has_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("hub.cli_ask.config_of", lambda _: None)
+    monkeypatch.setattr("hub.cli_ask.is_running", lambda _: True)
+    monkeypatch.setattr("hub.cli_ask.client_of", lambda _: Client("127.0.0.1", free_port(), "token"))
+    assert cli.main(["fleet"]) == 6
+    assert "longshore-hub doctor" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ a running hub
+
+
+def test_run_says_ready_with_both_ports_and_ends_cleanly_when_asked(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    with started(run_args(folder), cwd=ROOT) as child:
+        words = ready_line(child).split()
+        assert words[0::2] == ["ready:", "broker", "address"]
+        ports = json.loads((folder / "run.ports.json").read_text())
+        assert words[1] == f"http://127.0.0.1:{ports['api']}"
+        assert words[3] == f"127.0.0.1:{ports['broker']}"
+        assert parse_address(words[5]).port == ports["broker"]
+        child.wait_http(f"{words[1]}/readyz")
+        assert child.end() == 0
+    assert not (folder / "run.ports.json").exists()
+
+
+def test_run_speaks_json_to_machines(tmp_path: Path) -> None:
+    with started(run_args(made(tmp_path / "h"), "--json"), cwd=ROOT) as child:
+        said = json.loads(ready_line(child))
+        assert said["ready"] == f"http://127.0.0.1:{said['apiPort']}"
+        assert parse_address(said["address"]).port == said["brokerPort"]
+        assert child.end() == 0
+        lines = [json.loads(line) for line in child.output().splitlines()]
+        assert all("message" in line or "ready" in line for line in lines)
+
+
+def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    with started(run_args(folder), cwd=ROOT) as child:
+        _post(ready_line(child).split()[1], [EVENT])
+        child.kill()
+    assert hub("balance", "--dir", folder, "--json").json["fleet"]["captured"] == 1, "from its files"
+    with started(run_args(folder), cwd=ROOT) as child:
+        ready_line(child)
+        child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == 1, what="settled")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["nodes", "ls"], ["dock-7", "SHA256:"]),
+        (["orders"], ["GLOBAL/12 34", "B2", "SHIPPED"]),
+        (["orders", "--status", "SHIPPED"], ["B2"]),
+        (["orders", "--q", "12 3"], ["GLOBAL/12 34"]),
+        (["orders", "--q", "no such order"], ["no order matches"]),
+        (["orders", "show", "GLOBAL/12 34"], ["acme/GLOBAL/12 34: PLACED", "ERP"]),
+        (["fleet"], ["dock-7", "not heard from yet"]),
+        (["balance"], ["hub", "all", "balanced"]),
+        (["conflicts"], ["no conflict"]),
+        (["queue"], ["refused frames", "none"]),
+        (["status"], ["running", "yes"]),
+        (["doctor"], ["ok   configuration", "ok   balance"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+def test_each_asking_command_answers_people_and_machines(live: Path, args: list[str], says: list[str]) -> None:
+    ran = hub(*args, "--dir", live)
+    assert ran.code == 0, ran.err
+    assert [word for word in says if word not in ran.out] == []
+    assert hub(*args, "--dir", live, "--json").json is not None
+
+
+def test_pages_of_orders_follow_each_other(live: Path) -> None:
+    first = hub("orders", "--dir", live, "--limit", "1", "--json").json
+    second = hub("orders", "--dir", live, "--limit", "1", "--cursor", first["cursor"], "--json").json
+    assert {page["orders"][0]["orderId"] for page in (first, second)} == {"B2", "GLOBAL/12 34"}
+    assert second["cursor"] is None
+
+
+def test_an_order_that_nobody_knows_exits_with_1(live: Path) -> None:
+    ran = hub("orders", "show", "nothing", "--dir", live)
+    assert ran.code == 1
+    assert "heard of here" in ran.err
+
+
+def test_a_taken_name_is_refused_by_the_running_hub(live: Path, tmp_path: Path) -> None:
+    other = signed_card(NodeKey(b"o" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=CARD["brokerPassword"])
+    ran = hub("nodes", "add", "-", "--dir", live, stdin=json.dumps(other))
+    assert ran.code == 2
+    assert "taken" in ran.err
+
+
+def test_a_wrong_token_is_a_matter_of_configuration(live: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("lst_not_the_right_one_at_all\n")
+    (tmp_path / "token").chmod(0o600)
+    ran = hub("fleet", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(tmp_path / "token")})
+    assert ran.code == 3
+    assert "token" in ran.err
+
+
+# ------------------------------------------------------------------ a hub that does not run
+
+
+def test_nodes_are_added_and_listed_while_the_hub_does_not_run(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    added = hub("nodes", "add", tmp_path / "card.json", "--dir", folder)
+    assert (added.code, "admitted dock-7" in added.out) == (0, True)
+    assert hub("nodes", "add", tmp_path / "card.json", "--dir", folder).code == 0, "the same card again is harmless"
+    listed = hub("nodes", "ls", "--dir", folder, "--json")
+    assert [node["node"] for node in listed.json["nodes"]] == ["dock-7"]
+    assert "scrypt" not in listed.out
+    assert "does not run" in listed.err
+    other = signed_card(NodeKey(b"o" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=CARD["brokerPassword"])
+    assert hub("nodes", "add", "-", "--dir", folder, stdin=json.dumps(other)).code == 2
+
+
+def test_a_hub_restored_from_an_older_backup_is_out_of_balance_until_it_runs(tmp_path: Path) -> None:
+    """The store holds what this ledger has never heard of: the command says so with 1, and running the hub heals it."""
+    folder = made(tmp_path / "h")
+
+    def capture_and_stop(count: int) -> None:
+        with started(run_args(folder), cwd=ROOT) as child:
+            _post(ready_line(child).split()[1], [EVENT])
+            child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == count, what="settled")
+
+    capture_and_stop(1)
+    backup = (folder / "hub.db").read_bytes()
+    capture_and_stop(2)
+    assert hub("balance", "--dir", folder).code == 0
+    for rest in folder.glob("hub.db-*"):
+        rest.unlink()
+    (folder / "hub.db").write_bytes(backup)
+    ran = hub("balance", "--dir", folder)
+    assert ran.code == 1
+    assert "off by" in ran.out
+    assert hub("orders", "show", EVENT["orderId"], "--dir", folder).code == 0
+    with started(run_args(folder), cwd=ROOT) as child:
+        ready_line(child)
+        child.wait_until(lambda: hub("balance", "--dir", folder).code == 0, what="balanced again")
+
+
+def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    assert hub("doctor", "--dir", folder).code == 0
+    (folder / "hub.key").chmod(0o644)
+    ran = hub("doctor", "--dir", folder)
+    assert ran.code == 1
+    assert "BAD  key" in ran.out
+    assert "chmod 600" in ran.out
+
+
+# ------------------------------------------------------------------ help
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    ran = hub("--help")
+    assert ran.code == 0
+    for command in ("init", "nodes", "run", "orders", "fleet", "balance", "conflicts", "queue", "status", "doctor"):
+        assert re.search(rf"^    {command}\b", ran.out, re.M), command
+        inner = hub(command, "--help")
+        assert inner.code == 0
+        assert "example" in inner.out or command == "nodes"
+    assert all(f"{code} " in cli.EPILOG for code in (0, 1, 2, 3, 4, 5, 6))
