@@ -421,6 +421,22 @@ def test_messages_beyond_the_bound_are_dropped_and_counted(tmp_path: Path) -> No
     run(story())
 
 
+def test_messages_that_came_while_there_was_no_core_take_no_room_for_ever(tmp_path: Path) -> None:
+    async def story() -> None:
+        line = HeldLine()
+        async with edge(tmp_path, line=line, bounds=Bounds(waiting_messages=3)) as runtime:
+            core, runtime._core = runtime._core, None
+            for told in (3, 6):
+                for _ in range(3):
+                    line.say(Message(ADDRESS.topic(Channel.RECEIPT), b"noise"))
+                await until(lambda told=told: runtime.counts.messages_total == told, "hearing")  # type: ignore[misc]
+                await asyncio.sleep(0)
+            assert runtime.counts.messages_dropped_total == 0
+            runtime._core = core
+
+    run(story())
+
+
 def test_the_presence_of_a_node_carries_the_epoch_it_writes_in(tmp_path: Path) -> None:
     async def story(line: HeldLine) -> EdgeRuntime:
         async with edge(tmp_path, line=line) as runtime:
