@@ -251,6 +251,8 @@ class Engine:
             return self._without(at, batch, error)
         self.counts.commits_total += 1
         self._changed, self._core_wait_ms = True, 0
+        if any(isinstance(item, Admit) for item in batch):
+            self._look()  # who admits a node expects to see it
         return _Done(answers)
 
     def _after(self) -> Applied | None:
@@ -281,7 +283,6 @@ class Engine:
                 answers.append((item, core.take_events(item.events, now_ms)))
             else:
                 answers.append((item, core.take_card(item.card, now_ms)))
-                self._look_due_ms = 0  # whoever admits a node expects to see it
         except LedgerError:
             raise
         except LongshoreError as error:  # refused before anything was written
