@@ -251,15 +251,13 @@ class Engine:
             return self._without(at, batch, error)
         self.counts.commits_total += 1
         self._changed, self._core_wait_ms = True, 0
-        if any(isinstance(item, Admit) for item in batch):
-            self._look()  # who admits a node expects to see it
+        self._look_if_due(at_once=any(isinstance(item, Admit) for item in batch))  # who admits a node expects to see it
         return _Done(answers)
 
     def _after(self) -> Applied | None:
         """The store's part of a turn, and a look at everything when it is time for one."""
         applied = self._store_turn(self._core) if self._core is not None else None
-        if self._changed and self._ports.now_ms() >= self._look_due_ms:
-            self._look()
+        self._look_if_due()
         return applied
 
     def _take_said(self, core: HubCore) -> None:
@@ -434,6 +432,11 @@ class Engine:
         self._close_core()
 
     # ------------------------------------------------------------ what others may know
+
+    def _look_if_due(self, *, at_once: bool = False) -> None:
+        """Never while the store has facts of which this ledger has not yet been told: they would be counted twice."""
+        if self._changed and not self._said and (at_once or self._ports.now_ms() >= self._look_due_ms):
+            self._look()
 
     def _look(self) -> None:
         """Made between two turns, so that ledger and store are seen at one moment. What takes long is made seldom."""
