@@ -180,9 +180,11 @@ class Chain:
         for piece in pieces:
             self._compare(piece, self.runs)
         self.runs.extend(pieces)
-        self._shrink_records()  # first: a record that goes leaves its neighbours free to join
+        gone = self._shrink_records()  # first: a record that goes leaves its neighbours free to join
         for piece in pieces:
             self._join(piece)
+        for record in gone:
+            self._rejoin(record)
         self._sort()
 
     def close(self, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
@@ -257,8 +259,9 @@ class Chain:
         self.runs = [r for r in self.runs if r is not high]
         low.last, low.h_last = high.last, high.h_last
 
-    def _shrink_records(self) -> None:
-        """Data supersedes a record from its upper end downwards: there the hash says that it is the same branch."""
+    def _shrink_records(self) -> list[Run]:
+        """Data supersedes a record from its upper end downwards, where the hash says that it is the same branch. Returns those gone."""
+        gone: list[Run] = []
         for rec in [r for r in self.runs if r.kind is not RunKind.DATA]:
             low, before = rec.last + 1, rec.h_last
             for run, _ in self.path(rec.last, rec.h_last):
@@ -267,5 +270,14 @@ class Chain:
                 low, before = run.first, run.h_before
             if low <= rec.first:
                 self.runs = [r for r in self.runs if r is not rec]
+                gone.append(rec)
             elif low <= rec.last:
                 rec.last, rec.h_last = low - 1, before
+        return gone
+
+    def _rejoin(self, gone: Run) -> None:
+        """Where a record left the middle of a run and is no more, the run is one again."""
+        below = next((r for r in self.data() if (r.last, r.h_last) == (gone.first - 1, gone.h_before)), None)
+        above = self._children(below) if below is not None else []
+        if below is not None and len(above) == 1 and above[0].kind is RunKind.DATA:
+            self._merge(below, above[0])
