@@ -135,6 +135,9 @@ class Checker:
         self.ever[incarnation] = disk.held
         self.last_seen[self._incarnation] = self.world.now
         self._incarnation = incarnation
+        for edge in self.world.edges:
+            if edge.alive and edge.core.uplink.incarnation == incarnation:
+                self.edge_believes(edge.disk, edge.name, incarnation, edge.received())
 
     def edge_adopts(self, who: str, incarnation: bytes | None, hello_at: int) -> None:
         """Rule 6: the answer to the latest hello counts, so what is believed was alive when that was said."""
@@ -212,12 +215,11 @@ class Checker:
         """No head is ever replaced by its ancestor; where no author is forked, the heads are right at every moment."""
         old, heads = disk.views.get(order, 0), disk.heads(self.truth, table, order)
         disk.views[order] = heads
-        for i in bits(heads & ~old):
-            for j in bits(old & ~heads):
-                demand(
-                    not self.truth.facts[j].past >> i & 1,
-                    f"I4 {who} replaces {self.truth.facts[j].id} by its ancestor {self.truth.facts[i].id}",
-                )
+        for j in bits(old & ~heads):
+            gone = self.truth.facts[j]
+            succeeded = any(self.truth.facts[i].past >> j & 1 for i in bits(heads))
+            instead = gone.past & heads & ~old
+            demand(succeeded or not instead, f"I4 {who} replaces {gone.id} by its ancestor {self.truth.show(instead)}")
         known = self.truth.orders[order] & disk.seen
         if not self.branched(known):
             right = self.truth.heads(known)

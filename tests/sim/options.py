@@ -71,8 +71,12 @@ class _Plan:
     duration_ms: int
     edges: int
     events: list[tuple[int, str, tuple[int, ...]]] = field(default_factory=list)
+    hot: list[int] = field(default_factory=list)
+    """moments at which much is under way: a link is just back"""
 
     def when(self) -> int:
+        if self.hot and self.rng.random() < 0.4:
+            return self.rng.choice(self.hot) + self.rng.randrange(30 * SECOND)
         return self.rng.randrange(self.duration_ms)
 
     def edge(self) -> int:
@@ -160,12 +164,14 @@ def _levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
 
 def _make_plan(plan: _Plan, faults: tuple[str, ...], backups: bool) -> None:
     rng, duration = plan.rng, plan.duration_ms
+    for _ in range(rng.randint(1, 6) if "partitions" in faults else 0):
+        longest = rng.choice((MINUTE, HOUR, DAY, 14 * DAY, 45 * DAY))
+        at, for_ms = rng.randrange(duration), rng.randint(1, longest)
+        plan.add(at, "partitions", plan.edge(), for_ms, int(rng.random() < 0.3))
+        plan.hot += [at + for_ms] if at + for_ms < duration else []
     for kind, most in (("clones", 2), ("blanks", 1), ("strangers", 1), ("clocks", 3), ("hub_full", 1)):
         for _ in range(rng.randint(1, most) if kind in faults else 0):
             plan.add(plan.when(), kind, plan.edge(), rng.randrange(duration // 4))
-    for _ in range(rng.randint(1, 6) if "partitions" in faults else 0):
-        longest = rng.choice((MINUTE, HOUR, DAY, 14 * DAY, 45 * DAY))
-        plan.add(plan.when(), "partitions", plan.edge(), rng.randint(1, longest), int(rng.random() < 0.3))
     for _ in range(rng.randint(1, 5) if "sessions" in faults else 0):
         plan.add(plan.when(), "sessions")
     for kind in ("edge_restores", "hub_restores", "store_restores"):

@@ -23,9 +23,9 @@ from protocols.chains import Chain, RunKind
 from protocols.errors import LongshoreError
 from protocols.fact import FactRow, genesis
 from protocols.ledger import Appended, Ledger
-from protocols.merge import Ancestry, Head
+from protocols.merge import Ancestry, Head, admit
 from protocols.messages import RunStated
-from protocols.orderbook import OrderBook
+from protocols.orderbook import Folded, OrderBook
 from protocols.streams import Stream
 from protocols.sync.intervals import Intervals
 from protocols.sync.receiver import Receiver, StoreSays, rooted_points
@@ -130,9 +130,17 @@ def point_by_seq() -> Patch:
     return swapped(Uplink, "_mine", lambda self, stream, seq, h: seq <= stream.head[0])
 
 
-def no_fold_after_fork() -> Patch:
-    """Forks are noted, and no order is folded again."""
-    return swapped(OrderBook, "fold_again", lambda self, sid, above: [])
+@contextmanager
+def no_fold_after_fork() -> Iterator[None]:
+    """Forks are noted, and no order is folded again: neither when one is found nor when more facts of its author come."""
+
+    def fold(self: OrderBook, order: Any, head: Head, at_ms: int) -> Folded:
+        heads = admit(order.heads, head, self._log)
+        self.replace(order, heads or order.heads, at_ms)
+        return Folded(order, heads is not None)
+
+    with swapped(OrderBook, "fold_again", lambda self, sid, above: []), swapped(OrderBook, "fold", fold):
+        yield
 
 
 # ---------------------------------------------------------------- what is believed
@@ -321,13 +329,17 @@ def has_backups(o: Options) -> bool:
     return o.backups and o.floor_ms == 0 and o.duration_ms >= 3 * 86_400_000
 
 
+def sends_at_once(o: Options) -> bool:
+    return o.uplink.linger_ms == 0 and o.edge_crashes > 0.01
+
+
 def frees(o: Options) -> bool:
     return (o.pressed or o.backups) and o.floor_ms < 2 * 86_400_000 and o.duration_ms >= 3 * 86_400_000
 
 
 PLANTS: Final = (
     Plant("receipts before the hub's commit", ack_before_commit, ("hub_crashes",)),
-    Plant("frames before the edge's commit", send_before_commit, ("edge_crashes",)),
+    Plant("frames before the edge's commit", send_before_commit, ("edge_crashes",), 12, sends_at_once),
     Plant("identity without the hash: dedupe by (node, epoch, seq)", identity_without_hash, ("clones",)),
     Plant("receipts of another incarnation are believed", other_incarnation, ("hub_restores",), 20),
     Plant("a hub that restarts keeps its incarnation", same_incarnation, ("hub_restores",), 12),
@@ -336,7 +348,7 @@ PLANTS: Final = (
     Plant("free on received", free_on_received, (), 12, frees),
     Plant("free without asking the backups", free_without_backups, (), 12, has_backups),
     Plant("a record frees what its holder still has", record_frees, ("clones",), 40, frees),
-    Plant("the answer speaks of named streams only", named_streams_only, ("blanks",), 20),
+    Plant("the answer speaks of named streams only", named_streams_only, ("blanks", "partitions"), 30),
     Plant("no new epoch after a fork", no_new_epoch, ("clones",)),
     Plant("a point is matched by seq, not by hash", point_by_seq, ("clones",)),
     Plant("the watermark skips a hole", prefix_skips_a_hole),
@@ -345,7 +357,7 @@ PLANTS: Final = (
     Plant("the last to arrive is the state, in the store", arrival_order_in_the_store),
     Plant("the latest clock is the state", clock_order),
     Plant("the context is dropped", context_dropped),
-    Plant("orders are not folded again after a fork", no_fold_after_fork, ("clones",), 30),
+    Plant("orders are not folded again after a fork", no_fold_after_fork, ("clones",), 60),
     Plant("a key is remembered outside the transaction", key_outside_the_transaction, ("edge_crashes",), 12),
     Plant("a key is not remembered", key_forgotten),
     Plant("a refused frame counts as received", refused_is_received, ("forgery",), 12),

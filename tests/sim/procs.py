@@ -225,14 +225,18 @@ class EdgeProc(Proc):
         check.views(self.disk, "orders", new, self.name)
         check.requests_done(self.disk, self.name, [(r.events, r.answer) for r in done if r.answer is not None])
         check.edge_moved(self.disk, self.name)
-        uplink = self.core.uplink
-        received = {s.key: list(uplink._progress[s.sid].received) for s in self.core.ledger.own_streams() if s.sid in uplink._progress}
+        uplink, received = self.core.uplink, self.received()
         if (received, self.world.hub.boots) != self._beliefs:
             self._beliefs = (received, self.world.hub.boots)
             check.edge_believes(self.disk, self.name, uplink.incarnation, received)
         if uplink.incarnation != self._adopted:
             self._adopted = uplink.incarnation
             check.edge_adopts(self.name, uplink.incarnation, self._hello_at)
+
+    def received(self) -> dict[StreamKey, list[tuple[int, int]]]:
+        """What it believes that the hub has received of its streams."""
+        progress = self.core.uplink._progress
+        return {s.key: list(progress[s.sid].received) for s in self.core.ledger.own_streams() if s.sid in progress}
 
     def _perform(self, effects: Sequence[Any], crash: str) -> bool:
         """Send; True when the process died on the way."""
