@@ -17,6 +17,7 @@ from protocols.chains import RunKind
 from protocols.errors import DecodeError, LedgerFull, NotVerified
 from protocols.event import OrderEvent
 from protocols.ledger import Appended, Ledger
+from protocols.limits import STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Pull, Receipt, Refused, StreamQueue
 from protocols.sqlite import Db
 from protocols.streams import Stream
@@ -89,7 +90,6 @@ class EdgeCore:
         self.damaged = 0
         """messages from the hub that did not verify or decode"""
         self._beat_due: int | None = None
-        self._bytes_checked = 0
         self._pressed = False
         self.full = False
 
@@ -97,6 +97,7 @@ class EdgeCore:
 
     def begin(self) -> None:
         """Open the transaction that the following `take_*` share."""
+        self.check_budget()
         self.ledger.begin()
 
     def commit(self) -> None:
@@ -162,13 +163,18 @@ class EdgeCore:
 
     def _mark(self) -> None:
         """Remember, once a day of the hub's time, how far everything was freeable: the floor counts from then."""
-        if self.uplink.hub_ms is None:
+        hub_ms = self._hub_now()
+        if hub_ms is None:
             return
         for stream in self.ledger.own_streams():
             seq = self.uplink.freeable(stream)
-            marks = self._marks(stream)
-            if seq > max((m[1] for m in marks), default=stream.freed_seq) and (not marks or self.uplink.hub_ms - marks[-1][0] >= _DAY_MS):
-                self._set_marks(stream, [*marks, (self.uplink.hub_ms, seq)])
+            marks = [m for m in self._marks(stream) if m[0] <= hub_ms]  # a hub's clock that once ran ahead must not keep them for years
+            if seq > max((m[1] for m in marks), default=stream.freed_seq) and (not marks or hub_ms - marks[-1][0] >= _DAY_MS):
+                self._set_marks(stream, [*marks, (hub_ms, seq)])
+
+    def _hub_now(self) -> int | None:
+        """The hub's time, while its word counts: a message that was ignored moves nothing."""
+        return self.uplink.hub_ms if self.uplink.incarnation is not None else None
 
     def _marks(self, stream: Stream) -> list[tuple[int, int]]:
         row = self.ledger.db.one("SELECT value FROM meta WHERE key=?", (f"marks/{stream.sid}",))
@@ -186,14 +192,15 @@ class EdgeCore:
 
         Where no backup is configured, only under pressure of the budget. Only what this incarnation's hub says now counts.
         """
-        if self.uplink.hub_ms is None or not (self.uplink.backed_up or self._pressed):
+        hub_ms = self._hub_now()
+        if hub_ms is None or not (self.uplink.backed_up or self._pressed):
             return
         for stream in self.ledger.own_streams():
             marks = self._marks(stream)
-            old = [m for m in marks if self.uplink.hub_ms - m[0] >= self.settings.floor_ms]
-            if old:
-                self.ledger.log.free(stream, min(old[-1][1], self.uplink.freeable(stream)))
-                self._set_marks(stream, [m for m in marks if m not in old])
+            old = [m for m in marks if hub_ms - m[0] >= self.settings.floor_ms]
+            if old and self.ledger.free(stream, min(old[-1][1], self.uplink.freeable(stream)), hub_ms):
+                self._set_marks(stream, [m for m in marks if m[1] > stream.freed_seq])
+                self.ledger.forget_requests(hub_ms)
 
     # ------------------------------------------------------------ out (after the commit)
 
@@ -219,7 +226,7 @@ class EdgeCore:
         self._beat_due = now.mono + self.settings.heartbeat_ms
         self.check_budget()
         queues = []
-        for stream in self.ledger.own_streams():
+        for stream in self.ledger.own_streams()[-STREAMS_STATED:]:
             count, size, oldest = self.ledger.unsettled(stream)
             queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
         beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals)

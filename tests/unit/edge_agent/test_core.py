@@ -1,0 +1,569 @@
+"""What an edge decides: whom it believes, what it says yes to, what it frees and when, and that its status is true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Publish, Restart
+from protocols.chains import RunKind
+from protocols.codec import Kind, envelope, pack
+from protocols.errors import Conflict, LedgerFull
+from protocols.lifecycle import Status
+from protocols.messages import Answer, Heartbeat, Hello, Message, Pull, Receipt, Refused, RunStated, StreamStated
+from protocols.sqlite import Db
+from protocols.streams import Stream
+from protocols.sync.seal import Control, seal, unseal
+from protocols.sync.uplink import Out, UplinkSettings
+from protocols.topics import Address, Channel
+from protocols.trust import NodeKey, verify
+from tests.unit.protocols.ledgers import DAY_MS, NOW_MS, event
+
+EDGE_KEY, HUB_KEY, OTHER_KEY = NodeKey(b"e" * 32), NodeKey(b"h" * 32), NodeKey(b"o" * 32)
+IDENTITY = EdgeIdentity(Address("acme", "EMEA", "W8-Madrid", "edge-1"), "hub", HUB_KEY.public)
+ONE, TWO = b"hub is 1", b"hub is 2"
+UPLINK = UplinkSettings(frame_facts=10, linger_ms=20, retry_ms=1_000, idle_hello_ms=3_600_000, stall_ms=30_000, level=1)
+
+
+class Edge:
+    """A core with a hub's voice beside it. `now` is both clocks; `hub_ms` is the hub's."""
+
+    def __init__(self, db: Db | None = None, **settings: Any) -> None:
+        self.db = db or Db(":memory:")
+        self.core = EdgeCore(self.db, IDENTITY, EDGE_KEY.sign, verify, Random(1), EdgeSettings(uplink=UPLINK, **settings))
+        self.now = Now(NOW_MS, 1_000)
+        self.hub_ms = NOW_MS + 5_000
+        self.incarnation = ONE
+
+    def wait(self, ms: int) -> None:
+        self.now = Now(self.now.wall + ms, self.now.mono + ms)
+        self.hub_ms += ms
+
+    def say(self, count: int = 1, **more: Any) -> None:
+        self.core.begin()
+        self.core.take_events([event(f"order-{i}", **more) for i in range(count)], self.now)
+        self.core.commit()
+
+    def up(self) -> list[Effect]:
+        self.core.begin()
+        self.core.take_up(self.now)
+        self.core.commit()
+        return self.effects()
+
+    def effects(self, after_ms: int = 0) -> list[Effect]:
+        self.wait(after_ms)
+        return self.core.effects(self.now)
+
+    def hear(self, *messages: Message | bytes) -> None:
+        self.core.begin()
+        for m in messages:
+            self.core.take_message(m if isinstance(m, bytes) else signed(m), self.now)
+        self.core.commit()
+
+    def greet(self, *stated: StreamStated, backed_up: bool = True) -> list[Effect]:
+        """The link comes up and hello is answered; what is sent then."""
+        (hello,) = [m for _, m in said(self.up()) if isinstance(m, Hello)]
+        self.hear(Answer(hello.nonce, self.incarnation, self.hub_ms, 1_000, stated, backed_up))
+        return self.effects()
+
+    def receipt(self, *, received: int = 0, settled: int = 0, freeable: int = 0, backed_up: bool = True) -> Receipt:
+        stream = self.stream()
+        runs = (RunStated(1, stream.chain.genesis, received, self.h(received)),) if received else ()
+        stated = StreamStated(*stream.key, runs, self.points(settled), self.points(freeable))
+        return Receipt(self.incarnation, self.hub_ms, 1_000, (stated,), backed_up)
+
+    def points(self, seq: int) -> tuple[tuple[int, bytes], ...]:
+        return ((seq, self.h(seq)),) if seq else ()
+
+    def stream(self) -> Stream:
+        return self.core.ledger.own()
+
+    def h(self, seq: int) -> bytes:
+        return self.core.ledger.log.hash_at(self.stream(), seq) or b"forgot.."
+
+    def status(self) -> dict[str, Any]:
+        return self.core.status(self.now)
+
+    def rows(self) -> int:
+        row = self.db.one("SELECT count(*) FROM log")
+        assert row is not None
+        return int(row[0])
+
+
+def signed(message: Message, *, author: str = "hub", to: str = "edge-1", key: NodeKey = HUB_KEY) -> bytes:
+    return seal(Out(Channel.RECEIPT, message.KIND, [], message.to_list()), author, to, key.sign)
+
+
+def said(effects: list[Effect]) -> list[tuple[str, Any]]:
+    """(channel, message or frame header) of what is published, each signature checked."""
+    out: list[tuple[str, Any]] = []
+    for effect in effects:
+        assert isinstance(effect, Publish)
+        opened = unseal(effect.payload)
+        e = opened.envelope if isinstance(opened, Control) else opened[0]
+        verify(EDGE_KEY.public, e.signature, e.signed)
+        channel = effect.topic.removeprefix("longshore/v1/acme/EMEA/W8-Madrid/edge-1/")
+        if isinstance(opened, Control):
+            assert (opened.author, opened.addressee) == ("edge-1", "hub")
+            out.append((channel, opened.message()))
+        else:
+            out.append((channel, opened[1]))
+    return out
+
+
+def ranges(effects: list[Effect]) -> list[tuple[str, int, int]]:
+    return [(channel, m.first, m.first + m.count - 1) for channel, m in said(effects) if channel in ("up/live", "up/backfill")]
+
+
+# ------------------------------------------------------------ saying and sending
+
+
+def test_hello_backlog_and_live_facts_travel_signed_on_their_own_channels() -> None:
+    edge = Edge()
+    edge.say(3)
+    assert edge.effects() == []
+    assert [(channel, type(m)) for channel, m in said(edge.up())] == [("up/control", Hello)]
+    assert ranges(edge.greet()) == [("up/backfill", 1, 3)]
+    edge.say(2)
+    assert ranges(edge.effects(UPLINK.linger_ms)) == [("up/live", 4, 5)]
+
+
+def test_an_answer_counts_once_the_commit_returned_and_a_batch_is_taken_whole() -> None:
+    edge = Edge()
+    edge.say(1, key="k")
+    edge.core.begin()
+    with pytest.raises(Conflict):
+        edge.core.take_events([event("new"), event("other", key="k")], edge.now)
+    edge.core.commit()
+    assert edge.status()["queue"]["events"] == 1
+
+
+def test_what_was_not_committed_is_neither_sent_nor_queued_after_a_restart() -> None:
+    edge = Edge()
+    edge.say(2)
+    edge.core.begin()
+    edge.core.take_events([event("A")], edge.now)
+    edge.db.rollback()
+    again = Edge(edge.db)
+    assert again.status()["queue"]["events"] == 2
+    assert ranges(again.greet()) == [("up/backfill", 1, 2)]
+
+
+def test_a_heartbeat_tells_head_bytes_and_oldest_age_and_only_while_there_is_a_hub() -> None:
+    edge = Edge(heartbeat_ms=10_000)
+    edge.say(3)
+    assert not any(isinstance(m, Heartbeat) for _, m in said(edge.up()))
+    (beat,) = [m for _, m in said(edge.greet()) if isinstance(m, Heartbeat)]
+    (queue,) = beat.streams
+    assert (queue.head, queue.queued, queue.oldest_ms) == (edge.stream().head, 3, NOW_MS)
+    assert queue.queued_bytes == edge.status()["queue"]["bytes"] > 0
+    edge.hear(edge.receipt(received=3, settled=2))
+    assert not any(isinstance(m, Heartbeat) for _, m in said(edge.effects(9_999)))
+    (beat,) = [m for _, m in said(edge.effects(1)) if isinstance(m, Heartbeat)]
+    assert beat.streams[0].queued == 1
+
+
+def test_a_line_on_which_nothing_moves_is_built_anew() -> None:
+    edge = Edge()
+    edge.say(1)
+    edge.up()
+    assert edge.effects(UPLINK.stall_ms) == [Restart()]
+    assert Restart() not in edge.effects(1)
+
+
+# ------------------------------------------------------------ whom it believes
+
+
+def everything(edge: Edge) -> tuple[object, ...]:
+    edge.core.ledger.flush()
+    return edge.core.uplink.incarnation, edge.core.uplink.credit, edge.stream().settled_seq, edge.status()["queue"], edge.db.dump()
+
+
+def frame_bytes() -> bytes:
+    unsigned = envelope(Kind.FRAME, ["hub", 1, 0, 1, 1, b"h" * 8, b"h" * 8, 0], b"body")
+    return unsigned + HUB_KEY.sign(unsigned)
+
+
+def malformed() -> bytes:
+    unsigned = envelope(Kind.RECEIPT, ["hub", "edge-1"], pack([ONE, "soon"]))
+    return unsigned + HUB_KEY.sign(unsigned)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda m: b"",
+        lambda m: b"noise" * 40,
+        lambda m: signed(m)[:-1],
+        lambda m: signed(m)[:-1] + bytes([signed(m)[-1] ^ 1]),
+        lambda m: signed(m, key=OTHER_KEY),
+        lambda m: signed(m, author="hub-2"),
+        lambda m: signed(m, to="edge-2"),
+        lambda m: frame_bytes(),
+        lambda m: malformed(),
+    ],
+    ids=["nothing", "noise", "cut off", "flipped", "another key", "another hub", "for another node", "a frame", "malformed"],
+)
+def test_what_the_pinned_hub_did_not_say_to_this_node_is_counted_and_moves_nothing(forge: Any) -> None:
+    edge = Edge()
+    edge.say(3)
+    edge.greet()
+    before = everything(edge)
+    edge.hear(forge(edge.receipt(received=3, settled=3, freeable=3)))
+    assert everything(edge) == before
+    assert edge.core.damaged == edge.status()["link"]["damaged"] == 1
+    edge.hear(edge.receipt(received=3, settled=3))
+    assert edge.stream().settled_seq == 3, "the good copy is still taken"
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_no_bytes_from_the_broker_stop_an_edge(data: bytes, dress: bool) -> None:
+    edge = Edge()
+    edge.hear(b"LS\x01\x04\x92\xa3hub\xa6edge-1" + data if dress else data)
+    assert edge.core.damaged == 1
+
+
+leaves = st.none() | st.integers(0, 2**63) | st.binary(max_size=8) | st.text(max_size=8)
+
+
+@given(st.integers(2, 8), st.recursive(leaves, lambda inner: st.lists(inner, max_size=8)))
+def test_no_signed_nonsense_stops_an_edge(kind: int, body: object) -> None:
+    edge = Edge()
+    edge.say(1)
+    edge.greet()
+    unsigned = envelope(Kind(kind), ["hub", "edge-1"], pack(body))
+    edge.hear(unsigned + HUB_KEY.sign(unsigned))
+    edge.effects()
+
+
+def test_words_that_only_a_node_says_are_ignored() -> None:
+    edge = Edge()
+    edge.say(1)
+    edge.greet()
+    before = everything(edge)
+    edge.hear(Hello(b"nonce--8", ()), Heartbeat(NOW_MS, (), "0"))
+    assert everything(edge) == before
+
+
+# ------------------------------------------------------------ forks and refusals
+
+
+def test_after_a_fork_the_next_yes_opens_a_new_epoch_and_the_old_one_is_still_sent() -> None:
+    edge = Edge()
+    edge.say(3)
+    old = edge.stream()
+    edge.greet()
+    stated = StreamStated(*old.key, (RunStated(1, old.chain.genesis, 2, b"elsewher"),))
+    edge.hear(Receipt(ONE, edge.hub_ms, 1_000, (stated,)))
+    assert edge.stream().key != old.key
+    edge.say(1)
+    sent = said(edge.effects(UPLINK.linger_ms))
+    assert (edge.stream().key.epoch, 1, 2) in [(m.epoch, m.first, m.count) for channel, m in sent if channel == "up/live"]
+    assert len(edge.status()["streams"]) == 2
+    assert edge.status()["queue"]["events"] == 5, "three, the record that continues them, and one"
+
+
+def test_a_fact_that_is_refused_for_good_is_quarantined_here_too_and_its_neighbours_settle() -> None:
+    edge = Edge()
+    edge.say(3)
+    edge.greet()
+    stated = replace(edge.receipt(received=3).streams[0], refused=((2, edge.h(2), "no such kind"),))
+    for _ in range(2):
+        edge.hear(Receipt(ONE, edge.hub_ms, 1_000, (stated,)))
+    (one,) = edge.core.ledger.quarantined()
+    assert one["reason"] == "no such kind"
+    assert edge.status()["queue"]["quarantined"] == 1
+
+
+def test_a_pull_and_a_refusal_reach_the_uplink() -> None:
+    edge = Edge()
+    edge.say(4)
+    edge.greet()
+    edge.hear(edge.receipt(received=4))
+    edge.hear(Pull(ONE, ((edge.stream().key.epoch, 0, 2, 3),)))
+    assert ranges(edge.effects()) == [("up/backfill", 2, 3)]
+    edge.hear(Refused(TWO, b"digest of 16 b..", "why"))
+    assert [type(m) for _, m in said(edge.effects())] == [Hello]
+
+
+# ------------------------------------------------------------ room
+
+
+def fill(edge: Edge) -> None:
+    """Say as much as is taken."""
+    for _ in range(1_000):
+        try:
+            edge.say(10)
+        except LedgerFull:
+            edge.db.rollback()
+            return
+    raise AssertionError("it was never full")
+
+
+def test_at_the_budget_nothing_more_is_taken_and_nothing_is_stored() -> None:
+    edge = Edge(budget_bytes=400_000)
+    fill(edge)
+    rows = edge.rows()
+    with pytest.raises(LedgerFull) as caught:
+        edge.say(1)
+    edge.db.rollback()
+    assert caught.value.remedy
+    assert edge.rows() == rows > 100
+    assert edge.status()["disk"]["full"] is True
+    assert edge.status()["disk"]["ledgerBytes"] < 600_000, "a link was never needed to notice"
+
+
+def test_a_full_edge_still_hears_sends_and_takes_again_once_there_is_room() -> None:
+    edge = Edge(budget_bytes=400_000, floor_ms=DAY_MS)
+    fill(edge)
+    assert ranges(edge.greet())
+    head = edge.stream().head[0]
+    edge.hear(edge.receipt(received=head, settled=head, freeable=head))
+    edge.wait(DAY_MS)
+    edge.hear(edge.receipt(received=head, settled=head, freeable=head))
+    edge.say(1)
+    assert edge.status()["disk"]["full"] is False
+
+
+# ------------------------------------------------------------ freeing (rule 11)
+
+
+def settled_edge(*, backed_up: bool = True, **settings: Any) -> Edge:
+    """Ten facts, received and settled, and in every backup where there are any."""
+    edge = Edge(**settings)
+    edge.say(10)
+    edge.greet(backed_up=backed_up)
+    edge.hear(edge.receipt(received=10, settled=10, freeable=10, backed_up=backed_up))
+    return edge
+
+
+def freed(edge: Edge, **receipt: Any) -> int:
+    """What is freed once a receipt was heard."""
+    edge.hear(edge.receipt(**{"received": 10, "settled": 10, "freeable": 10, **receipt}))
+    assert edge.rows() == 10 - edge.stream().freed_seq
+    return edge.stream().freed_seq
+
+
+def test_settled_backed_up_and_older_than_the_floor_is_freed() -> None:
+    edge = settled_edge()
+    edge.wait(7 * DAY_MS)
+    assert freed(edge) == 10
+    assert edge.status()["streams"][0]["freed"] == 10
+
+
+def test_not_before_the_floor() -> None:
+    edge = settled_edge()
+    edge.wait(7 * DAY_MS - 1)
+    assert freed(edge) == 0
+
+
+def test_the_floor_counts_by_the_hubs_time_and_not_by_this_machines() -> None:
+    edge = settled_edge()
+    edge.now = Now(edge.now.wall + 400 * DAY_MS, edge.now.mono + 400 * DAY_MS)
+    assert freed(edge) == 0
+    edge.hub_ms += 7 * DAY_MS
+    edge.now = Now(0, edge.now.mono)
+    assert freed(edge) == 10
+
+
+def test_a_hubs_clock_that_once_ran_ahead_delays_but_does_not_stop_freeing() -> None:
+    edge = Edge()
+    edge.say(10)
+    edge.greet()
+    right, edge.hub_ms = edge.hub_ms, edge.hub_ms + 3_650 * DAY_MS
+    freed(edge)
+    edge.hub_ms = right
+    assert freed(edge) == 0
+    edge.hub_ms += 7 * DAY_MS
+    assert freed(edge) == 10
+
+
+def test_received_frees_nothing() -> None:
+    edge = Edge()
+    edge.say(10)
+    edge.greet()
+    for _ in range(3):
+        edge.wait(30 * DAY_MS)
+        assert freed(edge, settled=0, freeable=0) == 0
+
+
+def test_settled_but_not_in_every_backup_is_kept() -> None:
+    edge = Edge()
+    edge.say(10)
+    edge.greet()
+    for expected in (0, 6):
+        assert freed(edge, freeable=6) == expected
+        edge.wait(7 * DAY_MS)
+
+
+def test_without_a_backup_facts_go_only_under_pressure_of_the_budget() -> None:
+    calm, pressed = settled_edge(backed_up=False), settled_edge(backed_up=False, pressure_percent=0)
+    for edge, expected in ((calm, 0), (pressed, 10)):
+        edge.wait(7 * DAY_MS)
+        assert freed(edge, backed_up=False) == expected
+
+
+def test_pressure_does_not_shorten_the_floor() -> None:
+    edge = settled_edge(backed_up=False, pressure_percent=0)
+    edge.wait(7 * DAY_MS - 1)
+    assert freed(edge, backed_up=False) == 0
+
+
+def test_what_was_freeable_once_and_is_not_any_more_is_kept_until_it_is_again() -> None:
+    edge = settled_edge()
+    edge.wait(7 * DAY_MS)
+    assert freed(edge, settled=4, freeable=4) == 4
+    edge.wait(7 * DAY_MS)
+    assert freed(edge, settled=4, freeable=4) == 4
+    assert freed(edge) == 10
+
+
+def test_points_of_another_branch_free_nothing() -> None:
+    edge = Edge()
+    edge.say(10)
+    edge.greet()
+    for _ in range(2):
+        stated = StreamStated(*edge.stream().key, settled=((10, b"elsewher"),), freeable=((10, b"elsewher"), (11, b"beyond h")))
+        edge.hear(Receipt(ONE, edge.hub_ms, 9, (stated,), True))
+        edge.wait(8 * DAY_MS)
+    assert edge.stream().freed_seq == 0
+
+
+def test_a_message_that_is_ignored_frees_nothing() -> None:
+    edge = settled_edge()
+    edge.wait(7 * DAY_MS)
+    edge.core.begin()
+    edge.core.take_down()
+    edge.core.commit()
+    edge.hear(edge.receipt(received=10, settled=10, freeable=10))
+    assert edge.stream().freed_seq == 0
+    edge.incarnation = TWO
+    edge.greet()
+    assert edge.stream().freed_seq == 0, "the new incarnation said nothing of it yet"
+    assert freed(edge) == 10, "the days that passed still count"
+
+
+def test_the_days_outlive_a_restart() -> None:
+    edge = settled_edge()
+    again = Edge(edge.db)
+    again.wait(7 * DAY_MS)
+    again.greet()
+    assert freed(again) == 10
+
+
+def test_each_day_is_remembered_by_itself() -> None:
+    """Facts of later days do not keep those of the first from going, nor go with them."""
+    edge = Edge()
+    edge.say(10)
+    edge.greet()
+    for day in range(10):
+        assert freed(edge, settled=day + 1, freeable=day + 1) == max(0, day - 6)
+        edge.wait(DAY_MS)
+
+
+def test_a_request_is_known_thirty_days_beyond_its_freeing_by_the_hubs_time() -> None:
+    edge = Edge()
+    edge.say(1, key="k")
+    edge.greet()
+    one = {"received": 1, "settled": 1, "freeable": 1}
+    edge.hear(edge.receipt(**one))  # type: ignore[arg-type]
+    edge.wait(7 * DAY_MS)
+    edge.hear(edge.receipt(**one))  # type: ignore[arg-type]
+    assert edge.stream().freed_seq == 1
+    edge.wait(29 * DAY_MS)
+    edge.core.begin()
+    (again,) = edge.core.take_events([event("order-0", key="k")], edge.now)
+    edge.core.commit()
+    assert (again.seq, again.repeated) == (1, True)
+
+
+# ------------------------------------------------------------ status and time
+
+
+def test_status_is_true_from_the_first_fact_to_the_last() -> None:
+    edge = Edge()
+    edge.say(4)
+    edge.wait(60_000)
+    status = edge.status()
+    assert (status["node"], status["org"], status["site"]) == ("edge-1", "acme", "W8-Madrid")
+    assert status["link"] == {"connected": False, "answered": False, "lastHeardAgoMs": None, "credit": 0, "refused": 0, "damaged": 0}
+    assert status["clock"] == {"nowMs": edge.now.wall, "hubMs": None, "skewMs": None}
+    queue = status["queue"]
+    assert (queue["events"], queue["oldestAgeMs"], queue["notReceived"], queue["quarantined"]) == (4, 60_000, 4, 0)
+    edge.greet()
+    edge.hear(edge.receipt(received=3, settled=2))
+    edge.wait(7)
+    status = edge.status()
+    (stream,) = status["streams"]
+    assert (stream["captured"], stream["settled"], stream["queued"], stream["notReceived"], stream["freed"]) == (4, 2, 2, 1, 0)
+    assert stream["records"] == {k.name.lower(): 0 for k in RunKind if k is not RunKind.DATA}
+    assert (status["link"]["answered"], status["link"]["lastHeardAgoMs"], status["link"]["credit"]) == (True, 7, 1_000)
+    assert status["clock"]["skewMs"] == -5_000
+    edge.hear(edge.receipt(received=4, settled=4))
+    queue = edge.status()["queue"]
+    assert (queue["events"], queue["bytes"], queue["oldestAgeMs"], queue["notReceived"]) == (0, 0, None, 0)
+
+
+def test_queued_bytes_are_those_of_the_rows_that_wait() -> None:
+    edge = Edge()
+    edge.say(4)
+    sizes = [size for (size,) in edge.db.query("SELECT length(row) FROM log ORDER BY seq")]
+    assert edge.status()["queue"]["bytes"] == sum(sizes)
+    edge.greet()
+    edge.hear(edge.receipt(received=4, settled=3))
+    assert edge.status()["queue"]["bytes"] == sizes[3]
+    edge.say(1)
+    assert edge.status()["queue"]["events"] == 2
+
+
+def test_a_clock_that_went_back_gives_no_negative_age() -> None:
+    edge = Edge()
+    edge.say(1)
+    edge.now = Now(0, edge.now.mono)
+    assert edge.status()["queue"]["oldestAgeMs"] == 0
+
+
+@given(st.lists(st.sampled_from(["say", "up", "down", "greet", "receipt", "other", "wait", "due", "day"]), max_size=30))
+def test_each_deadline_leads_on(steps: list[str]) -> None:
+    edge = Edge()
+    for step in steps:
+        play(edge, step)
+        effects = edge.effects()
+        due = edge.core.next_deadline()
+        assert due is None or due > edge.now.mono or effects == [Restart()]
+
+
+def play(edge: Edge, step: str) -> None:
+    due = edge.core.next_deadline()
+    if step == "say":
+        edge.say(2)
+    elif step in ("up", "greet"):
+        hellos = [m for _, m in said([e for e in edge.up() if isinstance(e, Publish)]) if isinstance(m, Hello)]
+        if step == "greet" and hellos:
+            edge.hear(Answer(hellos[0].nonce, edge.incarnation, edge.hub_ms, 1_000, ()))
+    elif step == "down":
+        edge.core.begin()
+        edge.core.take_down()
+        edge.core.commit()
+    elif step == "receipt":
+        edge.hear(edge.receipt(received=edge.stream().head[0]))
+    elif step == "other":
+        edge.hear(Receipt(TWO, edge.hub_ms, 9, ()))
+    elif step == "due" and due is not None:
+        edge.wait(max(0, due - edge.now.mono))
+    else:
+        edge.wait({"wait": 700, "day": DAY_MS}.get(step, 0))
+
+
+def test_orders_are_folded_for_the_lan_at_once() -> None:
+    edge = Edge()
+    edge.say(1)
+    edge.say(1, status=Status.SHIPPED)
+    order = edge.core.ledger.book.get("acme", "order-0")
+    assert order is not None
+    assert [h.status for h in order.heads] == [Status.SHIPPED]
