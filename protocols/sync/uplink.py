@@ -40,6 +40,8 @@ class UplinkSettings:
 
     frame_facts: int = 500
     window_facts: int = 10_000
+    turn_frames: int = 4
+    """cut in one go: a backlog must not keep those waiting who capture"""
     live_share_percent: int = 25
     linger_ms: int = 20
     retry_ms: int = 5_000
@@ -121,6 +123,7 @@ class Uplink:
         """nothing is expected of the hub: no answer, no receipt"""
         self._freeable: dict[int, int] = {}
         self._greeting = False
+        self._more_due: int | None = None
         self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
 
     # ------------------------------------------------------------ the link
@@ -137,7 +140,7 @@ class Uplink:
         self.connected = False
         self._forget_flights()
         self.incarnation = None
-        self._hello_due = self._lingering = self._idle_due = None
+        self._hello_due = self._lingering = self._idle_due = self._more_due = None
         self._greeting = False
         self._to_record = {}
 
@@ -331,7 +334,9 @@ class Uplink:
             self._to_record = {}
         if self._lingering is not None and now >= self._lingering:
             self._lingering = None
-        return outs + self._pump(now)
+        frames = self._pump(now)
+        self._more_due = now + 1 if len(frames) >= self.settings.turn_frames else None
+        return outs + frames
 
     def _overdue(self, now: int) -> bool:
         """No answer, nothing heard for long, or a frame or its receipt was lost: the answer to a hello says which."""
@@ -350,8 +355,8 @@ class Uplink:
         """When `outputs` has something to say by itself, in the same clock as `now`; None: nothing until something happens."""
         if not self.connected:
             return None
-        lingering = self._lingering if self.incarnation is not None else None
-        return min((t for t in (self._hello_at(), lingering) if t is not None), default=None)
+        sending = (self._lingering, self._more_due) if self.incarnation is not None else ()
+        return min((t for t in (self._hello_at(), *sending) if t is not None), default=None)
 
     def stalled(self, now: int) -> bool:
         """Connected, an answer or receipt expected, and no progress for long: the client is to be torn down and built anew.
@@ -378,7 +383,7 @@ class Uplink:
         outs: list[Out] = []
         for lane, most in ((Lane.LIVE, window), (Lane.BACKFILL, backlog)):
             for stream in self._ledger.own_streams():
-                while (room := most - self._under_way()) > 0:
+                while len(outs) < self.settings.turn_frames and (room := most - self._under_way()) > 0:
                     out = self._send_next(stream, lane, room, now)
                     if out is None:
                         break
