@@ -448,6 +448,18 @@ def test_a_message_that_is_ignored_frees_nothing() -> None:
     assert freed(edge) == 10, "the days that passed still count"
 
 
+def test_pressure_that_comes_while_no_hub_is_believed_waits_for_one() -> None:
+    edge = settled_edge(backed_up=False)
+    edge.wait(7 * DAY_MS)
+    assert freed(edge, backed_up=False) == 0
+    edge.core.settings = replace(edge.core.settings, pressure_percent=0)
+    edge.hear(Receipt(TWO, edge.hub_ms, 9, ()))
+    assert edge.stream().freed_seq == 0
+    edge.incarnation = TWO
+    edge.greet(backed_up=False)
+    assert freed(edge, backed_up=False) == 10
+
+
 def test_the_days_outlive_a_restart() -> None:
     edge = settled_edge()
     again = Edge(edge.db)
