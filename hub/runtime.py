@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 LINE_UP_S: Final = 10.0
 STOP_S: Final = 5.0
-LOCK_TRIES: Final = 5
+LOCK_TRIES: Final = 20
 _UP: Final = (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL)
 
 

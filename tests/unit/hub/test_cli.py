@@ -16,7 +16,8 @@ from typing import Any, Final
 import pytest
 
 from hub import cli
-from hub.cli_ask import Client
+from hub.cli_ask import Client, client_of
+from hub.config import read_config
 from protocols.trust import NodeKey, hash_password, parse_address
 from protocols.trust import make_card as signed_card
 from tests.support.ports import free_port
@@ -89,7 +90,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         url = ready_line(child).split()[1]
         assert hub("nodes", "add", card, "--dir", folder).code == 0
         _post(url, [EVENT, EVENT | {"orderId": "B2", "status": "SHIPPED"}])
-        child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == 2, what="settled")
+        child.wait_until(lambda: settled(folder) == 2, what="settled")
         yield folder
 
 
@@ -97,6 +98,15 @@ def _post(url: str, events: list[dict[str, Any]]) -> None:
     request = urllib.request.Request(f"{url}/v1/events", json.dumps(events).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 201
+
+
+def fleet_row(folder: Path) -> dict[str, Any]:
+    """The whole fleet's line of a running hub's balance."""
+    return dict(client_of(read_config(folder, {})).get("/v1/balance")["fleet"])
+
+
+def settled(folder: Path) -> int:
+    return int(fleet_row(folder)["settled"])
 
 
 # ------------------------------------------------------------------ init
@@ -247,7 +257,7 @@ def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> 
     assert hub("balance", "--dir", folder, "--json").json["fleet"]["captured"] == 1, "from its files"
     with started(run_args(folder), cwd=ROOT) as child:
         ready_line(child)
-        child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == 1, what="settled")
+        child.wait_until(lambda: settled(folder) == 1, what="settled")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +337,7 @@ def test_a_hub_restored_from_an_older_backup_is_out_of_balance_until_it_runs(tmp
     def capture_and_stop(count: int) -> None:
         with started(run_args(folder), cwd=ROOT) as child:
             _post(ready_line(child).split()[1], [EVENT])
-            child.wait_until(lambda: hub("balance", "--dir", folder, "--json").json["fleet"]["settled"] == count, what="settled")
+            child.wait_until(lambda: settled(folder) == count, what="settled")
 
     capture_and_stop(1)
     backup = (folder / "hub.db").read_bytes()
@@ -342,7 +352,7 @@ def test_a_hub_restored_from_an_older_backup_is_out_of_balance_until_it_runs(tmp
     assert hub("orders", "show", EVENT["orderId"], "--dir", folder).code == 0
     with started(run_args(folder), cwd=ROOT) as child:
         ready_line(child)
-        child.wait_until(lambda: hub("balance", "--dir", folder).code == 0, what="balanced again")
+        child.wait_until(lambda: bool(fleet_row(folder)["balanced"]), what="balanced again")
 
 
 def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
