@@ -344,3 +344,20 @@ def test_a_hub_that_counts_less_than_its_nodes_say_is_out_of_balance() -> None:
     world.store._db.run("DELETE FROM log WHERE seq=1")
     row = world.row("dock-7")
     assert (row["captured"], row["settled"], row["balanced"]) == (2, 1, False)
+
+
+def test_facts_are_handed_over_as_they_were_read_and_without_that_after_a_restart() -> None:
+    """The store is spared a second reading; what it is given means the same either way."""
+    world = World()
+    dock = world.edge("dock-7")
+    world.store_turn()
+    dock.says("A1", "PLACED", "SHIPPED")
+    world.run(3, store=False)
+    read, _ = world.hub.lacking_in_store()
+    assert [fact.fact.status.name for fact in read if fact.fact is not None] == ["PLACED", "SHIPPED"]
+    world.restart()
+    world.hub.begin()
+    world.hub.take_statement(world.store.statement(None), whole=True)
+    world.hub.commit()
+    unread, _ = world.hub.lacking_in_store()
+    assert [fact._replace(fact=None) for fact in read] == unread
