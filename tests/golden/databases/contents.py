@@ -44,7 +44,10 @@ def hub(path: Path) -> dict[str, Any]:
             "SELECT node, first, last, kind, signed FROM records JOIN streams USING (sid) ORDER BY node, epoch, last")],
         "nodes": [[n.address.node, n.address.org, n.address.region, n.address.site, n.public_key.hex(), n.password_hash, n.added_ms]
                   for n in registry.all()],
-        "beats": {node: [beat.version, [[q.head[0], q.head[1].hex()] for q in beat.streams], at] for node, (beat, at) in registry.beats().items()},
+        "beats": {
+            node: [beat.version, [[q.head[0], q.head[1].hex()] for q in beat.streams], at_ms]
+            for node, (beat, at_ms) in registry.beats().items()
+        },
         "waiting": registry.waiting(),
         "refused": registry.refused(),
         "counters": registry.counters(),
