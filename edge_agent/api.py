@@ -17,17 +17,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_agent import problems, views
+from edge_agent import views
 from edge_agent.guard import Guard
 from edge_agent.metrics import exposition
 from edge_agent.openapi import document
-from edge_agent.problems import MEDIA, METHOD, NOT_FOUND, UNAVAILABLE, Problem, as_problem
 from edge_agent.runtime import EdgeRuntime
 from protocols import limits
 from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
 from protocols.event import EventDefaults, check_org, load_json, parse_batch
 from protocols.ledger import Appended
 from protocols.lifecycle import STATUS_NAMES, Status
+from protocols.problem import BROKEN, MEDIA, MEDIA_TYPE, METHOD, NOT_FOUND, UNAVAILABLE, Kind, Problem, as_problem
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def reply(data: object, status: int = 200, headers: Mapping[str, str] | None = N
 async def render_error(request: Request, error: Exception) -> Response:
     """Any error as a problem document; of one that nobody foresaw, the log has the trace and the caller nothing."""
     problem = _http_problem(error) if isinstance(error, HTTPException) else as_problem(error)
-    if problem.kind is problems.BROKEN:
+    if problem.kind is BROKEN:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Response(problem.body(), problem.kind.status, problem.headers, media_type=problems.MEDIA_TYPE)
+    return Response(problem.body(), problem.kind.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 def _http_problem(error: HTTPException) -> Problem:
@@ -75,9 +75,7 @@ def _http_problem(error: HTTPException) -> Problem:
         return Problem(METHOD, f"Allowed here: {', '.join(allowed)}.", headers=headers, allowed=allowed)
     if error.status_code == 404:
         return Problem(NOT_FOUND, "No such address; /openapi.json lists them all.", headers=headers)
-    return Problem(
-        problems.Kind(f"http-{error.status_code}", error.status_code, "The request cannot be taken"), str(error.detail), headers=headers
-    )
+    return Problem(Kind(f"http-{error.status_code}", error.status_code, "The request cannot be taken"), str(error.detail), headers=headers)
 
 
 class EdgeApi:

@@ -10,7 +10,6 @@ relative path is relative to the folder of the configuration file, never to wher
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.core import EdgeIdentity, EdgeSettings
+from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.event import EventDefaults
 from protocols.limits import FRAME_FACTS
@@ -350,14 +350,6 @@ def require_tls(address: HubAddress) -> None:
             f"hub.address: {address.host} is beyond this machine, and the line to it would have no TLS.",
             remedy="Let the hub's broker have a certificate, and use its longshore+mqtts:// address.",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 # ------------------------------------------------------------ writing

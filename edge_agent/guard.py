@@ -11,19 +11,17 @@ import hmac
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_agent.config import is_loopback
-from edge_agent.problems import BROKEN, FORBIDDEN, MEDIA_TYPE, UNAUTHORIZED, Problem
+from protocols.callers import FORWARDED, is_foreign, is_loopback, is_loopback_host
+from protocols.problem import BROKEN, FORBIDDEN, MEDIA_TYPE, UNAUTHORIZED, Problem
 from protocols.trust import token_hash
 
 log = logging.getLogger(__name__)
 
 OPEN_PATHS: Final = ("/healthz", "/readyz", "/openapi.json")
 _TOKEN_CHARS: Final = 256
-_FORWARDED: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 Headers = dict[bytes, bytes]
@@ -70,7 +68,9 @@ class Guard:
             return None if self._matches(token) else _unauthorized("This token is not known here.")
         if not (self._loopback_free and _from_loopback(scope, headers)):
             return _unauthorized("No token was sent.")
-        if _is_foreign(scope["method"], headers) or not _is_loopback_host(headers.get(b"host", b"")):
+        host = _text(headers, b"host") or ""
+        origin, site = _text(headers, b"origin"), _text(headers, b"sec-fetch-site")
+        if is_foreign(scope["method"], origin=origin, fetch_site=site, host=host) or not is_loopback_host(host):
             return Problem(FORBIDDEN, "Without a token this edge answers only to 127.0.0.1, localhost and [::1], and to no web page.")
         return None
 
@@ -105,21 +105,9 @@ def _bearer(headers: Headers) -> bytes | None:
 def _from_loopback(scope: Scope, headers: Headers) -> bool:
     """Whether the caller is on this machine. What a proxy passes on comes from anywhere."""
     client: Any = scope.get("client")
-    return bool(client) and is_loopback(client[0]) and not any(name in headers for name in _FORWARDED)
+    return bool(client) and is_loopback(client[0]) and not any(name.encode() in headers for name in FORWARDED)
 
 
-def _is_loopback_host(host: bytes) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{host.decode('latin-1')}").hostname or "")
-    except ValueError:
-        return False
-
-
-def _is_foreign(method: str, headers: Headers) -> bool:
-    """Whether a browser says that another site's page sent a request that may change something."""
-    if method in ("GET", "HEAD", "OPTIONS"):
-        return False
-    origin = headers.get(b"origin")
-    if headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-        return True
-    return origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

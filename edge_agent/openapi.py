@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from edge_agent.problems import KINDS
 from protocols import limits
 from protocols.event import EXAMPLES, json_schema
 from protocols.lifecycle import STATUS_NAMES
+from protocols.problem import KINDS
 
 Json = dict[str, Any]
 

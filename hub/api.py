@@ -18,7 +18,6 @@ from hub import problems, requests, views
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
 from hub.openapi import document
-from hub.problems import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
 from hub.snapshot import Snapshots
 from hub.store.port import OrderQuery, OrderView
 from hub.stream import Listener
@@ -26,6 +25,7 @@ from hub.web.pages import Pages
 from protocols import limits
 from protocols.errors import InvalidInput
 from protocols.event import parse_batch
+from protocols.problem import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
 
 CSV_ROWS: Final = 10_000
 _CSV_PAGE: Final = 500

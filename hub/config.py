@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import TEXT_CHARS
 from protocols.settings import Loaded, Setting, Source, Value, load, render
@@ -238,14 +239,6 @@ def _check_broker(broker: Broker) -> None:
         raise ConfigError("broker.port is 0, but the broker is an external one.", remedy="Set the port where it listens, such as 8883.")
     if bool(broker.username) != bool(broker.password_file) and not broker.embedded:
         raise ConfigError("broker.username and broker.password_file go together.", remedy="Set both, or neither.")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own and nobody else's."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_wildcard(host: str) -> bool:

@@ -108,7 +108,7 @@ class HubCore:
         return done
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
-        """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. What a frame did, if it was one."""
+        """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. Returns what a frame did."""
         self._count("up_bytes", len(data))
         try:
             opened = unseal(data)
@@ -117,7 +117,6 @@ class HubCore:
             if known is None:
                 self.registry.wait(author, data, now_ms)
                 return None
-            self._seen_ms[author] = now_ms
             if isinstance(opened, Control):
                 self._take_control(known, opened, data, now_ms)
                 return None
@@ -128,6 +127,7 @@ class HubCore:
 
     def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
         self._verify(author.public_key, envelope.signature, envelope.signed)
+        self._seen_ms[author.address.node] = now_ms
         done = self.receiver.frame(header, envelope.body, now_ms)
         for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
             self._count(name, by)
@@ -146,6 +146,7 @@ class HubCore:
         if control.addressee != self.identity.node:
             raise NotVerified(f"addressed to {control.addressee!r}, this is {self.identity.node!r}")
         self._verify(author.public_key, control.envelope.signature, control.envelope.signed)
+        self._seen_ms[author.address.node] = now_ms
         self._act(author, control.message(), data, now_ms)
 
     def _act(self, author: Node, message: Message, data: bytes, now_ms: int) -> None:
@@ -239,8 +240,10 @@ class HubCore:
         ]
 
     def take_statement(self, statement: Statement, *, whole: bool) -> list[tuple[StreamKey, RunStated]]:
-        """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start. Returns what the store holds and this
-        hub does not: it came back older, and is to be given those facts by `take_from_store` (rule 12)."""
+        """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start.
+
+        Returns what the store holds and this hub does not: it came back older, and `take_from_store` gives it those facts (rule 12).
+        """
         self._asked = True
         if whole:
             self._stated = {}
@@ -269,7 +272,7 @@ class HubCore:
                 stream.settled_seq, stream.dirty = seq, True
 
     def take_from_store(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> None:
-        """Facts that the store has and this hub lost. If they are of the hub's own stream, it never goes on in that epoch (rules 2 and 12)."""
+        """Facts that the store has and this hub lost; if they are of its own stream, it never goes on in that epoch (rules 2, 12)."""
         for run in _consecutive(facts):
             self._take_run(run, now_ms)
         for r in records:

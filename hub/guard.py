@@ -7,23 +7,23 @@ request must also be *meant* for loopback (its Host says so), or any web page co
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.problems import FORBIDDEN, UNAUTHORIZED, Problem, wants_page
+from hub.problems import response, wants_page
+from protocols.callers import FORWARDED, SAFE_METHODS, is_foreign, is_loopback, is_loopback_host
+from protocols.problem import FORBIDDEN, UNAUTHORIZED, Problem
 
 COOKIE: Final = "longshore_token"
 OPEN_PATHS: Final = ("/healthz", "/readyz", "/openapi.json", "/sign-in", "/sign-out")
 OPEN_PREFIX: Final = "/static/"
-SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _TOKEN_CHARS: Final = 256
 
 CSP: Final = (
@@ -37,7 +37,6 @@ HEADERS: Final = (
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 )
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 CheckToken = Callable[[str | None, bool], bool]
 
@@ -60,11 +59,11 @@ class Guard:
         elif refusal.kind is UNAUTHORIZED and request.method in SAFE_METHODS and wants_page(request):
             await RedirectResponse(sign_in_url(request), 303)(scope, receive, _with_headers(send))
         else:
-            await refusal.response()(scope, receive, _with_headers(send))
+            await response(refusal)(scope, receive, _with_headers(send))
 
     def _refusal(self, request: Request) -> Problem | None:
         path = request.url.path
-        if is_foreign(request):
+        if _foreign(request):
             return Problem(FORBIDDEN, "A page of another site may not do this in your name.")
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return None
@@ -119,35 +118,14 @@ def cookie_token(headers: Headers) -> str | None:
 
 def is_loopback_client(request: Request) -> bool:
     """Whether the caller is on this machine. What a proxy passes on comes from anywhere."""
-    if request.client is None or any(name in request.headers for name in _FORWARDED):
+    if request.client is None or any(name in request.headers for name in FORWARDED):
         return False
-    return _is_loopback(request.client.host)
+    return is_loopback(request.client.host)
 
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a Host header names this machine itself."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or _is_loopback(name)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_foreign(request: Request) -> bool:
-    """Whether a browser says that another site's page sent a request that may change something."""
-    if request.method in SAFE_METHODS:
-        return False
-    origin = request.headers.get("origin")
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return True
-    return origin is not None and origin.partition("://")[2].lower() != request.headers.get("host", "").lower()
+def _foreign(request: Request) -> bool:
+    h = request.headers
+    return is_foreign(request.method, origin=h.get("origin"), fetch_site=h.get("sec-fetch-site"), host=h.get("host", ""))
 
 
 def _with_headers(send: Send) -> Send:

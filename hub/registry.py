@@ -20,12 +20,12 @@ from protocols.trust import NodeCard
 
 REGISTRY: Final = (
     (
-        """CREATE TABLE nodes (node TEXT PRIMARY KEY, org TEXT NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL, public_key BLOB NOT NULL UNIQUE,
-             password_hash TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE nodes (node TEXT PRIMARY KEY, org TEXT NOT NULL, region TEXT NOT NULL, site TEXT NOT NULL,
+             public_key BLOB NOT NULL UNIQUE, password_hash TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID""",
         "CREATE TABLE beats (node TEXT PRIMARY KEY, body BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID",
         "CREATE TABLE waiting (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, data BLOB NOT NULL, at_ms INTEGER NOT NULL)",
-        """CREATE TABLE refused (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, digest BLOB NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL,
-             at_ms INTEGER NOT NULL)""",
+        """CREATE TABLE refused (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, digest BLOB NOT NULL, reason TEXT NOT NULL,
+             data BLOB NOT NULL, at_ms INTEGER NOT NULL)""",
         "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     ),
 )

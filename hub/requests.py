@@ -7,11 +7,11 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from hub.problems import MEDIA, Problem
 from protocols import limits
 from protocols.errors import InvalidInput, TooLarge
 from protocols.event import load_json
 from protocols.lifecycle import STATUS_NAMES
+from protocols.problem import MEDIA, Problem
 
 PAGE_DEFAULT: Final = 50
 PAGE_MOST: Final = 500

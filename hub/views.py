@@ -80,7 +80,7 @@ class BalanceRow(TypedDict):
 
 
 class Balance(TypedDict):
-    """`fleet` is the sum of `nodes`; its `node` is "". """
+    """`fleet` is the sum of `nodes`; its `node` is ""."""
 
     asOfMs: int
     fleet: BalanceRow

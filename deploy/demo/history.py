@@ -15,8 +15,8 @@ from models.importers.scms import TimedEvent, play_order, read_events
 EDGES = (
     (
         "accra", "Africa", "Accra",
-        ("Nigeria", "Côte d'Ivoire", "Ghana", "Senegal", "Cameroon", "Mali", "Benin", "Togo", "Guinea", "Liberia", "Sierra Leone", "Haiti", "Guyana",
-         "Dominican Republic", "Guatemala", "Belize"),
+        ("Nigeria", "Côte d'Ivoire", "Ghana", "Senegal", "Cameroon", "Mali", "Benin", "Togo", "Guinea", "Liberia", "Sierra Leone", "Haiti",
+         "Guyana", "Dominican Republic", "Guatemala", "Belize"),
     ),
     (
         "johannesburg", "Africa", "Johannesburg",

@@ -19,13 +19,13 @@ from starlette.responses import RedirectResponse, Response
 from hub import requests, views, words
 from hub.facade import HubFacade
 from hub.guard import COOKIE, local_target
-from hub.problems import AMBIGUOUS, NOT_FOUND, Problem
 from hub.snapshot import Snapshot, Snapshots
 from hub.store.port import Change, EventView, OrderQuery, OrderView
 from hub.web import timeline
 from hub.web.static_files import StaticFiles
 from protocols import limits
 from protocols.lifecycle import STATUS_NAMES
+from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
 
 FEED_SHOWN: Final = 25
 TIMELINE_SHOWN: Final = 500

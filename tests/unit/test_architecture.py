@@ -37,7 +37,8 @@ CLOCKS_AND_CHANCE: Final = ("time", "random", "secrets", "uuid")
 THREADS: Final = ("threading", "multiprocessing", "subprocess", "asyncio", "concurrent", "select", "selectors")
 NETWORK_AND_LOGS: Final = ("socket", "ssl", "http", "urllib", "httpx", "logging", "tempfile")
 FORBIDDEN: Final[dict[str, tuple[str, ...]]] = dict.fromkeys((*CLOCKS_AND_CHANCE, *THREADS, *NETWORK_AND_LOGS), ()) | {
-    "random": ("Random",)
+    "random": ("Random",),
+    "urllib": ("quote", "unquote", "urlsplit"),
 }
 """Modules a core does not import, with the names in them that are fine: a generator that is passed in has a type."""
 CALLS: Final = (

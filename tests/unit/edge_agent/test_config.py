@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from edge_agent.config import SECTIONS, SETTINGS, EdgeConfig, is_loopback, load_config, render
+from edge_agent.config import SECTIONS, SETTINGS, EdgeConfig, load_config, render
+from protocols.callers import is_loopback
 from protocols.errors import ConfigError
 from protocols.topics import Address
 from protocols.trust import HubAddress, format_address

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.config import SETTINGS, HubConfig, hub_address, is_loopback, new_file, read_config, read_token
+from hub.config import SETTINGS, HubConfig, hub_address, new_file, read_config, read_token
+from protocols.callers import is_loopback
 from protocols.errors import ConfigError
 from protocols.trust import NodeKey, new_token, parse_address, write_secret
 from tests.support.source import ROOT

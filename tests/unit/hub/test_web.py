@@ -21,8 +21,6 @@ HTML = {"accept": "text/html,*/*;q=0.8"}
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
-
-
 def text_of(html: str) -> str:
     """What a reader sees, blanks folded."""
     words = re.sub(r"<(script|style|template)\b.*?</\1>|<[^>]*>", " ", html, flags=re.S)

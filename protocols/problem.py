@@ -1,6 +1,6 @@
-"""Every refusal of the LAN API as an RFC 9457 problem document. Pure: an error in, a value out; the shell around it knows HTTP.
+"""Every refusal of an HTTP API as an RFC 9457 problem document, at edge and hub alike. Pure: an error in, a value out.
 
-The table is the whole vocabulary, with the same names as at the hub. `type` is a URN: it names the kind and promises no page behind it.
+The table is the whole vocabulary. `type` is a URN: it names the kind and promises no web page behind it. The shells know HTTP.
 """
 
 from __future__ import annotations
@@ -24,10 +24,16 @@ class Kind:
     status: int
     title: str
 
+    @property
+    def urn(self) -> str:
+        """The `type` member."""
+        return _URN + self.slug
+
 
 INVALID: Final = Kind("invalid-input", 422, "The request cannot be taken as it is")
 TOO_LARGE: Final = Kind("too-large", 413, "The request is too large")
 CONFLICT: Final = Kind("conflict", 409, "The request contradicts what was said before")
+AMBIGUOUS: Final = Kind("ambiguous", 409, "More than one order has this id")
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing here")
 METHOD: Final = Kind("method-not-allowed", 405, "This cannot be done here")
 MEDIA: Final = Kind("unsupported-media-type", 415, "The body is not JSON")
@@ -36,7 +42,7 @@ FORBIDDEN: Final = Kind("forbidden", 403, "Not from there")
 FULL: Final = Kind("no-room", 507, "There is no room to store it")
 UNAVAILABLE: Final = Kind("unavailable", 503, "Not now")
 BROKEN: Final = Kind("internal", 500, "Something went wrong here")
-KINDS: Final = (INVALID, TOO_LARGE, CONFLICT, NOT_FOUND, METHOD, MEDIA, UNAUTHORIZED, FORBIDDEN, FULL, UNAVAILABLE, BROKEN)
+KINDS: Final = (INVALID, TOO_LARGE, CONFLICT, AMBIGUOUS, NOT_FOUND, METHOD, MEDIA, UNAUTHORIZED, FORBIDDEN, FULL, UNAVAILABLE, BROKEN)
 
 _RETRY: Final = {"retry-after": "1"}
 
@@ -50,7 +56,7 @@ class Problem(Exception):
 
     def document(self) -> dict[str, Any]:
         """The members, in reading order."""
-        base = {"type": _URN + self.kind.slug, "title": self.kind.title, "status": self.kind.status, "detail": self.detail}
+        base = {"type": self.kind.urn, "title": self.kind.title, "status": self.kind.status, "detail": self.detail}
         return base | {name: value for name, value in self.extra.items() if value}
 
     def body(self) -> bytes:
@@ -69,6 +75,6 @@ def as_problem(error: Exception) -> Problem:
         return Problem(CONFLICT, error.reason, remedy=error.remedy)
     if isinstance(error, errors.LedgerFull):
         return Problem(FULL, error.reason, remedy=error.remedy or "Nothing was stored. Send it again once there is room.")
-    if isinstance(error, errors.LedgerError):
+    if isinstance(error, (errors.LedgerError, errors.TransportError)):
         return Problem(UNAVAILABLE, error.reason, headers=_RETRY, remedy=error.remedy or "Send it again in a moment.")
-    return Problem(BROKEN, "The fault is this edge's, not the request's; its log says more.")
+    return Problem(BROKEN, "The fault is on this side, not in the request; the log here says more.")
