@@ -237,24 +237,30 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]
         self._refused = False
         self.session: Any = None
 
+    def refuses(self, bad: bool) -> bool:
+        """Whether there is nothing more to read from this client, `bad` or earlier; counted once."""
+        self._broker.counts.oversized_total += bad and not self._refused
+        self._refused = self._refused or bad
+        return self._refused
+
     async def read(self, n: int = -1) -> bytes:
-        """`n` bytes, or an end of the stream for ever once a packet was too long."""
-        if n > PACKET_BYTES or n < 0 or self._refused:
-            self._broker.counts.oversized_total += not self._refused
-            self._refused = True
-            raise ConnectionResetError("a packet is too long")
+        """`n` bytes, or an end of the stream for ever once a packet was refused."""
+        if self.refuses(n > PACKET_BYTES or n < 0):
+            raise ConnectionResetError("a packet is too long, or of a kind that is not taken")
         if n == 1 and self._may_wait:
             await self._broker.wait_for_room(self.session)
         return bytes(await super().read(n))
 
 
 class _Writer(StreamWriterAdapter):  # type: ignore[misc]
-    """Closes within a bounded time also where the peer has stopped reading."""
+    """Closes within a bounded time also where the peer has stopped reading; says nothing to one that has gone."""
 
-    is_closed: bool
+    def write(self, data: bytes) -> None:
+        if not self._writer.transport.is_closing():
+            super().write(data)
 
     async def close(self) -> None:
-        if self.is_closed:
+        if self.is_closed:  # type: ignore[has-type]
             return
         self.is_closed = True
         self._writer.close()
@@ -266,11 +272,15 @@ class _Writer(StreamWriterAdapter):  # type: ignore[misc]
 
 
 class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
-    """Ends a connection on which nothing came for one and a half keep-alives; amqtt waits for ever."""
+    """Ends who was silent for one and a half keep-alives, or uses QoS 2: amqtt waits for the one and hoards for the other."""
 
     def handle_read_timeout(self) -> None:
         if self.reader is not None:
             self.reader.feed_eof()
+
+    async def handle_publish(self, publish_packet: Any) -> None:
+        if self.reader is not None and not self.reader.refuses(publish_packet.qos == 2):
+            await super().handle_publish(publish_packet)
 
 
 class _Broker(Broker):  # type: ignore[misc]

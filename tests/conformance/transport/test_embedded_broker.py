@@ -20,7 +20,7 @@ from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Down, Message, Published, Up
 from protocols.trust import password_matches
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, PASSWORDS, Bench, Embedded, Line
-from tests.conformance.transport.raw import Raw, connect, subscribe
+from tests.conformance.transport.raw import Raw, connect, packet, subscribe, text
 from tests.support.certificates import make_certificates
 
 LIVE, STATE, RECEIPT = MADRID.topic(Channel.LIVE), MADRID.topic(Channel.STATE), MADRID.topic(Channel.RECEIPT)
@@ -114,9 +114,7 @@ def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
 def test_with_tls_nodes_check_the_certificate_and_the_hub_comes_by_its_own_door(tmp_path: Path) -> None:
     good, other = make_certificates(tmp_path), tmp_path / "other"
     other.mkdir()
-    thread = BrokerThread(
-        EmbeddedBroker(BrokerSettings(host="0.0.0.0", port=0, cert_file=good.cert, key_file=good.key), Embedded().lookup)
-    )
+    thread = BrokerThread(EmbeddedBroker(BrokerSettings(host="0.0.0.0", port=0, cert_file=good.cert, key_file=good.key), Embedded().lookup))
     thread.start()
     lines: list[Line] = []
 
@@ -344,6 +342,16 @@ def test_what_waits_for_a_node_that_does_not_read_is_bounded(bench: Bench, embed
         lisbon = bench.line(LISBON.node, *LISBON.subscriptions())
         hub.transport.publish(LISBON.topic(Channel.RECEIPT), b"yours")
         assert lisbon.payloads(1) == [b"yours"]
+
+
+def test_who_publishes_with_qos_2_is_read_no_more(bench: Bench, embedded: Embedded) -> None:
+    """amqtt would keep each such message until its sender releases it: 65,535 of 130 kB on one connection."""
+    with Raw(embedded.port) as hoarder:
+        hoarder.send(madrid() + packet(0x34, text(LIVE) + b"\0\1kept?"))
+        assert hoarder.read(4) == ACCEPTED
+        hoarder.send(packet(0x34, text(LIVE) + b"\0\2kept?"))
+        assert hoarder.read(1) == b"", "no PUBREC, and the end"
+    assert running(embedded).counts.oversized_total == 1
 
 
 def test_while_the_hub_is_behind_nodes_are_not_read(bench: Bench, embedded: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
