@@ -255,7 +255,8 @@ class Engine:
         return _Done(answers)
 
     def _after(self) -> Applied | None:
-        """The store's part of a turn, and a look at everything when it is time for one."""
+        """A look at everything when it is time for one (also while the store is given more and more), and the store's part of a turn."""
+        self._look_if_due()
         applied = self._store_turn(self._core) if self._core is not None else None
         self._look_if_due()
         return applied
@@ -309,7 +310,7 @@ class Engine:
 
     def _store_turn(self, core: HubCore) -> Applied | None:
         now_ms = self._ports.now_ms()
-        if self._store is None and (now_ms < self._store_due_ms or not self._open_store()):
+        if self._store is None and (now_ms < self._store_due_ms or not self._reopen_store()):
             return None
         assert self._store is not None
         try:
@@ -403,6 +404,14 @@ class Engine:
             return False
         self.store_error, self._check_due_ms = "", 0
         return True
+
+    def _reopen_store(self) -> bool:
+        """What keeps a hub from starting must not end one that runs: it takes what edges send and tries again."""
+        try:
+            return self._open_store()
+        except LongshoreError as error:
+            self._lose_store(LedgerBroken(error.reason, remedy=error.remedy))
+            return False
 
     def _lose_store(self, error: LedgerError) -> None:
         """The hub goes on taking; what it took waits in its own ledger."""

@@ -60,26 +60,35 @@ class InputCounts:
 
 
 class Inputs:
-    """First come, first served, in two queues: requests that somebody waits for do not stand behind a backlog of frames, nor before it."""
+    """Requests that somebody waits for do not stand behind a backlog of frames, nor before it. Each node has a lane and its turn: one that
+    floods stands in its own way only, and may hold half of the room."""
 
     def __init__(self) -> None:
         self.counts = InputCounts()
         self.bytes = 0
-        self._frames: deque[Came] = deque()
+        self._lanes: dict[str, deque[Came]] = {}
+        """by node, the one whose turn it is first; none is empty"""
+        self._lane_bytes: dict[str, int] = {}
+        self._first: deque[Came] = deque()
+        """put back: before all others"""
+        self._frames = 0
         self._requests: deque[Append | Admit] = deque()
         self._events = 0
 
     def __len__(self) -> int:
-        return len(self._frames) + len(self._requests)
+        return self._frames + len(self._requests)
 
     def came(self, node: str, payload: bytes) -> bool:
         """Keep a frame; False when there is no room for it."""
         self.counts.frames_total += 1
-        if self.bytes + len(payload) > WAITING_BYTES:
+        held = self._lane_bytes.get(node, 0) + len(payload)
+        if self.bytes + len(payload) > WAITING_BYTES or held > WAITING_BYTES // 2:
             self.counts.dropped_total += 1
             return False
         self.bytes += len(payload)
-        self._frames.append(Came(node, payload))
+        self._frames += 1
+        self._lane_bytes[node] = held
+        self._lanes.setdefault(node, deque()).append(Came(node, payload))
         return True
 
     def append(self, item: Append) -> None:
@@ -112,17 +121,30 @@ class Inputs:
         for _ in range(TURN_FRAMES):
             if not self._frames or size >= TURN_BYTES:
                 return
-            item = self._frames.popleft()
+            item = self._first.popleft() if self._first else self._next_in_turn()
             size += len(item.payload)
             self.bytes -= len(item.payload)
+            self._frames -= 1
             yield item
+
+    def _next_in_turn(self) -> Came:
+        node = next(iter(self._lanes))
+        lane = self._lanes.pop(node)
+        item = lane.popleft()
+        if lane:
+            self._lanes[node] = lane  # behind the others
+            self._lane_bytes[node] -= len(item.payload)
+        else:
+            del self._lane_bytes[node]
+        return item
 
     def put_back(self, items: Sequence[Input]) -> None:
         """Items that were taken, and about which nothing was decided, come first again."""
         for item in reversed(items):
             if isinstance(item, Came):
                 self.bytes += len(item.payload)
-                self._frames.appendleft(item)
+                self._frames += 1
+                self._first.appendleft(item)
                 continue
             if isinstance(item, Append):
                 self._events += len(item.events)
@@ -134,5 +156,7 @@ class Inputs:
             if not item.answer.done():
                 item.answer.set_exception(error)
         self._requests.clear()
-        self._frames.clear()
-        self.bytes = self._events = 0
+        self._lanes.clear()
+        self._lane_bytes.clear()
+        self._first.clear()
+        self.bytes = self._events = self._frames = 0

@@ -21,7 +21,7 @@ from hub.inputs import WAITING_EVENTS, Append, Came, Inputs
 from hub.runtime import now_ms
 from hub.store.port import Applied, CentralStore
 from hub.store.sqlite import SqliteStore
-from protocols.errors import Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerFull
+from protocols.errors import ConfigError, Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerFull
 from protocols.event import OrderEvent
 from protocols.sqlite import Db
 from protocols.topics import Channel
@@ -198,6 +198,21 @@ def test_a_store_that_cannot_be_opened_is_named_and_the_balance_does_not_claim_t
     in_loop(story)
 
 
+def test_a_store_that_may_not_be_opened_any_more_does_not_end_a_running_hub(doors: Doors) -> None:
+    async def story() -> None:
+        async with running(doors) as engine:
+            await engine.append([event()])
+            await until(lambda: settled(engine) == 1, "settled")
+            doors.store_error = ConfigError("store.db may not be opened")
+            engine._lose_store(LedgerBroken("gone"))
+            await until(lambda: "may not be opened" in str(engine.troubles()), "named")
+            await engine.append([event()])
+            doors.store_error = None
+            await until(lambda: settled(engine) == 2 and not engine.troubles(), "settled")
+
+    in_loop(story)
+
+
 def test_a_store_that_does_not_state_what_it_was_given_is_not_fed_without_end(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(SqliteStore, "apply", lambda self, facts, records, at_ms: Applied(len(facts), 0))
@@ -328,10 +343,23 @@ def test_after_stop_nobody_waits_for_ever(doors: Doors) -> None:
 def test_frames_beyond_the_bound_are_dropped_and_counted() -> None:
     inputs = Inputs()
     big = bytes(30_000_000)
-    assert [inputs.came("dock-7", big) for _ in range(3)] == [True, True, False]
-    assert inputs.counts.dropped_total == 1
+    assert [inputs.came(node, big) for node in ("dock-7", "dock-7", "dock-8", "dock-9")] == [True, False, True, False]
+    assert inputs.counts.dropped_total == 2
     assert len(inputs.take()) == 1
     assert inputs.came("dock-7", big), "there is room again"
+
+
+def test_a_node_that_floods_stands_in_its_own_way_only() -> None:
+    inputs = Inputs()
+    for _ in range(1_000):
+        inputs.came("loud", b"x")
+    inputs.came("quiet", b"1")
+    inputs.came("quiet", b"2")
+    taken = [item for item in inputs.take() if isinstance(item, Came)]
+    assert [item.payload for item in taken if item.node == "quiet"] == [b"1", b"2"]
+    while inputs:
+        inputs.take()
+    assert inputs.bytes == 0
 
 
 def test_requests_do_not_stand_behind_a_backlog_of_frames() -> None:
