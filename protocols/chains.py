@@ -10,6 +10,7 @@ Pure: hashes at points inside a run come from a `Points` that the ledger impleme
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -137,14 +138,14 @@ class Chain:
 
         Where a branch left a common trunk is not known before its data is here; `first` is then the lowest seq that may be missing.
         """
-        out = []
+        ends = {(r.last, r.h_last) for r in self.runs}
+        lasts = sorted(r.last for r in self.runs)
+        found: dict[tuple[int, int, bytes], None] = {}
         for r in self.runs:
-            if r.first > 1 and self.parent(r) is None:
-                floor = max((o.last for o in self.runs if o.last < r.first - 1), default=0)
-                hole = (floor + 1, r.first - 1, r.h_before)
-                if hole not in out:
-                    out.append(hole)
-        return sorted(out)
+            if r.first > 1 and (r.first - 1, r.h_before) not in ends:
+                below = bisect_left(lasts, r.first - 1)
+                found[(lasts[below - 1] if below else 0) + 1, r.first - 1, r.h_before] = None
+        return sorted(found)
 
     def tips(self) -> list[Run]:
         """Runs whose branch is complete down to the beginning and goes no further: the prefix points of the stream."""
