@@ -57,6 +57,12 @@ class Hub:
     ca_file: str = _setting("", "Certificate authority (PEM) of the broker, where the system's are not enough.")
     mqtt5: bool = _setting(False, "Speak MQTT 5; only to brokers that have it (the embedded one does not).")
     keepalive_s: int = _setting(30, "How often the line shows that it lives.", least=5, most=3_600)
+    reconnect_most_s: int = _setting(
+        60,
+        "Without a line, the wait between attempts doubles up to this, with jitter: a region does not return in step.",
+        least=1,
+        most=3_600,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

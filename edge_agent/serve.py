@@ -59,6 +59,7 @@ def mqtt_settings(config: EdgeConfig) -> MqttSettings:
         ca_file=config.hub.ca_file or None,
         mqtt5=config.hub.mqtt5,
         keepalive_s=config.hub.keepalive_s,
+        backoff_max_s=float(config.hub.reconnect_most_s),
     )
     settings.tls_context()  # a certificate that cannot be read is told now, not at the first attempt
     return settings

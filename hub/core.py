@@ -126,8 +126,7 @@ class HubCore:
             return None
 
     def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
-        self._verify(author.public_key, envelope.signature, envelope.signed)
-        self._seen_ms[author.address.node] = now_ms
+        self._believe(author, envelope, now_ms)
         done = self.receiver.frame(header, envelope.body, now_ms)
         for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
             self._count(name, by)
@@ -142,11 +141,15 @@ class HubCore:
         for row, fact, _ in done.folded:
             self._read[row.sid, row.seq, row.h] = fact
 
+    def _believe(self, author: Node, envelope: Envelope, now_ms: int) -> None:
+        """Only what its author signed shows that the author lives. Errors: NotVerified."""
+        self._verify(author.public_key, envelope.signature, envelope.signed)
+        self._seen_ms[author.address.node] = now_ms
+
     def _take_control(self, author: Node, control: Control, data: bytes, now_ms: int) -> None:
         if control.addressee != self.identity.node:
             raise NotVerified(f"addressed to {control.addressee!r}, this is {self.identity.node!r}")
-        self._verify(author.public_key, control.envelope.signature, control.envelope.signed)
-        self._seen_ms[author.address.node] = now_ms
+        self._believe(author, control.envelope, now_ms)
         self._act(author, control.message(), data, now_ms)
 
     def _act(self, author: Node, message: Message, data: bytes, now_ms: int) -> None:
