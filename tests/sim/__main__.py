@@ -1,4 +1,5 @@
-"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays many.
+"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays many,
+`--planted` shows what the world catches.
 
 A seed that fails is told with its complaint and kept in `failing_seeds.txt`, which the tests replay for good.
 """
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from tests.sim.options import draw
+from tests.sim.planted import PLANTS, catch, table
 from tests.sim.runner import many, report
 from tests.sim.world import play
 
@@ -31,6 +33,16 @@ def replay(seed: int, *, verbose: bool) -> int:
     return 0
 
 
+def planted() -> int:
+    """Every planted bug, and how soon it is caught."""
+    caught = []
+    print(table([])[0], flush=True)
+    for plant in PLANTS:
+        caught.append(catch(plant))
+        print(table(caught[-1:])[1], flush=True)
+    return 0 if all(c.worlds and not c.control for c in caught) else 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit code 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -39,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many to play (default 100)")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=2, help="in how many processes (default 2)")
+    parser.add_argument("--planted", action="store_true", help="plant bugs and show how soon each is caught")
     args = parser.parse_args(argv)
+    if args.planted:
+        return planted()
     if args.seed is not None:
         return replay(args.seed, verbose=args.verbose)
     began = time.perf_counter()

@@ -42,7 +42,12 @@ class Faults:
         self.world.count("silent partition" if silent else "partition")
         self.world.say(edge.name, f"is cut off for {for_ms / 1000:.0f} s" + (", unnoticed" if silent else ""))
         edge.cut(bool(silent))
-        self.world.after(for_ms, edge.join)
+        self.world.after(for_ms, self._back, edge)
+
+    def _back(self, edge: EdgeProc) -> None:
+        """The link is back, and work goes on while the backlog travels."""
+        edge.join()
+        self.world.clients.burst(edge)
 
     def sessions(self) -> None:
         """The broker drops every session."""

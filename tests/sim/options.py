@@ -1,4 +1,7 @@
-"""What exists in one world: everything that a seed draws before it begins. Swarm testing: most seeds have only some of the faults."""
+"""What exists in one world: everything that a seed draws before it begins. Swarm testing: most seeds have only some of the faults.
+
+Seeds that failed are replayed for good, so a seed must keep its meaning: new draws come last, or from a generator of their own.
+"""
 
 from __future__ import annotations
 

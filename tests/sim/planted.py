@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,10 +16,11 @@ import hub.store.batch
 import hub.store.view
 import protocols.orderbook
 import protocols.sync.receiver
+import protocols.sync.uplink
 from edge_agent.core import EdgeCore
 from hub.core import HubCore
 from hub.store.port import StoreFact
-from protocols.chains import Chain, RunKind
+from protocols.chains import Chain, Run, RunKind
 from protocols.errors import LongshoreError
 from protocols.fact import FactRow, genesis
 from protocols.ledger import Appended, Ledger
@@ -30,9 +31,18 @@ from protocols.streams import Stream
 from protocols.sync.intervals import Intervals
 from protocols.sync.receiver import Receiver, StoreSays, rooted_points
 from protocols.sync.uplink import Uplink
+from tests.scenarios.test_stories import (
+    test_a_branch_that_leaves_ours_far_below_gets_on_with_a_small_window,
+    test_a_fork_that_lies_below_what_was_freed_is_noticed,
+    test_an_edge_replaced_by_an_empty_one_signs_for_the_holes_it_left_behind,
+)
 from tests.sim.options import Options, draw
 from tests.sim.procs import EdgeProc, HubProc
 from tests.sim.world import play
+from tests.unit.protocols.test_chains import (
+    test_a_record_whose_ends_are_known_stands_whatever_another_branch_holds_in_between as test_a_record_whose_ends,
+)
+from tests.unit.protocols.test_merge import test_a_ledger_ends_in_the_truth_whatever_came_first as ledger_test
 
 Patch = AbstractContextManager[None]
 
@@ -46,6 +56,8 @@ class Plant:
     needs: tuple[str, ...] = ()
     within: int = 6
     when: Callable[[Options], bool] = lambda o: True
+    story: Callable[[], None] | None = None
+    """a scenario or unit test that must fail, for what the worlds of few seeds do not reach"""
 
 
 @contextmanager
@@ -285,6 +297,30 @@ def branch_end_only() -> Patch:
     return swapped(Receiver, "_inside", lambda self, stream, ends: [])
 
 
+def settled_ends_only() -> Patch:
+    """An answer names settled ends of runs only: an author whose branch ends inside one never learns that it is settled."""
+    return swapped(Receiver, "_reached", lambda self, stream, hello, points: ())
+
+
+def fork_below_freed() -> Patch:
+    """What was freed is taken for one's own past, whoever wrote it."""
+    return swapped(protocols.sync.uplink, "_foreign", lambda run, mine, freed_seq: run.last > freed_seq)
+
+
+def record_without_its_hash() -> Patch:
+    """A record's lower end gives way to another branch's data, and its hash does not."""
+
+    def close(self: Chain, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind) -> bool:
+        lowest = next((lo for lo, hi, h in self.holes() if (hi, h) == (last, h_last)), None)
+        if lowest is None:
+            return False
+        self.runs.append(Run(max(first, lowest), h_before, last, h_last, kind))
+        self._sort()
+        return True
+
+    return swapped(Chain, "close", close)
+
+
 # ---------------------------------------------------------------- the fold
 
 
@@ -325,6 +361,10 @@ def folded_twice() -> Patch:
     return swapped(hub.store.batch.Batch, "_unknown", lambda self, stream, group, facts: [group])
 
 
+def test_a_ledger_ends_in_the_truth_with_links() -> None:
+    ledger_test(True)
+
+
 def has_backups(o: Options) -> bool:
     return o.backups and o.floor_ms == 0 and o.duration_ms >= 3 * 86_400_000
 
@@ -348,7 +388,11 @@ PLANTS: Final = (
     Plant("free on received", free_on_received, (), 12, frees),
     Plant("free without asking the backups", free_without_backups, (), 12, has_backups),
     Plant("a record frees what its holder still has", record_frees, ("clones",), 40, frees),
-    Plant("the answer speaks of named streams only", named_streams_only, ("blanks", "partitions"), 30),
+    Plant(
+        "the answer speaks of named streams only",
+        named_streams_only,
+        story=test_an_edge_replaced_by_an_empty_one_signs_for_the_holes_it_left_behind,
+    ),
     Plant("no new epoch after a fork", no_new_epoch, ("clones",)),
     Plant("a point is matched by seq, not by hash", point_by_seq, ("clones",)),
     Plant("the watermark skips a hole", prefix_skips_a_hole),
@@ -357,7 +401,7 @@ PLANTS: Final = (
     Plant("the last to arrive is the state, in the store", arrival_order_in_the_store),
     Plant("the latest clock is the state", clock_order),
     Plant("the context is dropped", context_dropped),
-    Plant("orders are not folded again after a fork", no_fold_after_fork, ("clones",), 60),
+    Plant("orders are not folded again after a fork", no_fold_after_fork, story=test_a_ledger_ends_in_the_truth_with_links),
     Plant("a key is remembered outside the transaction", key_outside_the_transaction, ("edge_crashes",), 12),
     Plant("a key is not remembered", key_forgotten),
     Plant("a refused frame counts as received", refused_is_received, ("forgery",), 12),
@@ -365,7 +409,12 @@ PLANTS: Final = (
     Plant("receipts are taken without a look at the signature", receipts_unverified, ("forgery",)),
     Plant("what the hub cannot read stays at the hub", poison_stays_at_the_hub, ("poison",)),
     Plant("a hub that came back older is not given what the store has", store_never_asked_back, ("hub_restores",), 12),
-    Plant("receipts name the ends of runs only", branch_end_only, ("clones",), 40),
+    Plant(
+        "receipts name the ends of runs only", branch_end_only, story=test_a_branch_that_leaves_ours_far_below_gets_on_with_a_small_window
+    ),
+    Plant("an answer names the ends of what is settled only", settled_ends_only, ("clones",), 20),
+    Plant("a fork below what was freed goes unnoticed", fork_below_freed, story=test_a_fork_that_lies_below_what_was_freed_is_noticed),
+    Plant("a record's lower end moves without its hash", record_without_its_hash, story=test_a_record_whose_ends),
     Plant("the store logs what it has once more", folded_twice, ("store_failures",)),
 )
 
@@ -407,6 +456,9 @@ def complaint_of(options: Options) -> str:
 def catch(plant: Plant) -> Catch:
     """Play worlds with the bug until one complains, then that world without it."""
     began = time.perf_counter()
+    if plant.story is not None:
+        complaint, control = _told(plant.story, plant.patch), _told(plant.story, nullcontext)
+        return Catch(plant.name, 1 if complaint else 0, -1, complaint, control, time.perf_counter() - began)
     for n, options in enumerate(worlds(plant), 1):
         if n > plant.within:
             break
@@ -417,11 +469,20 @@ def catch(plant: Plant) -> Catch:
     return Catch(plant.name, 0, -1, "", "", time.perf_counter() - began)
 
 
+def _told(story: Callable[[], None], patch: Callable[[], Patch]) -> str:
+    with patch():
+        try:
+            story()
+        except AssertionError as e:
+            return f"{story.__name__}: {' '.join(str(e).split())}"
+    return ""
+
+
 def table(catches: Sequence[Catch]) -> list[str]:
     """For people."""
     lines = [f"{'planted bug':62} {'worlds':>6} {'seed':>6} {'s':>5}  first complaint"]
     for c in catches:
-        found = f"{c.worlds:6} {c.seed:6}" if c.worlds else f"{'MISSED':>6} {'':6}"
+        found = f"{c.worlds:6} {c.seed if c.seed >= 0 else 'story':>6}" if c.worlds else f"{'MISSED':>6} {'':6}"
         control = "  CONTROL FAILS TOO" if c.control else ""
         lines.append(f"{c.name:62} {found} {c.seconds:5.1f}  {c.complaint[:70]}{control}")
     return lines

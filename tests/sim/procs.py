@@ -191,7 +191,7 @@ class EdgeProc(Proc):
         except LedgerBroken:
             if crash not in ("before", "after"):
                 raise
-            self._look([])
+            self._look(done if crash == "after" else [])
             self.crash(f"edge {crash} commit")
             return
         self._look(done)
@@ -348,7 +348,7 @@ class HubProc(Proc):
         except LedgerBroken:
             if crash not in ("before", "after"):
                 raise
-            self.look([], spans, own_first=order[0] is Request)
+            self.look(done if crash == "after" else [], spans, own_first=order[0] is Request)
             self.crash(f"hub {crash} commit")
             return
         self.look(done, spans, own_first=order[0] is Request)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from protocols.errors import LongshoreError
 from protocols.event import OrderEvent, TimeQuality
 from protocols.lifecycle import Status
-from tests.sim.options import DAY, HOUR, MINUTE
+from tests.sim.options import DAY, HOUR, MINUTE, SECOND
 from tests.sim.procs import EdgeProc, Proc, Request
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class Clients:
         events = [self.event(proc) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))]
         self.ask(proc, Request(events))
 
+    def burst(self, proc: Proc) -> None:
+        """Work goes on at one place, a request every second or so."""
+        if self.world.faulty:
+            for n in range(self.rng.choice((0, 2, 6))):
+                self.world.after(n * SECOND + self.rng.randrange(SECOND), self._one, proc)
+
+    def _one(self, proc: Proc) -> None:
+        self.ask(proc, Request([self.event(proc)]))
+
     def event(self, proc: Proc, order: str = "", status: Status | None = None, key: str | None = None) -> OrderEvent:
         """Something that happened to an order."""
         self.made += 1
@@ -57,7 +66,7 @@ class Clients:
             key = f"k{self.made}"
         status = status or self._next(order, proc)
         return OrderEvent(
-            "acme", order, proc.name, status, self.world.wall, TimeQuality.STATED, None, None, None, {"n": self.made}, key
+            "acme", order, proc.name, status, self.world.wall, TimeQuality.STATED, None, None, None, {"n": self.made}, key or None
         )  # fmt: skip
 
     def _next(self, order: str, proc: Proc) -> Status:

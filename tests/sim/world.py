@@ -6,7 +6,7 @@ Two phases: safety under faults, then heal (faults off, links up) and demand con
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from random import Random
@@ -42,7 +42,7 @@ Trace = Callable[[str], None]
 class World:
     """See the module. `trace` gets a line for each thing that happens."""
 
-    def __init__(self, options: Options, trace: Trace | None = None) -> None:
+    def __init__(self, options: Options, trace: Trace | None = None, *, strangers: Sequence[str] = ()) -> None:
         self.options, self.trace = options, trace
         self.now = 0
         self.faulty = True
@@ -62,7 +62,8 @@ class World:
         self.faults = Faults(self)
         self.store = Central(self)
         self.edges: list[EdgeProc] = []
-        self.strangers: dict[str, None] = {}
+        self.strangers = dict.fromkeys(strangers)
+        """nodes that nobody has admitted yet"""
         self.hub = HubProc(self, Disk.blank("hub"))
         self._people()
 

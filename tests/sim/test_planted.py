@@ -1,0 +1,20 @@
+"""The simulation is not blind: each planted bug is caught within a stated number of worlds, and the same world without it is clean."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.planted import PLANTS, Plant, catch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_a_planted_bug_is_caught(plant: Plant) -> None:
+    caught = catch(plant)
+    assert caught.worlds, f"missed in {plant.within} worlds"
+    assert not caught.control, f"world {caught.seed} complains without the bug: {caught.control}"
+
+
+def test_there_are_enough_of_them_and_each_has_a_name() -> None:
+    assert len(PLANTS) >= 20
+    assert len({plant.name for plant in PLANTS}) == len(PLANTS)
