@@ -1,124 +1,22 @@
-"""What an edge decides: whom it believes, what it says yes to, what it frees and when, and that its status is true."""
+"""What an edge decides: whom it believes, what it says yes to, and that its status is true."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Publish, Restart
+from edge_agent.core import Now, Publish, Restart
 from protocols.chains import RunKind
 from protocols.codec import Kind, envelope, pack
 from protocols.errors import Conflict, LedgerFull
 from protocols.lifecycle import Status
-from protocols.messages import Answer, Heartbeat, Hello, Message, Pull, Receipt, Refused, RunStated, StreamStated
-from protocols.sqlite import Db
-from protocols.streams import Stream
-from protocols.sync.seal import Control, seal, unseal
-from protocols.sync.uplink import Out, UplinkSettings
-from protocols.topics import Address, Channel
-from protocols.trust import NodeKey, verify
+from protocols.messages import Answer, Heartbeat, Hello, Pull, Receipt, Refused, RunStated, StreamStated
+from tests.unit.edge_agent.core_edge import HUB_KEY, ONE, OTHER_KEY, TWO, UPLINK, Edge, ranges, said, signed
 from tests.unit.protocols.ledgers import DAY_MS, NOW_MS, event
-
-EDGE_KEY, HUB_KEY, OTHER_KEY = NodeKey(b"e" * 32), NodeKey(b"h" * 32), NodeKey(b"o" * 32)
-IDENTITY = EdgeIdentity(Address("acme", "EMEA", "W8-Madrid", "edge-1"), "hub", HUB_KEY.public)
-ONE, TWO = b"hub is 1", b"hub is 2"
-UPLINK = UplinkSettings(frame_facts=10, linger_ms=20, retry_ms=1_000, idle_hello_ms=3_600_000, stall_ms=30_000, level=1)
-
-
-class Edge:
-    """A core with a hub's voice beside it. `now` is both clocks; `hub_ms` is the hub's."""
-
-    def __init__(self, db: Db | None = None, **settings: Any) -> None:
-        self.db = db or Db(":memory:")
-        self.core = EdgeCore(self.db, IDENTITY, EDGE_KEY.sign, verify, Random(1), EdgeSettings(uplink=UPLINK, **settings))
-        self.now = Now(NOW_MS, 1_000)
-        self.hub_ms = NOW_MS + 5_000
-        self.incarnation = ONE
-
-    def wait(self, ms: int) -> None:
-        self.now = Now(self.now.wall + ms, self.now.mono + ms)
-        self.hub_ms += ms
-
-    def say(self, count: int = 1, **more: Any) -> None:
-        self.core.begin()
-        self.core.take_events([event(f"order-{i}", **more) for i in range(count)], self.now)
-        self.core.commit()
-
-    def up(self) -> list[Effect]:
-        self.core.begin()
-        self.core.take_up(self.now)
-        self.core.commit()
-        return self.effects()
-
-    def effects(self, after_ms: int = 0) -> list[Effect]:
-        self.wait(after_ms)
-        return self.core.effects(self.now)
-
-    def hear(self, *messages: Message | bytes) -> None:
-        self.core.begin()
-        for m in messages:
-            self.core.take_message(m if isinstance(m, bytes) else signed(m), self.now)
-        self.core.commit()
-
-    def greet(self, *stated: StreamStated, backed_up: bool = True) -> list[Effect]:
-        """The link comes up and hello is answered; what is sent then."""
-        (hello,) = [m for _, m in said(self.up()) if isinstance(m, Hello)]
-        self.hear(Answer(hello.nonce, self.incarnation, self.hub_ms, 1_000, stated, backed_up))
-        return self.effects()
-
-    def receipt(self, *, received: int = 0, settled: int = 0, freeable: int = 0, backed_up: bool = True) -> Receipt:
-        stream = self.stream()
-        runs = (RunStated(1, stream.chain.genesis, received, self.h(received)),) if received else ()
-        stated = StreamStated(*stream.key, runs, self.points(settled), self.points(freeable))
-        return Receipt(self.incarnation, self.hub_ms, 1_000, (stated,), backed_up)
-
-    def points(self, seq: int) -> tuple[tuple[int, bytes], ...]:
-        return ((seq, self.h(seq)),) if seq else ()
-
-    def stream(self) -> Stream:
-        return self.core.ledger.own()
-
-    def h(self, seq: int) -> bytes:
-        return self.core.ledger.log.hash_at(self.stream(), seq) or b"forgot.."
-
-    def status(self) -> dict[str, Any]:
-        return self.core.status(self.now)
-
-    def rows(self) -> int:
-        row = self.db.one("SELECT count(*) FROM log")
-        assert row is not None
-        return int(row[0])
-
-
-def signed(message: Message, *, author: str = "hub", to: str = "edge-1", key: NodeKey = HUB_KEY) -> bytes:
-    return seal(Out(Channel.RECEIPT, message.KIND, [], message.to_list()), author, to, key.sign)
-
-
-def said(effects: list[Effect]) -> list[tuple[str, Any]]:
-    """(channel, message or frame header) of what is published, each signature checked."""
-    out: list[tuple[str, Any]] = []
-    for effect in effects:
-        assert isinstance(effect, Publish)
-        opened = unseal(effect.payload)
-        e = opened.envelope if isinstance(opened, Control) else opened[0]
-        verify(EDGE_KEY.public, e.signature, e.signed)
-        channel = effect.topic.removeprefix("longshore/v1/acme/EMEA/W8-Madrid/edge-1/")
-        if isinstance(opened, Control):
-            assert (opened.author, opened.addressee) == ("edge-1", "hub")
-            out.append((channel, opened.message()))
-        else:
-            out.append((channel, opened[1]))
-    return out
-
-
-def ranges(effects: list[Effect]) -> list[tuple[str, int, int]]:
-    return [(channel, m.first, m.first + m.count - 1) for channel, m in said(effects) if channel in ("up/live", "up/backfill")]
-
 
 # ------------------------------------------------------------ saying and sending
 
@@ -328,170 +226,6 @@ def test_a_full_edge_still_hears_sends_and_takes_again_once_there_is_room() -> N
     edge.hear(edge.receipt(received=head, settled=head, freeable=head))
     edge.say(1)
     assert edge.status()["disk"]["full"] is False
-
-
-# ------------------------------------------------------------ freeing (rule 11)
-
-
-def settled_edge(*, backed_up: bool = True, **settings: Any) -> Edge:
-    """Ten facts, received and settled, and in every backup where there are any."""
-    edge = Edge(**settings)
-    edge.say(10)
-    edge.greet(backed_up=backed_up)
-    edge.hear(edge.receipt(received=10, settled=10, freeable=10, backed_up=backed_up))
-    return edge
-
-
-def freed(edge: Edge, **receipt: Any) -> int:
-    """What is freed once a receipt was heard."""
-    edge.hear(edge.receipt(**{"received": 10, "settled": 10, "freeable": 10, **receipt}))
-    assert edge.rows() == 10 - edge.stream().freed_seq
-    return edge.stream().freed_seq
-
-
-def test_settled_backed_up_and_older_than_the_floor_is_freed() -> None:
-    edge = settled_edge()
-    edge.wait(7 * DAY_MS)
-    assert freed(edge) == 10
-    assert edge.status()["streams"][0]["freed"] == 10
-
-
-def test_not_before_the_floor() -> None:
-    edge = settled_edge()
-    edge.wait(7 * DAY_MS - 1)
-    assert freed(edge) == 0
-
-
-def test_the_floor_counts_by_the_hubs_time_and_not_by_this_machines() -> None:
-    edge = settled_edge()
-    edge.now = Now(edge.now.wall + 400 * DAY_MS, edge.now.mono + 400 * DAY_MS)
-    assert freed(edge) == 0
-    edge.hub_ms += 7 * DAY_MS
-    edge.now = Now(0, edge.now.mono)
-    assert freed(edge) == 10
-
-
-def test_a_hubs_clock_that_once_ran_ahead_delays_but_does_not_stop_freeing() -> None:
-    edge = Edge()
-    edge.say(10)
-    edge.greet()
-    right, edge.hub_ms = edge.hub_ms, edge.hub_ms + 3_650 * DAY_MS
-    freed(edge)
-    edge.hub_ms = right
-    assert freed(edge) == 0
-    edge.hub_ms += 7 * DAY_MS
-    assert freed(edge) == 10
-
-
-def test_received_frees_nothing() -> None:
-    edge = Edge()
-    edge.say(10)
-    edge.greet()
-    for _ in range(3):
-        edge.wait(30 * DAY_MS)
-        assert freed(edge, settled=0, freeable=0) == 0
-
-
-def test_settled_but_not_in_every_backup_is_kept() -> None:
-    edge = Edge()
-    edge.say(10)
-    edge.greet()
-    for expected in (0, 6):
-        assert freed(edge, freeable=6) == expected
-        edge.wait(7 * DAY_MS)
-
-
-def test_without_a_backup_facts_go_only_under_pressure_of_the_budget() -> None:
-    calm, pressed = settled_edge(backed_up=False), settled_edge(backed_up=False, pressure_percent=0)
-    for edge, expected in ((calm, 0), (pressed, 10)):
-        edge.wait(7 * DAY_MS)
-        assert freed(edge, backed_up=False) == expected
-
-
-def test_pressure_does_not_shorten_the_floor() -> None:
-    edge = settled_edge(backed_up=False, pressure_percent=0)
-    edge.wait(7 * DAY_MS - 1)
-    assert freed(edge, backed_up=False) == 0
-
-
-def test_what_was_freeable_once_and_is_not_any_more_is_kept_until_it_is_again() -> None:
-    edge = settled_edge()
-    edge.wait(7 * DAY_MS)
-    assert freed(edge, settled=4, freeable=4) == 4
-    edge.wait(7 * DAY_MS)
-    assert freed(edge, settled=4, freeable=4) == 4
-    assert freed(edge) == 10
-
-
-def test_points_of_another_branch_free_nothing() -> None:
-    edge = Edge()
-    edge.say(10)
-    edge.greet()
-    for _ in range(2):
-        stated = StreamStated(*edge.stream().key, settled=((10, b"elsewher"),), freeable=((10, b"elsewher"), (11, b"beyond h")))
-        edge.hear(Receipt(ONE, edge.hub_ms, 9, (stated,), True))
-        edge.wait(8 * DAY_MS)
-    assert edge.stream().freed_seq == 0
-
-
-def test_a_message_that_is_ignored_frees_nothing() -> None:
-    edge = settled_edge()
-    edge.wait(7 * DAY_MS)
-    edge.core.begin()
-    edge.core.take_down()
-    edge.core.commit()
-    edge.hear(edge.receipt(received=10, settled=10, freeable=10))
-    assert edge.stream().freed_seq == 0
-    edge.incarnation = TWO
-    edge.greet()
-    assert edge.stream().freed_seq == 0, "the new incarnation said nothing of it yet"
-    assert freed(edge) == 10, "the days that passed still count"
-
-
-def test_pressure_that_comes_while_no_hub_is_believed_waits_for_one() -> None:
-    edge = settled_edge(backed_up=False)
-    edge.wait(7 * DAY_MS)
-    assert freed(edge, backed_up=False) == 0
-    edge.core.settings = replace(edge.core.settings, pressure_percent=0)
-    edge.hear(Receipt(TWO, edge.hub_ms, 9, ()))
-    assert edge.stream().freed_seq == 0
-    edge.incarnation = TWO
-    edge.greet(backed_up=False)
-    assert freed(edge, backed_up=False) == 10
-
-
-def test_the_days_outlive_a_restart() -> None:
-    edge = settled_edge()
-    again = Edge(edge.db)
-    again.wait(7 * DAY_MS)
-    again.greet()
-    assert freed(again) == 10
-
-
-def test_each_day_is_remembered_by_itself() -> None:
-    """Facts of later days do not keep those of the first from going, nor go with them."""
-    edge = Edge()
-    edge.say(10)
-    edge.greet()
-    for day in range(10):
-        assert freed(edge, settled=day + 1, freeable=day + 1) == max(0, day - 6)
-        edge.wait(DAY_MS)
-
-
-def test_a_request_is_known_thirty_days_beyond_its_freeing_by_the_hubs_time() -> None:
-    edge = Edge()
-    edge.say(1, key="k")
-    edge.greet()
-    one = {"received": 1, "settled": 1, "freeable": 1}
-    edge.hear(edge.receipt(**one))  # type: ignore[arg-type]
-    edge.wait(7 * DAY_MS)
-    edge.hear(edge.receipt(**one))  # type: ignore[arg-type]
-    assert edge.stream().freed_seq == 1
-    edge.wait(29 * DAY_MS)
-    edge.core.begin()
-    (again,) = edge.core.take_events([event("order-0", key="k")], edge.now)
-    edge.core.commit()
-    assert (again.seq, again.repeated) == (1, True)
 
 
 # ------------------------------------------------------------ status and time

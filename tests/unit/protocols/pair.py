@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from protocols.codec import FrameHeader, Kind, envelope
 from protocols.event import OrderEvent
 from protocols.ledger import Ledger
-from protocols.messages import Answer, Heartbeat, Hello, Message, Pull, Receipt, Record, Refused, StreamQueue, parse_message
+from protocols.messages import (
+    Answer,
+    Heartbeat,
+    Hello,
+    Message,
+    Pull,
+    Receipt,
+    Record,
+    Refused,
+    RunStated,
+    StreamQueue,
+    StreamStated,
+    parse_message,
+)
 from protocols.sync.frames import digest
 from protocols.sync.receiver import Receiver, StoreSays
 from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
@@ -158,3 +171,32 @@ def refusal(out: Out, incarnation: bytes) -> Refused:
 
     assert isinstance(out.body, bytes)
     return Refused(incarnation, digest(envelope(out.kind, out.header, out.body)), "does not decode")
+
+
+def hello_of(outs: list[Out]) -> Hello:
+    (out,) = [o for o in outs if o.kind is Kind.HELLO]
+    return Hello.parse(out.body)
+
+
+def record_of(outs: list[Out]) -> Record:
+    (out,) = [o for o in outs if o.kind is Kind.RECORD]
+    return Record.parse(out.body)
+
+
+def answer(pair: Pair, hello: Hello, *stated: StreamStated, incarnation: bytes = b"hub is 1", credit: int = 100) -> Answer:
+    return Answer(hello.nonce, incarnation, NOW_MS, credit, stated)
+
+
+def stated(led: Ledger, *runs: tuple[int, int], **more: object) -> StreamStated:
+    """A statement about the own stream: runs of its chain."""
+    stream = led.own()
+    at: Callable[[int], bytes] = lambda seq: led.log.hash_at(stream, seq) or b""  # noqa: E731
+    return StreamStated(*stream.key, tuple(RunStated(a, at(a - 1), b, at(b)) for a, b in runs), **more)  # type: ignore[arg-type]
+
+
+def greeted(facts: int = 0, *, credit: int = 1_000) -> Pair:
+    """A pair whose hello was answered."""
+    pair = Pair(facts=facts)
+    pair.restart_hub(credit=credit)
+    pair.greet()
+    return pair
