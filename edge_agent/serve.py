@@ -15,12 +15,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edge_agent import whereabouts
 from edge_agent.api import create_app
 from edge_agent.config import EdgeConfig
 from edge_agent.runtime import Bounds, EdgeRuntime, MakeTransport
 from protocols.errors import ConfigError
+from protocols.heads import bounded
 from protocols.sqlite import DataLock
 from protocols.topics import Channel
 from protocols.transport.mqtt import MqttSettings, MqttTransport
@@ -145,7 +147,7 @@ def _server(config: EdgeConfig, runtime: EdgeRuntime) -> _Server:
         uvicorn.Config(
             app,
             loop="none",
-            http="auto",
+            http=bounded(HttpToolsProtocol),
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -19,6 +19,7 @@ from random import SystemRandom
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hub.api import create_app
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
@@ -37,6 +38,7 @@ from hub.stream import Feed
 from hub.views import Balance, FleetRow
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
 from protocols.event import EventDefaults, OrderEvent
+from protocols.heads import bounded
 from protocols.ledger import Appended
 from protocols.sqlite import DataLock, Db
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
@@ -361,6 +363,7 @@ async def running(config: HubConfig) -> AsyncIterator[Hub]:
 def _server_config(hub: Hub) -> uvicorn.Config:
     config = uvicorn.Config(
         create_app(hub),
+        http=bounded(HttpToolsProtocol),
         lifespan="off",
         log_config=None,
         access_log=False,
