@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -121,14 +121,17 @@ class EdgeApi:
     async def _read(self, request: Request, chunks: list[bytes]) -> None:
         """The body into `chunks`, within the bound of one request and of all together. Errors: TooLarge, LedgerBusy."""
         size_bytes = 0
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size_bytes += len(chunk)
-            self._held_bytes += len(chunk)
-            if size_bytes > limits.BATCH_BYTES:
-                raise _too_large()
-            if self._held_bytes > self._max_held_bytes:
-                raise LedgerBusy("too many bytes of other requests are held here", remedy="send it again in a moment")
+        try:
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size_bytes += len(chunk)
+                self._held_bytes += len(chunk)
+                if size_bytes > limits.BATCH_BYTES:
+                    raise _too_large()
+                if self._held_bytes > self._max_held_bytes:
+                    raise LedgerBusy("too many bytes of other requests are held here", remedy="send it again in a moment")
+        except ClientDisconnect:  # nobody is left to hear it, and it is no fault of ours that belongs in the log
+            raise InvalidInput("body", "ended before it was whole.") from None
 
     # ------------------------------------------------------------ orders
 

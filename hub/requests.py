@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import unquote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from protocols import limits
 from protocols.errors import InvalidInput, TooLarge
@@ -90,11 +90,14 @@ async def body(request: Request, most_bytes: int) -> bytes:
         raise _too_large(most_bytes)
     chunks: list[bytes] = []
     size_bytes = 0
-    async for chunk in request.stream():
-        size_bytes += len(chunk)
-        if size_bytes > most_bytes:
-            raise _too_large(most_bytes)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size_bytes += len(chunk)
+            if size_bytes > most_bytes:
+                raise _too_large(most_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:  # nobody is left to hear it, and it is no fault of ours that belongs in the log
+        raise InvalidInput("body", "ended before it was whole.") from None
     return b"".join(chunks)
 
 
