@@ -63,6 +63,8 @@ class Options:
     stale: float = 0.0
     poison: float = 0.0
     skew_ms: int = 0
+    budget_bytes: int = 1_000_000_000
+    """of an edge's ledger; a small one is used up, and requests are refused until something may be freed"""
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""
 
@@ -119,6 +121,7 @@ def draw(seed: int) -> Options:
         "latency_ms": rng.choice((2, 100, 800)),
     }
     options |= _levels(rng, faults)
+    options["budget_bytes"] = Random(f"{seed}/budget").choice((61_000, 66_000, *[1_000_000_000] * 8))
     plan = _Plan(rng, options, duration, edges)
     _make_plan(plan, faults, backups)
     return Options(**options, plan=tuple(sorted(plan.events)))  # type: ignore[arg-type]

@@ -163,12 +163,8 @@ class EdgeProc(Proc):
         self._mono_from = world.now - self.rng.randrange(MONO_START)
         hub = world.hub_address.node
         sign, verify = world.keys.signer(self.node), world.keys.verify
-        settings = EdgeSettings(
-            world.options.uplink,
-            world.options.heartbeat_ms,
-            pressure_percent=0 if world.options.pressed else 80,
-            floor_ms=world.options.floor_ms,
-        )
+        o = world.options
+        settings = EdgeSettings(o.uplink, o.heartbeat_ms, o.budget_bytes, 0 if o.pressed else 80, o.floor_ms)
         rng = world.rng(f"core/{self.name}/{self.boots}")
         self.core = EdgeCore(self.disk.db, EdgeIdentity(self.address, hub, world.keys.public(hub)), sign, verify, rng, settings)
         if self.linked:
@@ -214,7 +210,7 @@ class EdgeProc(Proc):
         elif isinstance(thing, Link):
             self.core.take_up(now) if thing.up else self.core.take_down()
         else:
-            row = pack(thing)
+            row = thing if isinstance(thing, bytes) else pack(thing)
             self.world.check.odd_rows[row] = None
             self.core.ledger._log_own(self.core.ledger.own(), row, None, now.wall)
             self.core.uplink.on_appended(now.mono)

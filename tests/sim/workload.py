@@ -27,6 +27,7 @@ class Clients:
 
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng("workload")
+        self._odd = world.rng("odd facts")
         self.made = 0
         self.yes = 0
         self._progress: dict[str, int] = {}
@@ -45,7 +46,7 @@ class Clients:
         proc: Proc = world.hub if self.rng.random() < HUB_SHARE else self.rng.choice(world.edges)
         if isinstance(proc, EdgeProc) and self.rng.random() < world.options.poison:
             world.count("fact of a later version")
-            proc.give([9, "from the future", self.made])
+            proc.give([9, "from the future", self.made] if self._odd.random() < 0.7 else b"\xc1" + self._odd.randbytes(4))
         events = [self.event(proc) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))]
         self.ask(proc, Request(events))
 
@@ -106,5 +107,7 @@ class Clients:
         request.told = True
         assert request.answer is not None
         self.world.check.told(request.answer)
-        if not isinstance(request.answer, LongshoreError):
+        if isinstance(request.answer, LongshoreError):
+            self.world.count(f"request refused: {type(request.answer).__name__}")
+        else:
             self.yes += sum(not a.repeated for a in request.answer)

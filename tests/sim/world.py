@@ -12,6 +12,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
+from protocols.sync import receiver
 from protocols.topics import Address
 from protocols.trust import NodeCard
 from tests.sim.central import Central
@@ -65,6 +66,8 @@ class World:
         self.strangers = dict.fromkeys(strangers)
         """nodes that nobody has admitted yet"""
         self.hub = HubProc(self, Disk.blank("hub"))
+        self._segments = vars(receiver)["SEGMENTS_STATED"]
+        vars(receiver)["SEGMENTS_STATED"] = options.segments
         self._people()
 
     def _people(self) -> None:
@@ -213,7 +216,8 @@ class World:
             raise Violation(goal)
 
     def close(self) -> None:
-        """Close every database."""
+        """Close every database, and give the product its bounds back."""
+        vars(receiver)["SEGMENTS_STATED"] = self._segments
         self.store.close()
         self.faults.close()
         for proc in [self.hub, *self.edges]:
