@@ -86,9 +86,14 @@ def check_level(text: object, field: str) -> str:
     return text
 
 
+def is_node(text: object) -> bool:
+    """Whether `text` may name a node."""
+    return isinstance(text, str) and _NODE.fullmatch(text) is not None
+
+
 def check_node(text: object, field: str = "node") -> str:
     """`text` if it may name a node; raises InvalidInput naming `field`."""
-    if not isinstance(text, str) or _NODE.fullmatch(text) is None:
+    if not isinstance(text, str) or not is_node(text):
         raise InvalidInput(field, "cannot name a node.", remedy=f"Use 1 to {NODE_CHARS} of a-z 0-9 - and begin with a letter or digit.")
     return text
 

@@ -14,6 +14,7 @@ from protocols.errors import DecodeError
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.messages import Message, parse_message
 from protocols.sync.uplink import Out
+from protocols.topics import is_node
 
 Sign = Callable[[bytes], bytes]
 Verify = Callable[[bytes, bytes, bytes], None]
@@ -48,4 +49,6 @@ def unseal(data: bytes) -> tuple[Envelope, FrameHeader] | Control:
         return e, FrameHeader.parse(e.header)
     if len(e.header) < 2 or not all(type(x) is str and len(x) <= 64 for x in e.header[:2]):
         raise DecodeError("the header of a control message is [author, addressee]")
+    if not is_node(e.header[0]):
+        raise DecodeError("the author of a control message is not a node name")
     return Control(e, e.header[0], e.header[1])

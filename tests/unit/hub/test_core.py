@@ -6,7 +6,7 @@ import pytest
 
 from hub.core import HubSettings
 from protocols.chains import RunKind
-from protocols.codec import FrameHeader, Kind, pack
+from protocols.codec import FrameHeader, Kind, envelope, pack
 from protocols.errors import DecodeError, InvalidInput
 from protocols.messages import Record
 from protocols.sync import receiver
@@ -361,3 +361,15 @@ def test_facts_are_handed_over_as_they_were_read_and_without_that_after_a_restar
     world.hub.commit()
     unread, _ = world.hub.lacking_in_store()
     assert [fact._replace(fact=None) for fact in read] == unread
+
+
+def test_a_name_that_no_node_can_have_does_not_get_into_the_waiting_room() -> None:
+    """It would be shown to people: on a page, and on a terminal that obeys escape sequences."""
+    world = World()
+    for author in ("\x1b[2J", "a\nb", "", "Dock-7"):
+        unsigned = envelope(Kind.HELLO, [author, "hub"], pack([b"8 bytes!", [], [1], [0]]))
+        world.hub.begin()
+        world.hub.take_message("dock-7", unsigned + bytes(64), 1)
+        world.hub.commit()
+    assert world.hub.registry.waiting() == {}
+    assert [row["reason"] for row in world.hub.registry.refused()] == ["the author of a control message is not a node name"] * 4
