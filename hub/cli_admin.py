@@ -60,7 +60,7 @@ def init(args: argparse.Namespace) -> int:
 
 def _claim(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
         raise ConfigError(f"{folder} is a file, not a folder.", remedy="Name another folder.") from None
     except OSError as error:

@@ -427,7 +427,7 @@ def _note_ports(hub: Hub) -> Path:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"The data directory {folder} cannot be made: {error.strerror}.", remedy="Set storage.data_dir to a folder that may be written."
