@@ -106,6 +106,9 @@ def _add_init(commands: Any) -> None:
     command.add_argument("--org", default="acme", help="the organisation (default: %(default)s)")
     command.add_argument("--region", default="central", help="the region this hub stands for (default: %(default)s)")
     command.add_argument("--node", default="hub", help="the hub's own name (default: %(default)s)")
+    command.add_argument(
+        "--loopback-without-token", action="store_true", help="let programs and people on this very machine call without a token"
+    )
     command.add_argument("--api-port", type=_port, metavar="PORT", help="of API and web (default: 8800; 0 takes a free one)")
     command.add_argument("--broker-port", type=_port, metavar="PORT", help="of the embedded broker (default: 1883; 0 takes a free one)")
 

@@ -27,7 +27,7 @@ from protocols.event import load_json
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sqlite import DataLock, Db
 from protocols.topics import check_level, check_node
-from protocols.trust import NodeCard, NodeKey, fingerprint, new_token, parse_card, verify, write_secret
+from protocols.trust import NodeCard, NodeKey, fingerprint, new_token, parse_card, token_hash, verify, write_secret
 
 GC_THRESHOLDS: Final = (100_000, 20, 50)
 SWITCH_S: Final = 0.002
@@ -46,8 +46,11 @@ def init(args: argparse.Namespace) -> int:
     _claim(folder)
     key = NodeKey.generate()
     key.save(folder / settings.KEY_FILE)
-    write_secret(folder / settings.TOKEN_FILE, new_token() + "\n", what="API token")
-    chosen: dict[str, Any] = {"hub.org": args.org, "hub.region": args.region, "hub.node": args.node}
+    token = new_token()
+    write_secret(folder / settings.TOKEN_FILE, token + "\n", what="API token")
+    chosen: dict[str, Any] = {"hub.org": args.org, "hub.region": args.region, "hub.node": args.node, "api.token_hashes": token_hash(token)}
+    if args.loopback_without_token:
+        chosen["api.loopback_without_token"] = True
     ports = {"api.port": args.api_port, "broker.port": args.broker_port}
     chosen |= {name: port for name, port in ports.items() if port is not None}
     file = folder / settings.FILE

@@ -41,8 +41,9 @@ SETTINGS: Final = (
     ),
     Setting("api", "host", "127.0.0.1", "Address of the HTTP API and the web pages. Beyond loopback every caller needs the token."),
     Setting("api", "port", 8800, "Its port; 0 takes a free one.", least=0, most=65_535),
-    Setting("api", "token_file", TOKEN_FILE, "Holds the bearer token; only its owner may read it.", path=True),
-    Setting("api", "loopback_without_token", True, "Whether callers on this machine need no token."),
+    Setting("api", "token_hashes", "", "Hashes of the bearer tokens that may call, with spaces between them. `init` makes the first."),
+    Setting("api", "token_file", TOKEN_FILE, "The token that commands on this machine call with; only its owner may read it.", path=True),
+    Setting("api", "loopback_without_token", False, "Whether programs and people on this very machine may call without a token."),
     Setting(
         "api",
         "https",
@@ -113,6 +114,7 @@ class Api:
 
     host: str
     port: int
+    token_hashes: str
     token_file: str
     loopback_without_token: bool
     https: bool
@@ -256,7 +258,7 @@ def hub_address(config: HubConfig, public_key: bytes, port: int) -> str:
 
 
 def read_token(config: HubConfig) -> str:
-    """The bearer token of the API. Errors: ConfigError."""
+    """The bearer token that commands call with. Errors: ConfigError."""
     token = read_secret(config.api.token_file, what="API token").strip()
     if not 16 <= len(token) <= TEXT_CHARS or not token.isprintable():
         raise ConfigError(f"The API token in {config.api.token_file} is damaged.", remedy="Put one line of 16 to 128 characters there.")

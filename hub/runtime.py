@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hub.api import create_app
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
-from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address, read_token
+from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
 from hub.engine import Engine, Ports, Rhythm
 from hub.facade import Metric
@@ -44,7 +44,7 @@ from protocols.sqlite import DataLock, Db
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Event, Message, Transport, Up
-from protocols.trust import NodeKey, parse_card, read_secret, token_hash, token_matches, verify
+from protocols.trust import NodeKey, parse_card, read_secret, token_matches, verify
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Hub:
         self.broker: EmbeddedBroker | None = None
         self.line: Line | None = None
         self.api_port = 0
-        self._token_hash = token_hash(read_token(config))
+        self._token_hashes = config.api.token_hashes.split()
         self._sampler = Sampler(self.feed)
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
@@ -264,7 +264,7 @@ class Hub:
         """See `HubFacade`."""
         if token is None:
             return client_is_loopback and self.config.api.loopback_without_token
-        return token_matches(token, self._token_hash)
+        return any(token_matches(token, known) for known in self._token_hashes)
 
     async def append(self, events: list[OrderEvent]) -> Sequence[Appended]:
         """See `HubFacade`."""

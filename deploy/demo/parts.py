@@ -107,7 +107,9 @@ class Site:
 async def build(root: Path, *, api_port: int) -> Site:
     """Set up hub and edges below `root`, each edge behind a link of its own; start them all. Errors: ConfigError."""
     hub_dir = root / "hub"
-    address = json.loads(call("longshore-hub", "init", str(hub_dir), "--org", "scms", "--region", "Africa", "--json"))["address"]
+    address = json.loads(
+        call("longshore-hub", "init", str(hub_dir), "--org", "scms", "--region", "Africa", "--loopback-without-token", "--json")
+    )["address"]
     broker_port = _free_port()
     hub = Part("hub", hub_dir, command("longshore-hub", "run", "--config", str(hub_dir / "hub.toml")))
     hub.env = {"LONGSHORE_API__PORT": str(api_port), "LONGSHORE_BROKER__PORT": str(broker_port)}

@@ -64,7 +64,7 @@ def run_args(folder: Path, *more: str) -> list[str]:
 
 
 def made(folder: Path) -> Path:
-    assert hub("init", folder, "--api-port", "0", "--broker-port", "0").code == 0
+    assert hub("init", folder, "--api-port", "0", "--broker-port", "0", "--loopback-without-token").code == 0
     return folder
 
 
@@ -162,7 +162,7 @@ def test_init_never_overwrites_a_hub(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_bad_input_is_one_line_and_a_documented_code(tmp_path: Path, args: list[str], code: int, says: str) -> None:
     folder = tmp_path / "hub"
-    cli.main(["init", str(folder), "--api-port", "0", "--broker-port", "0"])
+    cli.main(["init", str(folder), "--api-port", "0", "--broker-port", "0", "--loopback-without-token"])
     (tmp_path / "file").write_text("not json")
     (tmp_path / "half.json").write_text(json.dumps({"longshore": "node-card/1"}))
     (tmp_path / "forged.json").write_text(json.dumps(CARD | {"site": "Elsewhere"}))

@@ -24,7 +24,7 @@ from protocols.errors import ConfigError, LedgerBusy
 from protocols.topics import Address, Channel
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Transport
-from protocols.trust import NodeKey, hash_password, new_token, parse_address, verify, write_secret
+from protocols.trust import NodeKey, hash_password, new_token, parse_address, token_hash, verify, write_secret
 from protocols.trust import make_card as signed_card
 from tests.support.ports import free_port
 from tests.unit.hub.hub_world import FAST, order_event
@@ -43,6 +43,8 @@ def make_hub(folder: Path, **more: Any) -> HubConfig:
         "api.port": 0,
         "broker.port": 0,
         "sync.store_check_s": 1,
+        "api.token_hashes": token_hash(TOKEN),
+        "api.loopback_without_token": True,
         **{k.replace("__", "."): v for k, v in more.items()},
     }
     (folder / "hub.toml").write_text(new_file(chosen), "utf-8")
