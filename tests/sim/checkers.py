@@ -65,7 +65,7 @@ class Checker:
                 disk.seen |= 1 << i
                 disk.held |= 1 << i
                 new |= 1 << i
-        self.world.note(f"{who} commits", self.truth.show(new), new)
+        self.world.note(f"{who} commits", new)
         return new
 
     def requests_done(self, disk: Disk, who: str, done: Iterable[tuple[Sequence[OrderEvent], Answered]]) -> None:
@@ -196,7 +196,7 @@ class Checker:
         disk.seen |= new
         disk.held |= new
         self.stored |= disk.held | disk.recorded(self.truth)
-        self.world.note("store applies", self.truth.show(new), new)
+        self.world.note("store applies", new)
         self.views(disk, "view", new, "store")
 
     # ------------------------------------------------------------ views (I4)

@@ -125,12 +125,12 @@ class World:
             days, ms = divmod(self.now, DAY)
             self.trace(f"{days:3}d {ms // 3600000:02}:{ms // 60000 % 60:02}:{ms / 1000 % 60:06.3f}  {who:10} {what}")
 
-    def note(self, who: str, what: str, new: Mask) -> None:
+    def note(self, who: str, new: Mask) -> None:
         """A commit: into the hash, and into the trace where it brought facts."""
         self._hash.update(f"{self.now}|{who}|{new:x}".encode())
-        if new:
+        if new and self.trace is not None:
             name, did = who.split(" ", 1)
-            self.say(name, f"{did} {what}")
+            self.say(name, f"{did} {self.check.truth.show(new)}")
 
     def deliver(self, whom: str, data: bytes) -> None:
         """A message arrives: into the hash."""
