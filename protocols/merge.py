@@ -12,12 +12,10 @@ Pure: everything about forks comes from an `Ancestry`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from protocols.codec import pack, unpack
 from protocols.lifecycle import Status, can_coexist, sort_key
-
-HEADS_BYTES: Final = 1_000_000
 
 Entry = tuple[int, int, bytes]
 """(sid, seq, first 4 bytes of the hash)"""
@@ -128,6 +126,6 @@ def dump_heads(heads: Sequence[Head]) -> bytes:
 
 
 def load_heads(data: bytes) -> tuple[Head, ...]:
-    """What `dump_heads` wrote."""
-    rows: list[list[object]] = unpack(data, max_bytes=HEADS_BYTES)  # type: ignore[assignment]
+    """What `dump_heads` wrote. Without a bound of its own: what was written must be readable, or its order would be lost to everybody."""
+    rows: list[list[object]] = unpack(data, max_bytes=len(data))  # type: ignore[assignment]
     return tuple(Head(r[0], r[1], r[2], r[3], tuple((e[0], e[1], e[2]) for e in r[4]) if len(r) > 4 else ()) for r in rows)  # type: ignore[arg-type,attr-defined]

@@ -11,7 +11,7 @@ import pytest
 
 from protocols.codec import unpack
 from protocols.ledger import Ledger
-from protocols.merge import Head, admit, conflicts, dominates, refold, shown
+from protocols.merge import Head, admit, conflicts, dominates, dump_heads, load_heads, refold, shown
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
 from tests.unit.protocols.fold_worlds import SIDS, History, Known, Told, shapes, told
@@ -117,3 +117,12 @@ def test_what_is_shown_and_in_conflict_depends_on_the_set_only() -> None:
     for order in itertools.permutations(heads):
         assert shown(order) == heads[1]
         assert conflicts(order) == [(heads[1], heads[2]), (heads[1], heads[0])]
+
+
+def test_heads_that_were_written_can_be_read_however_many_there_are() -> None:
+    """One author with many epochs and long contexts makes megabytes of them; other authors' facts of that order must still be taken."""
+    context = tuple((sid, 2**40, b"hhhh") for sid in range(1, 257))
+    heads = tuple(Head(sid, 1, b"8 bytes!", 6, context) for sid in range(1_000, 1_600))
+    stored = dump_heads(heads)
+    assert len(stored) > 2_000_000
+    assert load_heads(stored) == heads
