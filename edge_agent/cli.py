@@ -49,13 +49,11 @@ def _tell_error(error: LongshoreError, *, as_json: bool) -> None:
         more = {"field": error.field, "allowed": list(error.allowed)} if isinstance(error, InvalidInput) else {}
         print(json.dumps({"error": error.reason, "remedy": error.remedy, "exitCode": error.exit_code, **more}), file=sys.stderr)
     else:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {error}{_allowed(error)}", file=sys.stderr)
 
 
-def sentence(error: LongshoreError) -> str:
-    """What is wrong and what to do, in one line, however its author ended the first half."""
-    reason = " ".join(error.reason.split())
-    return f"{reason}{'' if reason.endswith(('.', '!', '?')) else ';'} {error.remedy}" if error.remedy else reason
+def _allowed(error: LongshoreError) -> str:
+    return f" ({', '.join(error.allowed)})" if isinstance(error, InvalidInput) and error.allowed else ""
 
 
 # ------------------------------------------------------------ the command line

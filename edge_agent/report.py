@@ -61,7 +61,8 @@ def status_text(s: Json) -> str:
 
 def _link(link: Json) -> str:
     if not link["connected"]:
-        return "down; capturing goes on, and what was captured is sent once it is up"
+        why = f" ({link['problem']})" if link.get("problem") else ""
+        return f"down{why}; capturing goes on, and what was captured is sent once it is up"
     if not link["answered"]:
         return "connected to the broker, the hub has not answered yet (is this node added there?)"
     return f"up, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"

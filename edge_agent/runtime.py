@@ -224,7 +224,9 @@ class EdgeRuntime:
             "waiting": {"requests": requests, "events": events},
             "ready": not self.unready(),
         }
-        return self.core.status(now) | own
+        status = self.core.status(now) | own
+        status["link"]["problem"] = "" if self.connected else self._link_told
+        return status
 
     # ------------------------------------------------------------ in
 

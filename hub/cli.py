@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hub import cli_admin, cli_ask
-from protocols.errors import ConfigError, LedgerFull, LongshoreError
+from protocols.errors import ConfigError, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 
 OK: Final = 0
@@ -53,7 +53,7 @@ def _complain(args: argparse.Namespace, reason: str, remedy: str, code: int) -> 
     if getattr(args, "json", False):
         print(json.dumps({"error": reason, "remedy": remedy, "exitCode": code}, ensure_ascii=False), file=sys.stderr)
     else:
-        print(f"longshore-hub: {' '.join(f'{reason} {remedy}'.split())}", file=sys.stderr)
+        print(f"error: {sentence(reason, remedy)}", file=sys.stderr)
     return code
 
 
@@ -182,9 +182,14 @@ def _add_asking(commands: Any) -> None:
         "longshore-hub conflicts --open",
     )
     command.add_argument("--open", action="store_true", help="only those that nobody has settled")
-    _asking(
-        commands, "queue", cli_ask.queue, "what stepped aside: refused frames, facts in quarantine, nodes that wait", "longshore-hub queue"
+    command = _asking(
+        commands,
+        "queue",
+        cli_ask.queue,
+        "what stepped aside: refused frames, facts in quarantine, nodes that wait",
+        "longshore-hub queue ls",
     )
+    command.add_argument("what", nargs="?", choices=["ls"], default="ls", help="ls, the only one so far and the default")
     _asking(commands, "status", cli_ask.status, "is the hub up, and what does it hold", "longshore-hub status")
     _asking(
         commands,

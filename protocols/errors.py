@@ -19,6 +19,14 @@ Each carries data (`field`, `reason`, `remedy`) so that a shell can render it wi
 from __future__ import annotations
 
 
+def sentence(reason: str, remedy: str) -> str:
+    """What is wrong and what helps, on one line."""
+    reason, remedy = " ".join(reason.split()), " ".join(remedy.split())
+    if not remedy:
+        return reason
+    return f"{reason} {remedy}" if reason.endswith((".", "!", "?", ":", ";")) else f"{reason}; {remedy}"
+
+
 class LongshoreError(Exception):
     """Base of everything raised on purpose. `reason` says what is wrong, `remedy` what to do about it."""
 
@@ -27,7 +35,7 @@ class LongshoreError(Exception):
     def __init__(self, reason: str, *, remedy: str = "") -> None:
         self.reason = reason
         self.remedy = remedy
-        super().__init__(f"{reason} {remedy}".strip() if remedy else reason)
+        super().__init__(sentence(reason, remedy))
 
 
 class InvalidInput(LongshoreError):

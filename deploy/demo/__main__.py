@@ -17,9 +17,9 @@ from typing import Any
 
 from deploy.demo import history, report
 from deploy.demo.parts import Site, build
-from deploy.demo.player import DISPUTED_AT, Player
+from deploy.demo.player import CUT, DISPUTED_AT, Player
 from deploy.demo.screen import Screen, render
-from protocols.errors import ConfigError, LongshoreError
+from protocols.errors import ConfigError, InvalidInput, LongshoreError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return asyncio.run(_main(args))
     except LongshoreError as e:
-        print(f"error: {e.reason}" + (f"\n       {e.remedy}" if e.remedy else ""), file=sys.stderr)
+        print(f"error: {e}", file=sys.stderr)
         return e.exit_code
     except OSError as e:
         print(f"error: {e.filename or ''}: {e.strerror}", file=sys.stderr)
@@ -45,22 +45,48 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON, too")
     p.add_argument("--records", type=Path, metavar="FILE", help="play this SCMS export instead of the shipped sample")
     p.add_argument("--seconds", type=float, default=None, help="how long the history takes (default 60; 24 with --once)")
-    p.add_argument("--port", type=int, default=8800, help="of the hub's API and web page (default 8800)")
+    p.add_argument("--port", type=_port, default=8800, help="of the hub's API and web page (default 8800)")
     p.add_argument(
         "--dir", type=Path, metavar="DIR", help="keep databases and logs here (a new folder); default: a temporary one, removed at the end"
     )
     return p
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)
+
+
 async def _main(args: argparse.Namespace) -> int:
     _check_port(args.port)
     plays = history.load(args.records, DISPUTED_AT)
-    print(f"{plays.events:,} events of real orders, {plays.report.rows_skipped_total} rows skipped", file=sys.stderr)
+    if not plays.events:
+        raise InvalidInput("--records", "holds no row that can be played", remedy="longshore-models import scms FILE says why, row by row")
+    _tell_history(plays)
+    if args.report is not None and not args.report.absolute().parent.is_dir():
+        raise ConfigError(f"{args.report.parent} is no folder", remedy="name a file in a folder that exists")
     if args.dir is not None:
-        args.dir.mkdir(parents=True)
+        if args.dir.exists() and any(args.dir.iterdir()):
+            raise ConfigError(f"{args.dir} is not empty", remedy="name a new folder")
+        args.dir.mkdir(parents=True, exist_ok=True)
         return await _stage(args, plays, args.dir)
     with tempfile.TemporaryDirectory(prefix="longshore-demo-") as folder:
         return await _stage(args, plays, Path(folder))
+
+
+def _tell_history(plays: history.History) -> None:
+    """What is about to be played, and what the file will not show."""
+    left_out = ", one real delivery left out for the conflict" if plays.disputed else ""
+    print(f"{plays.events:,} events of real orders, {plays.report.rows_skipped_total} rows skipped{left_out}", file=sys.stderr)
+    for reason, rows in plays.report.skipped.items():
+        print(f"  skipped: {rows} x {reason}", file=sys.stderr)
+    idle = [node for node in CUT if not any(day.node == node for day in plays.days)]
+    if idle or not plays.disputed:
+        print(
+            f"  note: nothing of this file belongs to {' or '.join(idle) or DISPUTED_AT}: the cut or the conflict shows little",
+            file=sys.stderr,
+        )
 
 
 def _check_port(port: int) -> None:

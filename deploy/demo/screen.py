@@ -45,7 +45,8 @@ class Screen:
             self._live.update(self._table(scene))
         elif time.monotonic() - self._last >= _PLAIN_EVERY_S:
             self._last = time.monotonic()
-            self._print("  " + "; ".join(_plain(node, e) for node, e in scene.edges.items()))
+            if scene.edges:
+                self._print("  " + "; ".join(_plain(node, e) for node, e in scene.edges.items()))
 
     def _print(self, text: str) -> None:
         (self._live.console if self._live is not None else self._console).print(text, highlight=False, soft_wrap=True)

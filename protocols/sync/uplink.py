@@ -434,13 +434,9 @@ class Uplink:
     # ------------------------------------------------------------ asking
 
     def unreceived(self, stream: Stream) -> int:
-        """Facts of an own stream that the hub is not believed to hold."""
-        progress = self._progress.get(stream.sid)
-        return (
-            stream.head[0] - stream.freed_seq
-            if progress is None
-            else sum(b - a + 1 for a, b in progress.received.missing(1, stream.head[0]))
-        )
+        """Facts of an own stream that the hub is not believed to hold, of those that are not settled."""
+        progress = self._progress.get(stream.sid, _Progress())
+        return sum(b - a + 1 for a, b in progress.received.missing(stream.settled_seq + 1, stream.head[0]))
 
     def freeable(self, stream: Stream) -> int:
         """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""

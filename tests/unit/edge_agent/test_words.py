@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from edge_agent import logs
-from edge_agent.cli import sentence
 from edge_agent.report import duration, queue_text, size, status_text, table
 from protocols.errors import LongshoreError
 
@@ -100,7 +99,7 @@ def test_a_queue_names_what_stepped_aside() -> None:
     ],
 )
 def test_an_error_is_one_line_however_it_was_written(reason: str, remedy: str, text: str) -> None:
-    assert sentence(LongshoreError(reason, remedy=remedy)) == text
+    assert str(LongshoreError(reason, remedy=remedy)) == text
 
 
 # ------------------------------------------------------------ logs
