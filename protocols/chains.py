@@ -269,12 +269,16 @@ class Chain:
                 if run.kind is not RunKind.DATA:
                     break
                 low, before = run.first, run.h_before
-            if low <= rec.first:
+            if low <= rec.first or (low <= rec.last and self._recorded(low - 1, before)):
                 self.runs = [r for r in self.runs if r is not rec]
                 gone.append(rec)
             elif low <= rec.last:
                 rec.last, rec.h_last = low - 1, before
         return gone
+
+    def _recorded(self, seq: int, h: bytes) -> bool:
+        """Does a record end here already? Two that end in one point say the same of what lies below."""
+        return any((r.last, r.h_last) == (seq, h) for r in self.runs if r.kind is not RunKind.DATA)
 
     def _rejoin(self, gone: Run) -> None:
         """Where a record left the middle of a run and is no more, the run is one again."""
