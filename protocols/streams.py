@@ -226,7 +226,7 @@ class StreamLog:
     def read_branch(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[LogRow]:
         """Facts first..last of one run, ascending; also of a branch that is not the head's."""
         self._write()
-        h = run.h_last if last == run.last else self.walk(stream.sid, run.last, run.h_last, last)
+        h = run.h_last if last == run.last else self._hash_in(stream, run, last)
         rows = self._db.query(
             "SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq DESC",
             (stream.sid, first, last),
@@ -238,6 +238,13 @@ class StreamLog:
                 kept.append(f)
                 h = f.prev
         return reversed(kept)
+
+    def _hash_in(self, stream: Stream, run: Run, seq: int) -> bytes | None:
+        """The hash at a seq inside a run. Without a fork there is one row there; a walk down a long backlog would be made for each page."""
+        if stream.chain.fork_point is not None:
+            return self.walk(stream.sid, run.last, run.h_last, seq)
+        row = self._db.one("SELECT h FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
+        return None if row is None else bytes(row[0])
 
     def hash_at(self, stream: Stream, seq: int) -> bytes | None:
         """The hash at `seq` on the chain of the head; None where it is not held any more or not yet."""
