@@ -185,7 +185,9 @@ class Queries:
             if kind == RunKind.DATA:
                 data.setdefault(sid, Intervals()).add(first, last)
                 continue
-            seqs = sum(high - low + 1 for low, high in data.setdefault(sid, Intervals()).missing(first, last))
+            accounted = data.setdefault(sid, Intervals())
+            seqs = sum(high - low + 1 for low, high in accounted.missing(first, last))
+            accounted.add(first, last)  # a seq that is gone on two branches is one seq
             reasons, name = closed.setdefault(sid, {}), RunKind(kind).name.lower()
             if seqs:
                 reasons[name] = reasons.get(name, 0) + seqs
