@@ -83,7 +83,7 @@ class Batch:
         for i in group:
             if (facts[i].seq, facts[i].h) in known:
                 continue
-            if parts and parts[-1][-1] in group and facts[parts[-1][-1]].seq == facts[i].seq - 1:
+            if parts and facts[parts[-1][-1]].seq == facts[i].seq - 1:
                 parts[-1].append(i)
             else:
                 parts.append([i])
