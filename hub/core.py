@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from hub.registry import Node, Registry
 from hub.store.port import Statement, StoreFact, StoreRecord
-from protocols.chains import RunKind
+from protocols.chains import Run, RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
 from protocols.errors import DecodeError, NotVerified
 from protocols.event import OrderEvent
@@ -79,6 +79,7 @@ class HubCore:
         self._asked = False
         """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
         self._hellos: list[tuple[Node, Hello]] = []
+        self._beats: list[tuple[Node, Heartbeat]] = []
         self._replies: list[tuple[Node, Out]] = []
         self._unhanded: dict[StreamKey, None] = {}
         self._seen_ms: dict[str, int] = {}
@@ -110,6 +111,9 @@ class HubCore:
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
         """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. Returns what a frame did."""
         self._count("up_bytes", len(data))
+        return self._judge(node, data, now_ms)
+
+    def _judge(self, node: str, data: bytes, now_ms: int) -> Offered | None:
         try:
             opened = unseal(data)
             author = opened.author if isinstance(opened, Control) else opened[1].author
@@ -158,9 +162,7 @@ class HubCore:
             self._hellos.append((author, message))
         elif isinstance(message, Heartbeat):
             self.registry.note_beat(node, message, now_ms)
-            pull = self.receiver.heartbeat(node, message)
-            if pull is not None:
-                self._replies.append((author, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())))
+            self._beats.append((author, message))
         elif isinstance(message, Record):
             self.receiver.record(node, message, data, now_ms)
             self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
@@ -178,7 +180,7 @@ class HubCore:
         """Admit a node; what it sent before is looked at now. Errors: InvalidInput when the name or key is taken."""
         node = self.registry.admit(card, self.identity.node, now_ms)
         for data in self.registry.release(card.node):
-            self.take_message(card.node, data, now_ms)
+            self._judge(card.node, data, now_ms)
         return node
 
     # ------------------------------------------------------------ out (after the commit)
@@ -193,9 +195,16 @@ class HubCore:
             known = self.registry.get(node)
             if known is not None:
                 outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
-        outs += self._replies
-        self._hellos, self._replies = [], []
+        outs += [*self._replies, *self._pulls()]
+        self._hellos, self._beats, self._replies = [], [], []
         return [Publish(n.address.topic(Channel.RECEIPT), seal(out, self.identity.node, n.address.node, self._sign)) for n, out in outs]
+
+    def _pulls(self) -> Iterator[tuple[Node, Out]]:
+        """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""
+        for node, beat in self._beats:
+            pull = self.receiver.heartbeat(node.address.node, beat)
+            if pull is not None:
+                yield node, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())
 
     def _full(self) -> bool:
         return self.ledger.db.file_bytes() >= self.settings.budget_bytes
@@ -227,17 +236,17 @@ class HubCore:
                 del self._unhanded[key]
         return facts, records
 
-    def _facts(self, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
+    def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
         why, read = self.receiver.quarantine_reasons(stream.sid), self._read
         for r in self.ledger.log.read_branch(stream, run, first, last):
             reason = why.get((r.seq, r.h), "") if why else ""
             yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))
 
     def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
-        rows = self.ledger.db.query("SELECT last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
-        signed = {(last, bytes(h)): (bytes(data), at) for last, h, data, at in rows if (last, bytes(h)) in wanted}
+        rows = self.ledger.db.query("SELECT first, last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
+        signed = [(int(first), int(last), bytes(h), bytes(data), int(at)) for first, last, h, data, at in rows]
         return [
-            StoreRecord(stream.key, r.first, r.h_before, r.last, r.h_last, r.kind, *signed.get((r.last, r.h_last), (b"", 0)))
+            StoreRecord(stream.key, r.first, r.h_before, r.last, r.h_last, r.kind, *_word_on(r, signed))
             for r in stream.chain.runs
             if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
         ]
@@ -312,6 +321,14 @@ class HubCore:
     def stated(self, key: StreamKey) -> tuple[RunStated, ...]:
         """What the store last said of a stream."""
         return self._stated.get(key, ())
+
+
+def _word_on(record: Run, signed: Sequence[tuple[int, int, bytes, bytes, int]]) -> tuple[bytes, int]:
+    """What the author signed about a run, and when it came: with its very end, or, where data has shortened it since, around it."""
+    exact = (w for w in signed if (w[1], w[2]) == (record.last, record.h_last))
+    around = (w for w in signed if w[0] <= record.last <= w[1])
+    found = next(exact, None) or next(around, None)
+    return (found[3], found[4]) if found is not None else (b"", 0)
 
 
 def _consecutive(facts: Sequence[StoreFact]) -> Iterator[list[StoreFact]]:
