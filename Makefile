@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
 SEEDS ?= 120
-QUICK_SEEDS ?= 10
+QUICK_SEEDS ?= 6
+JOBS ?= auto
 ARGS ?=
 
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
@@ -31,10 +32,10 @@ system:
 
 test: setup system lint ## everything: lint, types, simulation (SEEDS=120), unit, conformance and scenario tests
 	@$(PY) -m tests.sim --seeds $(SEEDS)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 quick: setup ## unit tests and a smoke of the simulation, under 30 s
-	@HYPOTHESIS_PROFILE=quick $(PY) -m pytest -q tests/unit -m "not slow" $(ARGS)
+	@HYPOTHESIS_PROFILE=quick $(PY) -m pytest -q -n $(JOBS) tests/unit -m "not slow" $(ARGS)
 	@$(PY) -m tests.sim --seeds $(QUICK_SEEDS)
 
 sim: setup ## the simulated world over SEEDS=n seeds (ARGS="--seed N" replays one)

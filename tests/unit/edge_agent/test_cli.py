@@ -22,6 +22,8 @@ from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.unit.edge_agent.edges import HUB_KEY, event_json, stored
 
+pytestmark = pytest.mark.slow  # whole processes
+
 
 def command(*args: str | Path, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""

@@ -26,7 +26,11 @@ def test_health_is_open_and_everything_else_asks_for_a_token(tmp_path: Path) -> 
     tell(tmp_path, story, token=None, peer="127.0.0.1")
 
 
-@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer", "Basic abc", "", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"])
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer wrong", "Bearer", "Basic abc", "", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"],
+    ids=["another", "no token", "another scheme", "empty", "one too many", "one short"],
+)
 def test_a_wrong_token_is_refused_also_on_loopback(tmp_path: Path, header: str) -> None:
     async def story(client: httpx.AsyncClient, runtime: EdgeRuntime) -> None:
         problem(await client.get("/v1/status", headers={"authorization": header}), 401)

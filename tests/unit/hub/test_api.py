@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hub.api import CSV_ROWS, metrics_text
+from hub.api import CSV_ROWS, create_app, metrics_text
 from hub.facade import Metric
 from protocols import limits
 from protocols.errors import LedgerBroken, LedgerFull
@@ -229,6 +230,33 @@ def test_a_body_without_a_length_is_not_read_beyond_its_bound(client: AppClient)
     answer = client.post("/v1/events", content=endless(), headers={"content-type": "application/json"})
     assert_problem(answer, 413, "too-large")
     assert len(sent) <= limits.BATCH_BYTES // 100_000 + 2
+
+
+def test_bodies_of_all_requests_together_are_bounded(hub: FakeHub) -> None:
+    async def story() -> None:
+        held, go_on = asyncio.Event(), asyncio.Event()
+        whole = json.dumps(EVENT | {"details": {"note": "x" * 2_000}}).encode()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield whole[:900]
+            held.set()
+            await go_on.wait()
+            yield whole[900:]
+
+        headers = {"content-type": "application/json"}
+        transport = httpx.ASGITransport(create_app(hub, max_held_bytes=len(whole) + 100), client=("127.0.0.1", 5000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            first = asyncio.create_task(client.post("/v1/events", content=slow(), headers=headers))
+            await held.wait()
+            answer = await client.post("/v1/events", content=whole, headers=headers)
+            assert_problem(answer, 503, "unavailable")
+            assert answer.headers["retry-after"] == "1"
+            go_on.set()
+            assert (await first).status_code == 201, "who came first is not sent away"
+            for _ in range(3):
+                assert (await client.post("/v1/events", content=whole, headers=headers)).status_code == 201, "what was held was given back"
+
+    asyncio.run(story())
 
 
 def test_only_json_is_taken(client: AppClient, hub: FakeHub) -> None:

@@ -24,6 +24,8 @@ from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.support.source import ROOT
 
+pytestmark = pytest.mark.slow  # whole processes
+
 WITHIN_S: Final = 30
 CARD: Final = signed_card(
     NodeKey(b"d" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=hash_password("x" * 20, n=2)

@@ -29,6 +29,8 @@ from protocols.trust import make_card as signed_card
 from tests.support.ports import free_port
 from tests.unit.hub.hub_world import FAST, order_event
 
+pytestmark = pytest.mark.slow  # whole processes
+
 WITHIN_S: Final = 15.0
 TOKEN: Final = new_token()
 PASSWORD: Final = "an edge's password"

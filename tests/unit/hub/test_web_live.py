@@ -12,6 +12,8 @@ from tests.support.fake_hub import NOW_MS, FakeHub, Serving, event
 from tests.support.needs import needs, where
 from tests.unit.hub.test_web import PAGES, XSS
 
+pytestmark = pytest.mark.slow  # whole processes
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

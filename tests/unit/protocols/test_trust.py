@@ -190,6 +190,7 @@ def test_a_password_is_known_by_its_salted_hash() -> None:
         CHEAP.replace("$8$1$", "$8$9$"),
         CHEAP[:-1],
     ],
+    ids=["empty", "plain", "newline", "bcrypt", "n too large", "n odd", "n zero", "r too large", "r zero", "p too large", "short"],
 )
 def test_a_hash_that_is_none_or_asks_for_too_much_is_refused(encoded: str) -> None:
     with pytest.raises(InvalidInput):
