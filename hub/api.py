@@ -27,6 +27,7 @@ from protocols.errors import InvalidInput
 from protocols.event import parse_batch
 from protocols.problem import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
 
+MAX_HELD_BYTES: Final = 32_000_000
 CSV_ROWS: Final = 10_000
 _CSV_PAGE: Final = 500
 EVENTS_SHOWN: Final = 1_000
@@ -41,12 +42,12 @@ _JEOPARDY: Final = "Nothing scores orders yet: jeopardy arrives with the model."
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(facade: HubFacade) -> FastAPI:
-    """The application over a running hub."""
+def create_app(facade: HubFacade, *, max_held_bytes: int = MAX_HELD_BYTES) -> FastAPI:
+    """The application over a running hub. `max_held_bytes`: of request bodies, all together."""
     app = FastAPI(title="Longshore hub", openapi_url=None, docs_url=None, redoc_url=None)
     snapshots = Snapshots(facade)
     pages = Pages(facade, snapshots)
-    for path, handlers in {**HubApi(facade, snapshots).routes(), **pages.routes()}.items():
+    for path, handlers in {**HubApi(facade, snapshots, max_held_bytes).routes(), **pages.routes()}.items():
         app.router.add_route(path, _by_method(handlers), methods=list(handlers), name=path, include_in_schema=False)
     problems.install(app, pages.problem)
     app.openapi = document  # type: ignore[method-assign]
@@ -92,9 +93,10 @@ def order_query(params: Mapping[str, str], limit: int, conflict: bool | None) ->
 class HubApi:
     """The handlers below /v1, and what machines ask for."""
 
-    def __init__(self, facade: HubFacade, snapshots: Snapshots) -> None:
+    def __init__(self, facade: HubFacade, snapshots: Snapshots, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self._hub = facade
         self._snapshots = snapshots
+        self._bodies = requests.Bodies(max_held_bytes)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Handlers by path and method. OpenAPI describes exactly these (a test compares)."""
@@ -173,13 +175,13 @@ class HubApi:
     async def append(self, request: Request) -> Response:
         """Events of source systems: yes only after the sync."""
         requests.query(request, ())
-        obj = await requests.json_body(request, limits.BATCH_BYTES)
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) <= _PARSED_ASIDE_BYTES:
-            events = parse_batch(obj, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
-        else:
-            events = await asyncio.to_thread(parse_batch, obj, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
-        taken = await self._hub.append(events)
+        async with self._bodies.json(request, limits.BATCH_BYTES) as obj:
+            declared = request.headers.get("content-length", "")
+            if declared.isdigit() and int(declared) <= _PARSED_ASIDE_BYTES:
+                events = parse_batch(obj, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
+            else:
+                events = await asyncio.to_thread(parse_batch, obj, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
+            taken = await self._hub.append(events)
         repeated = sum(one.repeated for one in taken)
         return reply({"ids": [one.fact_id for one in taken], "repeated": repeated}, 200 if repeated == len(taken) else 201)
 
@@ -192,7 +194,8 @@ class HubApi:
     async def admit(self, request: Request) -> Response:
         """Admit a node by the card that its `init` printed."""
         requests.query(request, ())
-        return reply(await self._hub.admit(await requests.json_body(request, requests.CARD_BYTES)), 201)
+        async with self._bodies.json(request, requests.CARD_BYTES) as card:
+            return reply(await self._hub.admit(card), 201)
 
     async def fleet(self, request: Request) -> Response:
         """Every node, with what is not here yet."""

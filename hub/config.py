@@ -46,6 +46,15 @@ SETTINGS: Final = (
     Setting("api", "loopback_without_token", False, "Whether programs and people on this very machine may call without a token."),
     Setting(
         "api",
+        "max_held_bytes",
+        32_000_000,
+        "Bytes of request bodies held at once; more are answered 503.",
+        "bytes",
+        least=4_000_000,
+        most=1_000_000_000,
+    ),
+    Setting(
+        "api",
         "https",
         False,
         "Whether browsers come by HTTPS (the session cookie is then marked Secure). TLS itself is done by a reverse proxy in front.",
@@ -117,6 +126,7 @@ class Api:
     token_hashes: str
     token_file: str
     loopback_without_token: bool
+    max_held_bytes: int
     https: bool
 
 

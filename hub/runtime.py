@@ -362,7 +362,7 @@ async def running(config: HubConfig) -> AsyncIterator[Hub]:
 
 def _server_config(hub: Hub) -> uvicorn.Config:
     config = uvicorn.Config(
-        create_app(hub),
+        create_app(hub, max_held_bytes=hub.config.api.max_held_bytes),
         http=bounded(HttpToolsProtocol),
         lifespan="off",
         log_config=None,

@@ -33,6 +33,8 @@ CONFLICTS_SHOWN: Final = 200
 KEPT_SHOWN: Final = 200
 FILTERS: Final = ("q", "site", "region", "status", "org", "conflict")
 SIGN_IN_BYTES: Final = 4_096
+SIGN_INS_HELD_BYTES: Final = 1_000_000
+"""of all sign-ins at once: who has no token must not use up the room of those who have"""
 
 _NOTHING_MORE: Final = {"field": "", "remedy": "", "allowed": (), "links": ()}
 """members of a problem that a page can do without"""
@@ -48,6 +50,7 @@ class Pages:
     def __init__(self, facade: HubFacade, snapshots: Snapshots) -> None:
         self._hub = facade
         self._snapshots = snapshots
+        self._bodies = requests.Bodies(SIGN_INS_HELD_BYTES)
         self._static = StaticFiles()
         self._templates = environment(self._static)
 
@@ -153,7 +156,8 @@ class Pages:
 
     async def signed_in(self, request: Request) -> Response:
         """Keep the token in a cookie that scripts cannot read and other sites cannot send."""
-        sent = (await requests.body(request, SIGN_IN_BYTES)).decode("utf-8", "replace")
+        async with self._bodies.whole(request, SIGN_IN_BYTES) as data:
+            sent = data.decode("utf-8", "replace")
         form = dict(parse_qsl(sent, max_num_fields=8))
         token, target = form.get("token", "").strip(), local_target(form.get("next", "/"))
         if not token or not self._hub.check_token(token, False):
