@@ -19,7 +19,7 @@ from random import SystemRandom
 from typing import Any, Final, NamedTuple
 
 from hub import config as settings
-from hub.cli_ask import Broken, Client, client_of, config_of, is_running, say
+from hub.cli_ask import client_of, config_of, is_running, say
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
 from protocols.errors import ConfigError, InvalidInput, LongshoreError
@@ -249,7 +249,7 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     yield from _disk(config)
     yield _clock()
     if running:
-        yield from _of_running(client_of(config))
+        yield from _of_running(config)
     else:
         yield _port_free("api port", config.api.host, config.api.port)
         if config.broker.embedded:
@@ -305,11 +305,12 @@ def _reachable(config: HubConfig) -> Finding:
     return Finding("broker", True, f"{where} answers")
 
 
-def _of_running(client: Client) -> Iterator[Finding]:
+def _of_running(config: HubConfig) -> Iterator[Finding]:
     try:
+        client = client_of(config)
         health = client.get("/readyz", fine=(200, 503))
         balance = client.get("/v1/balance")
-    except Broken as error:
+    except LongshoreError as error:  # a token that others may read, no answer, a refusal: a finding like any other
         yield Finding("api", False, error.reason, error.remedy)
         return
     yield Finding("ready", bool(health["ready"]), "; ".join(health["reasons"]) or "everything is there")

@@ -315,6 +315,17 @@ def test_a_wrong_token_is_a_matter_of_configuration(live: Path, tmp_path: Path) 
     assert "token" in ran.err
 
 
+def test_doctor_of_a_running_hub_says_that_others_may_read_the_token_and_goes_on(live: Path, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes((live / "api.token").read_bytes())
+    token.chmod(0o644)
+    ran = hub("doctor", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(token)})
+    assert ran.code == 1
+    assert re.search(r"^BAD  token .*chmod 600", ran.out, re.M)
+    assert re.search(r"^BAD  api .*0644", ran.out, re.M)
+    assert "ok   clock" in ran.out
+
+
 # ------------------------------------------------------------------ a hub that does not run
 
 
