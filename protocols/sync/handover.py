@@ -46,5 +46,8 @@ def _has_data_for(record: Run, chain: Chain, said: RunStated) -> bool:
 
 
 def ahead(chain: Chain, stated: Iterable[RunStated]) -> list[RunStated]:
-    """Runs of the other side that reach facts we do not hold: we came back older than it is, and take them from there."""
-    return [s for s in stated if s.kind is RunKind.DATA and not chain.covered(s.last, s.h_last).covers(s.first, s.last)]
+    """Runs of the other side that reach facts we do not hold, and its records of what is a hole here: we came back older than it is, and
+    take them from there."""
+    holes = dict.fromkeys((last, h) for _, last, h in chain.holes())
+    data = [s for s in stated if s.kind is RunKind.DATA and not chain.covered(s.last, s.h_last).covers(s.first, s.last)]
+    return data + [s for s in stated if s.kind is not RunKind.DATA and (s.last, s.h_last) in holes]
