@@ -137,6 +137,8 @@ class HubCore:
         if done.new:
             self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
             self._keep_read(done)
+        if done.deferred:
+            self._count("deferred", done.deferred)
         return done
 
     def _keep_read(self, done: Offered) -> None:
@@ -303,14 +305,14 @@ class HubCore:
         pairs = [(f.row, _values(f.row)) for f in run]
         if hashes_of(first.prev, [f.row for f in run])[-1] != run[-1].h:
             raise DecodeError(f"the central store gave facts of {first.stream.node} that are not on their chain")
-        self.ledger.offer(first.stream, first.seq, first.prev, pairs, [f.h for f in run], now_ms)
+        self.ledger.offer(first.stream, first.seq, first.prev, pairs, [f.h for f in run], now_ms, bounded=False)
         self.receiver.touch(first.stream)
 
     def _take_one(self, f: StoreFact, now_ms: int) -> None:
         if f.quarantined:
-            self.ledger.offer_opaque(f.stream, f.seq, f.prev, f.h, f.row, f.quarantined, now_ms)
+            self.ledger.offer_opaque(f.stream, f.seq, f.prev, f.h, f.row, f.quarantined, now_ms, bounded=False)
         else:
-            self.ledger.offer(f.stream, f.seq, f.prev, [(f.row, _values(f.row))], [f.h], now_ms)
+            self.ledger.offer(f.stream, f.seq, f.prev, [(f.row, _values(f.row))], [f.h], now_ms, bounded=False)
 
     # ------------------------------------------------------------ asking
 

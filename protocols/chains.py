@@ -173,6 +173,18 @@ class Chain:
             return only
         return None
 
+    def apart(self, first: int, h_before: bytes, hashes: Sequence[bytes]) -> bool:
+        """Would these new facts stand by themselves: neither the first to follow a run or the genesis, nor below a run that is here?
+
+        The others may always come in, however many runs there are: each run can be followed first once, and joined from below once.
+        """
+        if not any(r.kind is RunKind.DATA and (r.first, r.h_before) == (first, h_before) for r in self.runs) and (
+            (first == 1 and h_before == self.genesis) or any((r.last, r.h_last) == (first - 1, h_before) for r in self.runs)
+        ):
+            return False
+        last = first + len(hashes) - 1
+        return not any(first < r.first <= last + 1 and r.h_before == hashes[r.first - 1 - first] for r in self.runs)
+
     def add(self, first: int, h_before: bytes, hashes: Sequence[bytes]) -> None:
         """Take in facts that are all new (and logged): hang them where they belong, split at a branch point, close holes."""
         run = Run(first, h_before, first + len(hashes) - 1, hashes[-1])

@@ -16,8 +16,8 @@ from protocols.chains import Run, RunKind
 from protocols.codec import pack, unpack
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
-from protocols.fact import CONTINUES, FactRow, continues_row, from_row, to_row
-from protocols.limits import FRAME_UNPACKED_BYTES
+from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, to_row
+from protocols.limits import FRAME_UNPACKED_BYTES, RUNS_HELD
 from protocols.merge import Head
 from protocols.orderbook import Folded, Order, OrderBook
 from protocols.schema import migrate
@@ -53,6 +53,8 @@ class Offered(NamedTuple):
     quarantined: list[tuple[int, bytes, str]]
     forked: bool
     folded: list[tuple[LogRow, FactRow, Folded]]
+    deferred: int = 0
+    """not taken now: they would stand apart in a stream that has as many runs as are held; their author sends them again"""
 
 
 def fact_id(stream: StreamKey, seq: int, h: bytes) -> str:
@@ -184,19 +186,39 @@ class Ledger:
     # ------------------------------------------------------------ others' facts
 
     def offer(
-        self, key: StreamKey, first: int, h_before: bytes, facts: Sequence[tuple[bytes, list[Any]]], hashes: Sequence[bytes], now_ms: int
+        self,
+        key: StreamKey,
+        first: int,
+        h_before: bytes,
+        facts: Sequence[tuple[bytes, list[Any]]],
+        hashes: Sequence[bytes],
+        now_ms: int,
+        *,
+        bounded: bool = True,
     ) -> Offered:
-        """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4)."""
-        stream = self.log.open(key)
-        if first == 1 and h_before != stream.chain.genesis:
+        """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4).
+
+        `bounded`: new facts are left for later where they would add a run to a stream that has RUNS_HELD. What came out of the central
+        store was within bounds when it went in.
+        """
+        if first == 1 and h_before != genesis(*key):
             raise DecodeError("the first fact of a stream does not follow its genesis hash")
+        stream = self.log.open(key)
         done = Offered(0, 0, [], False, [])
         for start, end in self._new_groups(stream, first, h_before, hashes):
+            if bounded and _waits(stream, first + start, hashes[start - 1] if start else h_before, hashes[start:end]):
+                done = done._replace(deferred=done.deferred + end - start)
+                continue
             group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms)
             done = Offered(
-                done.new + end - start, 0, done.quarantined + group.quarantined, done.forked or group.forked, done.folded + group.folded
+                done.new + end - start,
+                0,
+                done.quarantined + group.quarantined,
+                done.forked or group.forked,
+                done.folded + group.folded,
+                done.deferred,
             )
-        return done._replace(known=len(hashes) - done.new)
+        return done._replace(known=len(hashes) - done.new - done.deferred)
 
     def _new_groups(self, stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> list[tuple[int, int]]:
         """Stretches [start, end) of the frame that are not logged yet."""
@@ -250,17 +272,21 @@ class Ledger:
             self.quarantine(stream.sid, seq, h, why, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
 
-    def offer_opaque(self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int) -> bool:
+    def offer_opaque(
+        self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int, *, bounded: bool = True
+    ) -> Offered:
         """A well-signed frame of one fact whose body does not decode: keep its bytes under the header's hashes, in quarantine (rule 8)."""
         stream = self.log.open(key)
         if self.log.has(stream.sid, seq, h):
-            return False
+            return Offered(0, 1, [], False, [])
+        if bounded and _waits(stream, seq, h_before, (h,)):
+            return Offered(0, 0, [], False, [], 1)
         row = LogRow(stream.sid, seq, h, h_before, None, now_ms, data)
         joins, forked = self.log.joins(stream, (row,)), self.log.extend(stream, (row,))
         if joins or forked:
             self._fold_branches_again(stream)
         self.quarantine(stream.sid, seq, h, reason, now_ms)
-        return True
+        return Offered(1, 0, [(seq, h, reason)], forked, [])
 
     def _fold_branches_again(self, stream: Stream) -> None:
         """More is known of a forked stream's branches than when facts above the fork point were folded (rule 13)."""
@@ -338,6 +364,11 @@ class Ledger:
         """One fact, read; None when it is not here or not readable."""
         row = self.db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h))
         return None if row is None else parse_row(row[0])
+
+
+def _waits(stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> bool:
+    """Must these new facts wait, because the stream has as many runs as are held and they would add one?"""
+    return len(stream.chain.runs) >= RUNS_HELD and stream.chain.apart(first, h_before, hashes)
 
 
 def _conflict(key: str) -> Conflict:

@@ -25,6 +25,8 @@ CONTEXT_ENTRIES: Final = 256
 SEGMENTS_STATED: Final = 64
 """runs of one stream named in an answer or a receipt; what is not named is not held, so a bound costs time only"""
 STREAMS_STATED: Final = 64
+RUNS_HELD: Final = 256
+"""runs of one stream that are held; facts that would add another wait for those between, which their author sends again"""
 WAITING_BYTES: Final = 4_000_000
 """frames of one unknown node that wait for its admission"""
 WAITING_NODES: Final = 64

@@ -12,6 +12,7 @@ from typing import Final
 from protocols.chains import Chain, RunKind
 from protocols.codec import FrameHeader
 from protocols.errors import DecodeError
+from protocols.fact import genesis
 from protocols.ledger import Ledger, Offered
 from protocols.limits import FRAME_WIRE_BYTES, SEGMENTS_STATED, STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamStated
@@ -60,10 +61,9 @@ class Receiver:
             opened = open_frame(header, body)
             offered = self._ledger.offer(key, header.first, header.h_before, opened.facts, opened.hashes, now_ms)
         except DecodeError as e:
-            if header.count > 1 or not _follows(header, key, self._ledger):
+            if header.count > 1 or not _follows(header, key):
                 raise
-            new = self._ledger.offer_opaque(key, header.first, header.h_before, header.h_after, body, e.reason, now_ms)
-            offered = Offered(int(new), int(not new), [(header.first, header.h_after, e.reason)] if new else [], False, [])
+            offered = self._ledger.offer_opaque(key, header.first, header.h_before, header.h_after, body, e.reason, now_ms)
         self.touch(key, (header.first + header.count - 1, header.h_after))
         if offered.quarantined:
             sid = self._ledger.log.open(key).sid
@@ -183,9 +183,9 @@ class Receiver:
                 self.touch(key)
 
 
-def _follows(header: FrameHeader, key: StreamKey, ledger: Ledger) -> bool:
+def _follows(header: FrameHeader, key: StreamKey) -> bool:
     """May a single undecodable fact be trusted to its header's hashes? Not where they contradict the genesis of the stream."""
-    return header.first > 1 or header.h_before == ledger.log.open(key).chain.genesis
+    return header.first > 1 or header.h_before == genesis(*key)
 
 
 def _bounded(chain: Chain, extra: Sequence[RunStated]) -> tuple[RunStated, ...]:

@@ -260,7 +260,7 @@ def test_bytes_that_do_not_decode_stand_in_the_log_under_the_hashes_of_their_hea
         hub.begin()
         new = hub.offer_opaque(KEY, 5, all_.hashes[3], all_.hashes[4], b"damage", "why", NOW_MS)
         hub.commit()
-    assert not new, "the second time it is known"
+    assert (new.new, new.known) == (0, 1), "the second time it is known"
     offer(hub, all_.part(6, 10))
     assert runs(hub, KEY) == [(1, 10, 0)]
     assert [(q["reason"], q["fact"].split("/")[2]) for q in hub.quarantined()] == [("why", "5")]
