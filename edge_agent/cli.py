@@ -12,19 +12,21 @@ from typing import Any, Final
 
 from edge_agent import __version__, report
 from edge_agent.config import FILE_NAME, SETTINGS, EdgeConfig, load_config
-from protocols.errors import ConfigError, InvalidInput, LongshoreError
+from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LongshoreError, sentence
 
 OK: Final = 0
 FAILED: Final = 1
 INTERRUPTED: Final = 130
+DAMAGED: Final = "restore it from a backup, or move it away: the edge then begins a new one, and what had not settled is only in the old"
 EPILOG: Final = """\
 from nothing to a running edge:
   longshore-edge init edge --node w8-madrid-1 --site W8-Madrid --region EMEA --hub 'ADDRESS from longshore-hub init'
   longshore-hub nodes add edge/node.card.json        (where the hub is)
   longshore-edge run --config edge/edge.toml
 
-exit codes: 0 done; 1 failed, or a check found something wrong; 2 bad input or usage; 3 configuration, a port, a file or a directory;
-4 another process holds the data; 5 no room on the disk or in the budget; 6 the edge or the broker is not reachable; 130 interrupted
+exit codes: 0 done; 1 failed (a damaged ledger too), or a check found something wrong; 2 bad input or usage; 3 configuration, a port,
+a file or a directory; 4 another process holds the data; 5 no room on the disk or in the budget; 6 the edge or the broker is not
+reachable; 130 interrupted
 
 Every setting of edge.toml can be overridden in the environment: LONGSHORE_API__PORT=0. `longshore-edge settings` lists them."""
 
@@ -45,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell_error(error: LongshoreError, *, as_json: bool) -> None:
+    remedy = error.remedy or (DAMAGED if isinstance(error, LedgerBroken) else "")
     if as_json:
         more = {"field": error.field, "allowed": list(error.allowed)} if isinstance(error, InvalidInput) else {}
-        print(json.dumps({"error": error.reason, "remedy": error.remedy, "exitCode": error.exit_code, **more}), file=sys.stderr)
+        print(json.dumps({"error": error.reason, "remedy": remedy, "exitCode": error.exit_code, **more}), file=sys.stderr)
     else:
-        print(f"error: {error}{_allowed(error)}", file=sys.stderr)
+        print(f"error: {sentence(error.reason, remedy)}{_allowed(error)}", file=sys.stderr)
 
 
 def _allowed(error: LongshoreError) -> str:

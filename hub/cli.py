@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hub import cli_admin, cli_ask
-from protocols.errors import ConfigError, LedgerFull, LongshoreError, sentence
+from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 
 OK: Final = 0
 INTERRUPTED: Final = 130
+DAMAGED: Final = (
+    "restore it from a backup, or move it away: store and edges give back what the centre lacks "
+    "(after a loss of hub.db add the nodes again)"
+)
 EPILOG: Final = """\
 from nothing to a running pair:
   longshore-hub init hub
@@ -28,8 +32,9 @@ from nothing to a running pair:
   longshore-hub run --config hub/hub.toml
   longshore-edge run --config edge/edge.toml
 
-exit codes: 0 done; 1 failed, or a check found something wrong (balance, doctor); 2 bad input or usage; 3 configuration: a setting, key,
-port or directory; 4 another process holds the data; 5 the disk is full; 6 the hub does not answer; 130 interrupted"""
+exit codes: 0 done; 1 failed (a damaged database too), or a check found something wrong (balance, doctor); 2 bad input or usage;
+3 configuration: a setting, key, port or directory; 4 another process holds the data; 5 the disk is full; 6 the hub does not answer;
+130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
+    except LedgerBroken as error:
+        return _complain(args, error.reason, error.remedy or DAMAGED, error.exit_code)
     except LongshoreError as error:
         return _complain(args, error.reason, error.remedy, error.exit_code)
     except BrokenPipeError:  # the reader has enough (`| head`)

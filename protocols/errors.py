@@ -7,10 +7,10 @@
     │   └── NotVerified     the bytes are well formed, but not signed by their claimed author
     ├── Conflict            the caller's: same idempotency key, other content                        (HTTP 409)
     ├── ConfigError         the operator's: a setting, a port, a directory                           (exit 3)
-    ├── LedgerError         this machine's
+    ├── LedgerError         this machine's                                                          (exit 1)
     │   ├── LedgerBusy      another process runs on the same data                                    (exit 4)
     │   ├── LedgerFull      the disk or the byte budget is used up; nothing was stored               (HTTP 507, exit 5)
-    │   └── LedgerBroken    a sync or commit failed: close, reopen, rebuild from disk                (the shell restarts the core)
+    │   └── LedgerBroken    a file is damaged, a sync or commit failed: close, reopen, rebuild       (the shell restarts the core; exit 1)
     └── TransportError      the link's: retry later                                                  (exit 6)
 
 Each carries data (`field`, `reason`, `remedy`) so that a shell can render it without parsing text.
@@ -74,11 +74,11 @@ class ConfigError(LongshoreError):
 class LedgerError(LongshoreError):
     """Something about the local database file."""
 
-    exit_code = 4
-
 
 class LedgerBusy(LedgerError):
     """Another process holds this data directory."""
+
+    exit_code = 4
 
 
 class LedgerFull(LedgerError):

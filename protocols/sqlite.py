@@ -175,7 +175,7 @@ def _cannot_open(e: Exception, path: str) -> LedgerError | ConfigError:
     if _code(e) in (3, 8, 14, 23):  # PERM, READONLY, CANTOPEN, AUTH
         return ConfigError(f"{path}: {e}", remedy="the directory must exist, and it and the file must be writable for this user")
     if _code(e) == 26:
-        return LedgerBroken(f"{path} is not a database of Longshore", remedy="put it aside and restore it from a backup")
+        return LedgerBroken(f"{path} is not a database of Longshore")
     return translate(e, path)
 
 

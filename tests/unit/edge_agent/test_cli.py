@@ -182,8 +182,9 @@ def test_a_damaged_directory_is_one_line_and_exit_3(
 def test_a_ledger_that_is_none_is_one_line(config: Path) -> None:
     (config.parent / "ledger.db").write_bytes(b"this is no database" * 100)
     failed = command("run", "--config", config)
-    assert failed.returncode == 4
+    assert failed.returncode == 1, "not 4: no other process holds it"
     assert "ledger.db" in one_line(failed.stderr)
+    assert "restore it from a backup, or move it away" in one_line(failed.stderr)
 
 
 def test_errors_are_json_where_json_is_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

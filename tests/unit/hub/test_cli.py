@@ -193,6 +193,16 @@ def test_a_port_in_use_ends_the_start_with_one_line(tmp_path: Path, live: Path, 
     assert str(ports[name]) in ran.err.splitlines()[-1]
 
 
+def test_a_damaged_ledger_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    (folder / "hub.db").write_bytes(b"no database" * 1_000)
+    ran = hub("run", "--config", folder / "hub.toml")
+    assert ran.code == 1
+    last = ran.err.splitlines()[-1]
+    assert "hub.db" in last
+    assert "restore it from a backup, or move it away" in last
+
+
 def test_a_second_hub_on_the_same_data_is_told_so(live: Path) -> None:
     ran = hub("run", "--config", live / "hub.toml")
     assert ran.code == 4
