@@ -106,7 +106,9 @@ class Engine:
         self._unfit: list[tuple[StreamKey, RunStated]] = []
         self._poison: dict[bytes, None] = {}
         self._failure: LedgerError | None = None
-        """why there is no core"""
+        """why there is no core, or why there was none: until a whole turn has succeeded again"""
+        self._committed = False
+        """has this core made anything durable yet?"""
         self.store_error = ""
         self._core_due_ms = self._store_due_ms = self._check_due_ms = self._look_due_ms = 0
         self._core_wait_ms, self._store_wait_ms = 0, BACKOFF_FIRST_MS
@@ -209,6 +211,8 @@ class Engine:
         found = []
         if self._core is None:
             found.append(f"the ledger is not open: {self._failure.reason if self._failure else 'starting'}")
+        elif self._failure is not None:
+            found.append(f"the ledger failed, and no turn has succeeded since: {self._failure.reason}")
         if self._store is None:
             found.append(f"the central store is not open: {self.store_error or 'starting'}")
         return found
@@ -250,14 +254,18 @@ class Engine:
             self._lose_core(LedgerBroken(f"internal error: {type(error).__name__}"))
             return self._without(at, batch, error)
         self.counts.commits_total += 1
-        self._changed, self._core_wait_ms = True, 0
+        self._changed = self._committed = True
         self._look_if_due(at_once=any(isinstance(item, Admit) for item in batch))  # who admits a node expects to see it
         return _Done(answers)
 
     def _after(self) -> Applied | None:
         """A look at everything when it is time for one (also while the store is given more and more), and the store's part of a turn."""
         self._look_if_due()
-        applied = self._store_turn(self._core) if self._core is not None else None
+        core = self._core
+        applied = self._store_turn(core) if core is not None else None
+        if self._committed and core is self._core and core is not None and (self._store is None or core.asked_store):
+            # It was written, and read for the store. Commits alone do not show that a ledger works, nor end the back-off.
+            self._failure, self._core_wait_ms = None, 0
         self._look_if_due()
         return applied
 
@@ -393,7 +401,7 @@ class Engine:
             self._lose_core(error if isinstance(error, LedgerError) else LedgerBroken(error.reason, remedy=error.remedy))
             return False
         self.counts.rebuilt_total += 1
-        self._failure, self._check_due_ms = None, 0
+        self._committed, self._check_due_ms = False, 0
         return True
 
     def _open_store(self) -> bool:

@@ -152,6 +152,29 @@ def test_a_commit_that_fails_is_told_to_who_waits_and_the_next_one_works(doors: 
     in_loop(story)
 
 
+def test_a_ledger_that_opens_and_fails_again_and_again_is_not_ready_and_not_hammered(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged page: the file opens, commits work, and what the store lacks cannot be read."""
+
+    def damaged(*_: Any) -> Any:
+        raise LedgerBroken("hub.db: database disk image is malformed")
+
+    async def story() -> None:
+        async with running(doors) as engine:
+            with monkeypatch.context() as patch:
+                patch.setattr(HubCore, "lacking_in_store", damaged)
+                await until(lambda: engine.troubles() != [], "it says so")
+                opened = doors.opened_cores
+                for _ in range(100):
+                    assert "malformed" in str(engine.troubles())
+                    await asyncio.sleep(0.003)
+                assert 2 <= doors.opened_cores - opened <= 20, "tried again, with back-off"
+            await until(lambda: engine.troubles() == [], "works again")
+            await engine.append([event()])
+            await until(lambda: settled(engine) == 1, "settled")
+
+    in_loop(story)
+
+
 def test_while_the_ledger_cannot_be_opened_callers_hear_why_and_it_comes_back_by_itself(doors: Doors) -> None:
     async def story() -> None:
         async with running(doors) as engine:
