@@ -178,7 +178,7 @@ def _add_asking(commands: Any) -> None:
         commands,
         "balance",
         cli_ask.balance,
-        "does captured = settled + queued + quarantined + evicted? Exit 1 if not",
+        "does captured = settled + queued + quarantined + evicted? Exit 1 if not; 0 also while that is not known yet",
         "longshore-hub balance --json",
     )
     command = _asking(

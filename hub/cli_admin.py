@@ -315,4 +315,8 @@ def _of_running(config: HubConfig) -> Iterator[Finding]:
         return
     yield Finding("ready", bool(health["ready"]), "; ".join(health["reasons"]) or "everything is there")
     row = balance["fleet"]
-    yield Finding("balance", bool(row["balanced"]), row["sentence"], "" if row["balanced"] else "see: longshore-hub balance")
+    off = row["balanced"] is False
+    yield Finding("balance", not off, row["sentence"], "see: longshore-hub balance" if off else "")
+    for found in health.get("findings", []):
+        text, _, remedy = found.partition(": ")
+        yield Finding("registry", False, text, remedy)

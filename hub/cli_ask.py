@@ -177,12 +177,12 @@ def fleet(args: argparse.Namespace) -> int:
 
 
 def balance(args: argparse.Namespace) -> int:
-    """The balance; 1 when it does not close."""
+    """The balance; 1 when it is known not to close. Not known yet is no alarm."""
     found = ask(args, "/v1/balance")
     rows = [{**row, "evicted": sum(row["evicted"].values())} for row in [*found["nodes"], {**found["fleet"], "node": "all"}]]
     columns = ("node", "captured", "settled", "queued", "notHereYet", "inCustody", "quarantined", "evicted", "sentence")
     show(args, found, rows, columns, "")
-    return 0 if found["fleet"]["balanced"] else 1
+    return 1 if found["fleet"]["balanced"] is False else 0
 
 
 def conflicts(args: argparse.Namespace) -> int:

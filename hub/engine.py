@@ -461,7 +461,9 @@ class Engine:
             return
         began_ms = self._ports.now_ms()
         try:
-            self.seen = look(self._core, self._store, began_ms, self._ports.left, self._rhythm.offline_after_ms)
+            self.seen = look(
+                self._core, self._store, began_ms, self._ports.left, self._rhythm.offline_after_ms, taking_back=bool(self._refill)
+            )
         # boundary: a page that cannot be drawn is no reason to stop taking facts
         except Exception:
             log.exception("The hub could not look at its fleet")

@@ -69,7 +69,7 @@ class HubFacade(Protocol):
         """Facts that nobody here can read, newest first: `factId` (node/epoch/seq/hash), `node`, `reason`, `atMs`. Bounded."""
 
     def health(self) -> dict[str, Any]:
-        """`{"ready": bool, "reasons": [text]}`."""
+        """`{"ready": bool, "reasons": [text], "findings": [text]}`. Findings do not keep the hub from working."""
 
     def metrics(self) -> Iterable[Metric]:
         """Samples, those of one family side by side."""

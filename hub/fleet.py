@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from hub.core import HubCore
 from hub.registry import Node
@@ -27,8 +27,16 @@ Left = Callable[[str], int | None]
 """when a node's line was said to have ended; None: it was not, or it came back"""
 
 
+STARTING: Final = "the hub has just started"
+NOT_ASKED: Final = "the central store has not said yet what it holds"
+NO_STORE: Final = "the central store does not answer"
+TAKING_BACK: Final = "the hub takes back from the central store what it lost"
+_NAMED: Final = 5
+
+
 def _empty() -> Balance:
-    return {"asOfMs": 0, "fleet": _row("", 0, 0, 0, 0, {}, None), "nodes": []}
+    row = _row("", 0, 0, 0, 0, {}, None)
+    return {"asOfMs": 0, "fleet": {**row, "balanced": None, "unknown": STARTING}, "nodes": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +51,13 @@ class Seen:
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     ledger_bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    """what an operator should know, though nothing keeps the hub from working"""
 
 
-def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int) -> Seen:
-    """See `Seen`. Without the store the balance says what it can, and that it is not balanced. Errors: LedgerError, of the ledger."""
+def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int, *, taking_back: bool = False) -> Seen:
+    """See `Seen`. Until the store has spoken, without it, and while what this hub lost comes back from it (`taking_back`), the balance says
+    what it can, and that it is not known: half of it would be a false alarm. Errors: LedgerError, of the ledger."""
     beats = core.registry.beats()
     counts: dict[StreamKey, StreamCounts] | None = None
     if store is not None:
@@ -57,13 +68,28 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
     return Seen(
         now_ms,
         fleet_rows(core, beats, now_ms, left, offline_after_ms),
-        balance(core, beats, counts, now_ms),
+        balance(core, beats, counts, now_ms, taking_back=taking_back),
         [node_json(node) for node in core.registry.all()],
         [_kept(row) for row in core.registry.refused(REFUSED_KEPT)],
         [_quarantined(row) for row in core.ledger.quarantined(REFUSED_KEPT)],
         core.registry.counters(),
         core.ledger.db.file_bytes(),
+        _findings(core, counts or {}),
     )
+
+
+def _findings(core: HubCore, counts: Mapping[StreamKey, StreamCounts]) -> list[str]:
+    """Streams whose nodes are not admitted: hub.db was lost, or came back from an old backup, and those nodes cannot enter any more."""
+    mine, known = core.identity.node, core.registry.get
+    keys = dict.fromkeys([*counts, *(s.key for s in core.ledger.log.all())])
+    strange = [key for key in keys if key.node != mine and known(key.node) is None]
+    if not strange:
+        return []
+    names = sorted({key.node for key in strange})
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    lacks = "lacks these nodes" if core.registry.all() else "is empty"
+    holds = f"{len(strange)} {'stream' if len(strange) == 1 else 'streams'}"
+    return [f"the registry {lacks}, but the central store holds {holds} of {shown}: add the nodes again, or restore hub.db"]
 
 
 # ------------------------------------------------------------------ one stream
@@ -191,7 +217,12 @@ def _queued_bytes(core: HubCore, node: str, beat: Heartbeat | None) -> int | Non
 
 
 def balance(
-    core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], counts: Mapping[StreamKey, StreamCounts] | None, now_ms: int
+    core: HubCore,
+    beats: Mapping[str, tuple[Heartbeat, int]],
+    counts: Mapping[StreamKey, StreamCounts] | None,
+    now_ms: int,
+    *,
+    taking_back: bool = False,
 ) -> Balance:
     """captured = settled + queued + in custody + quarantined + evicted, per node (this hub among them) and in all."""
     names = dict.fromkeys(
@@ -199,7 +230,20 @@ def balance(
     )
     names |= dict.fromkeys(key.node for key in counts or {})
     nodes = [_balance_of(core, name, beats.get(name), counts) for name in sorted(names)]
-    return {"asOfMs": now_ms, "fleet": _sum(nodes), "nodes": nodes}
+    fleet, why = _sum(nodes), _unknown(core, counts, taking_back)
+    if why:
+        for row in (fleet, *nodes):
+            row["balanced"], row["unknown"] = None, why
+    return {"asOfMs": now_ms, "fleet": fleet, "nodes": nodes}
+
+
+def _unknown(core: HubCore, counts: Mapping[StreamKey, StreamCounts] | None, taking_back: bool) -> str:
+    """Why nobody can say whether it closes; empty: one can."""
+    if counts is None:
+        return NO_STORE
+    if not core.asked_store:
+        return NOT_ASKED
+    return TAKING_BACK if taking_back else ""
 
 
 def _balance_of(

@@ -5,6 +5,7 @@ Names are `longshore_<subsystem>_<thing>_<unit>`, `_total` for counters. Nodes a
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,11 @@ def _balance(hub: Hub) -> Values:
     return {"captured": row["captured"], **parts, **{f"evicted_{why}": seqs for why, seqs in row["evicted"].items()}}
 
 
+def _closed(hub: Hub) -> Values:
+    closed = hub.balance()["fleet"]["balanced"]
+    return math.nan if closed is None else float(closed)
+
+
 def _memory_bytes(_: Hub) -> Values:
     unit = 1 if sys.platform == "darwin" else 1_024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -66,7 +72,7 @@ FAMILIES: Final = (
     Family("longshore_fleet_holes", "Holes in the streams of all nodes.", lambda hub: sum(r.holes for r in hub.fleet())),
     Family("longshore_fleet_forked_nodes", "Nodes of which two histories are known.", lambda hub: sum(r.forked for r in hub.fleet())),
     Family("longshore_balance_events", "Facts by where they are: captured is the sum of all others.", _balance, "part"),
-    Family("longshore_balance_closed", "1 when the balance closes.", lambda hub: float(hub.balance()["fleet"]["balanced"])),
+    Family("longshore_balance_closed", "1 when the balance closes, 0 when it does not, NaN while that is not known.", _closed),
     Family("longshore_sync_messages_total", "Messages taken off the line.", lambda hub: hub.engine.inputs.counts.frames_total),
     Family("longshore_sync_dropped_total", "Messages for which there was no room.", lambda hub: hub.engine.inputs.counts.dropped_total),
     Family("longshore_sync_waiting_bytes", "Bytes of messages that wait for the loop.", lambda hub: hub.engine.inputs.bytes),
@@ -83,6 +89,11 @@ FAMILIES: Final = (
     Family("longshore_wire_up_frames_total", "Frames among them that verified.", lambda hub: _kept(hub, "up_frames")),
     Family("longshore_wire_up_facts_total", "Facts in those frames.", lambda hub: _facts(hub), "kind"),
     Family("longshore_refused_total", "Messages that were refused, since the hub was made.", lambda hub: _kept(hub, "refused")),
+    Family(
+        "longshore_waiting_full_total",
+        "Messages of unknown nodes for which there was no room, since the hub was made.",
+        lambda hub: _kept(hub, "waiting_full"),
+    ),
     Family("longshore_quarantined_events", "Facts in quarantine (at most 1000 are counted).", lambda hub: len(hub.quarantined())),
     Family("longshore_feed_listeners", "Live streams that are open.", lambda hub: hub.feed.listeners),
     Family("longshore_feed_unshown_total", "Changes that the live feed only counted.", lambda hub: hub.unshown_total),

@@ -91,7 +91,8 @@ OPERATIONS: Final = (
     Operation("get", "/v1/fleet", "getFleet", "Every node, with what is not here yet", "", (CURSOR, _whole("limit", 200, 500)),
               ((200, "The nodes, by name.", "Fleet"),), (422,)),
     Operation("get", "/v1/balance", "getBalance", "Whether every captured fact is accounted for",
-              "captured = settled + queued + inCustody + quarantined + evicted, per node and for the fleet.", (),
+              "captured = settled + queued + inCustody + quarantined + evicted, per node and for the fleet. "
+              "`balanced` is null while it is not known (right after a start, or without the central store); `unknown` says why.", (),
               ((200, "The balance.", "Balance"),)),
     Operation("get", "/v1/conflicts", "listConflicts", "Conflicts, newest first", "Bounded; `more` says whether there are others.", (
         Param("open", "Only those that nobody settled.", {"type": "boolean", "default": False}), _whole("limit", 200, 1000),
@@ -206,6 +207,7 @@ _INT: Final[Json] = {"type": "integer"}
 _BOOL: Final[Json] = {"type": "boolean"}
 _OPT: Final[Json] = {"type": ["string", "null"]}
 _OPT_INT: Final[Json] = {"type": ["integer", "null"]}
+_OPT_BOOL: Final[Json] = {"type": ["boolean", "null"]}
 _WHEN: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 _MAP: Final[Json] = {"type": "object"}
 
@@ -238,7 +240,7 @@ def _schemas() -> dict[str, Json]:
         **_order_schemas(),
         **_fleet_schemas(),
         "Alive": _object(status=_STR),
-        "Ready": _object(ready=_BOOL, reasons=_list(_STR)),
+        "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR)),
     }  # fmt: skip
 
 
@@ -276,7 +278,8 @@ def _fleet_schemas() -> dict[str, Json]:
     )  # fmt: skip
     balance = _object(
         node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT,
-        evicted={"type": "object", "additionalProperties": _INT}, balanced=_BOOL, notHereYet=_OPT_INT, accounted=_INT, sentence=_STR,
+        evicted={"type": "object", "additionalProperties": _INT}, balanced=_OPT_BOOL, unknown=_OPT, notHereYet=_OPT_INT,
+        accounted=_INT, sentence=_STR,
     )  # fmt: skip
     frame = _object(digest=_STR, node=_STR, reason=_STR, at=_WHEN, bytes=_INT)
     fact = _object(factId=_STR, node=_STR, reason=_STR, at=_WHEN)

@@ -199,6 +199,8 @@ class Hub:
         """Open everything. Errors: ConfigError, LedgerError."""
         core = await self.engine.open()
         log.info("%d nodes admitted, %d streams", len(core.registry.all()), len(core.ledger.log.all()))
+        for found in self.engine.seen.findings:
+            log.warning("%s", found)
         transport = await self._connect()
         self.line = Line(transport, self._heard)
         self.line.start()
@@ -301,7 +303,7 @@ class Hub:
         reasons = self.engine.troubles()
         if self.line is None or not self.line.connected:
             reasons.append("the line to the broker is down")
-        return {"ready": not reasons, "reasons": reasons}
+        return {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings}
 
     def metrics(self) -> Iterable[Metric]:
         """See `HubFacade`."""

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
 from hub import words
@@ -65,7 +65,7 @@ class FleetRow:
 
 class BalanceRow(TypedDict):
     """captured = settled + queued + inCustody + quarantined + the sum of evicted. `notHereYet`: of the queued, those the hub has not
-    (None: not known).
+    (None: not known). `balanced` None: not known yet, for the reason in `unknown`; then its numbers are no alarm, however they add up.
     """
 
     node: str
@@ -75,7 +75,8 @@ class BalanceRow(TypedDict):
     inCustody: int
     quarantined: int
     evicted: dict[str, int]
-    balanced: bool
+    balanced: bool | None
+    unknown: NotRequired[str]
     notHereYet: int | None
 
 
@@ -374,7 +375,9 @@ def accounted(row: BalanceRow) -> int:
 
 
 def balance_sentence(row: BalanceRow) -> str:
-    """Balanced, or off by how many and in which direction."""
+    """Balanced, or off by how many and in which direction; or why it is not known yet."""
+    if row["balanced"] is None:
+        return f"not known yet: {row.get('unknown', 'nothing was counted')}"
     captured, found = row["captured"], accounted(row)
     if captured > found:
         return f"off by {captured - found:,}: {words.plural(captured, 'event')} captured, only {found:,} accounted for"
@@ -384,7 +387,7 @@ def balance_sentence(row: BalanceRow) -> str:
 
 
 def balance_json(balance: Balance) -> Json:
-    """The balance with its sentence per node; `balanced` is true only where the sums agree too."""
+    """The balance with its sentence per node; `balanced` is true only where the sums agree too, and null while it is not known."""
     return {
         "asOf": iso(balance["asOfMs"]),
         "fleet": _balance_row(balance["fleet"]),
@@ -392,13 +395,19 @@ def balance_json(balance: Balance) -> Json:
     }
 
 
-def is_balanced(row: BalanceRow) -> bool:
-    """Whether the hub says so and the sums agree: a page never shows a mark that its own numbers contradict."""
-    return row["balanced"] and row["captured"] == accounted(row)
+def is_balanced(row: BalanceRow) -> bool | None:
+    """Whether the hub says so and the sums agree: a page never shows a mark that its own numbers contradict. None: not known yet."""
+    return None if row["balanced"] is None else row["balanced"] and row["captured"] == accounted(row)
 
 
 def _balance_row(row: BalanceRow) -> Json:
-    return {**row, "accounted": accounted(row), "balanced": is_balanced(row), "sentence": balance_sentence(row)}
+    return {
+        **row,
+        "unknown": row.get("unknown"),
+        "accounted": accounted(row),
+        "balanced": is_balanced(row),
+        "sentence": balance_sentence(row),
+    }
 
 
 # ------------------------------------------------------------------ what was kept

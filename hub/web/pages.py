@@ -137,7 +137,7 @@ class Pages:
         """Does it close?"""
         balance = self._hub.balance()
         rows = [_balance_row(row) for row in balance["nodes"]]
-        off = [row for row in rows if not row["good"]]
+        off = [row for row in rows if row["good"] is False]
         whole = _balance_row(balance["fleet"])
         return self._page(request, "balance.html", "Balance", fleet=whole, rows=rows, off=off, as_of=balance["asOfMs"])
 

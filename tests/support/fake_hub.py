@@ -150,7 +150,7 @@ class FakeHub:
         return self.bad_facts
 
     def health(self) -> dict[str, Any]:
-        return {"ready": not self.reasons, "reasons": self.reasons}
+        return {"ready": not self.reasons, "reasons": self.reasons, "findings": []}
 
     def metrics(self) -> list[Metric]:
         return self.samples

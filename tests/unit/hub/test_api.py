@@ -16,7 +16,7 @@ from hub.api import CSV_ROWS, create_app, metrics_text
 from hub.facade import Metric
 from protocols import limits
 from protocols.errors import LedgerBroken, LedgerFull
-from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, Serving, assert_problem, card_of, event
+from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, Serving, assert_problem, balance_row, card_of, event
 
 EVENT: dict[str, Any] = {"orderId": "N-1", "status": "PLACED", "source": "ERP", "timestamp": "2026-05-21T14:00:00Z"}
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -287,6 +287,20 @@ def test_an_unforeseen_fault_tells_nothing_of_our_insides(client: AppClient, hub
 
 
 # ------------------------------------------------------------------ nodes, fleet, balance, what was kept
+
+
+def test_a_balance_that_is_not_known_is_neither_good_nor_bad(hub: FakeHub) -> None:
+    row: Any = {**balance_row("", 3, settled=1), "balanced": None, "unknown": "the central store has not said yet what it holds"}
+    sheet: Any = {"asOfMs": NOW_MS, "fleet": row, "nodes": [{**row, "node": "dock-7"}]}
+    hub.sheet = sheet
+    told = AppClient(hub).get("/v1/balance").json()
+    for one in (told["fleet"], told["nodes"][0]):
+        assert (one["balanced"], one["unknown"]) == (None, "the central store has not said yet what it holds")
+        assert one["sentence"].startswith("not known yet")
+    page = AppClient(hub).get("/balance", headers={"accept": "text/html"}).text
+    assert "Not known yet" in page
+    assert "Not balanced" not in page
+    assert "off by" not in page
 
 
 def test_a_node_is_admitted_by_its_card(client: AppClient) -> None:

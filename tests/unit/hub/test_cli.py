@@ -23,6 +23,7 @@ from protocols.trust import make_card as signed_card
 from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.support.source import ROOT
+from tests.unit.hub.hub_world import World
 
 pytestmark = pytest.mark.slow  # whole processes
 
@@ -334,6 +335,34 @@ def test_doctor_of_a_running_hub_says_that_others_may_read_the_token_and_goes_on
     assert re.search(r"^BAD  token .*chmod 600", ran.out, re.M)
     assert re.search(r"^BAD  api .*0644", ran.out, re.M)
     assert "ok   clock" in ran.out
+
+
+@pytest.mark.parametrize(("balanced", "code"), [(True, 0), (False, 1), (None, 0)])
+def test_balance_exits_with_1_only_where_it_is_known_not_to_close(
+    monkeypatch: pytest.MonkeyPatch, balanced: bool | None, code: int
+) -> None:
+    row: dict[str, Any] = {"evicted": {}, "balanced": balanced, "sentence": "…"}
+    monkeypatch.setattr("hub.cli_ask.ask", lambda *_: {"fleet": row, "nodes": []})
+    assert cli.main(["balance"]) == code
+
+
+def test_doctor_and_readyz_miss_the_nodes_of_a_lost_registry(tmp_path: Path) -> None:
+    folder = made(tmp_path / "h")
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    world = World()
+    world.edge("dock-7").says("A1", "PLACED")
+    world.settle()
+    (folder / "store.db").write_bytes(world.store._db.dump())
+    with started(run_args(folder), cwd=ROOT) as child:
+        url = ready_line(child).split()[1]
+        assert child.output().count("the registry is empty, but the central store holds 1 stream of dock-7") == 1
+        with urllib.request.urlopen(f"{url}/readyz") as answer:
+            assert json.loads(answer.read())["findings"]
+        ran = hub("doctor", "--dir", folder)
+        assert ran.code == 1
+        assert re.search(r"^BAD  registry .*dock-7 -> add the nodes again", ran.out, re.M)
+        assert hub("nodes", "add", tmp_path / "card.json", "--dir", folder).code == 0
+        assert "registry" not in hub("doctor", "--dir", folder).out
 
 
 # ------------------------------------------------------------------ a hub that does not run

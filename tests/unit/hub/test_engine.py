@@ -17,10 +17,12 @@ import pytest
 from hub import engine as engine_module
 from hub.core import HubCore, HubIdentity
 from hub.engine import Engine, Ports, Rhythm
+from hub.fleet import Seen, look
 from hub.inputs import WAITING_EVENTS, Append, Came, Inputs
 from hub.runtime import now_ms
 from hub.store.port import Applied, CentralStore
 from hub.store.sqlite import SqliteStore
+from hub.views import balance_sentence
 from protocols.errors import ConfigError, Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerFull
 from protocols.event import OrderEvent
 from protocols.sqlite import Db
@@ -214,9 +216,61 @@ def test_a_store_that_cannot_be_opened_is_named_and_the_balance_does_not_claim_t
             await engine.append([event()])
             await until(lambda: engine.seen.balance["fleet"]["queued"] == 1, "queued")
             assert "store.db is damaged" in str(engine.troubles())
-            assert not engine.seen.balance["fleet"]["balanced"]
+            assert engine.seen.balance["fleet"]["balanced"] is None
             doors.store_error = None
             await until(lambda: settled(engine) == 1 and not engine.troubles(), "settled")
+
+    in_loop(story)
+
+
+def test_the_balance_is_not_known_until_the_store_has_spoken_and_never_a_false_alarm(doors: Doors) -> None:
+    async def story() -> None:
+        async with running(doors) as engine:
+            await engine.append([event()])
+            await until(lambda: settled(engine) == 1, "settled")
+        engine = Engine(doors.ports())
+        await engine.open()
+        row = engine.seen.balance["fleet"]
+        assert (row["captured"], row["settled"]) == (1, 1), "both sides are there, and half of what says where"
+        assert row["balanced"] is None
+        assert balance_sentence(row).startswith("not known yet: the central store has not said")
+        await engine.close()
+        async with running(doors) as engine:
+            await until(lambda: engine.seen.balance["fleet"]["balanced"] is True, "known")
+
+    in_loop(story)
+
+
+def test_while_a_lost_ledger_is_refilled_the_balance_is_not_known_and_the_nodes_are_missed(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hub.db is gone: what the store holds comes back page by page, but not who may speak."""
+    world = World()
+    world.key = HUB_KEY
+    dock = world.edge("dock-7")
+    dock.says("A1", *["PLACED"] * 20)
+    world.settle()
+    said: list[bool | None] = []
+
+    def watched(core: HubCore, *args: Any, **named: Any) -> Seen:
+        seen = look(core, *args, **named)
+        said.append(seen.balance["fleet"]["balanced"])
+        return seen
+
+    async def story() -> None:
+        monkeypatch.setattr(engine_module, "REFILL_FACTS", 2)
+        monkeypatch.setattr(engine_module, "LOOK_EVERY_MS", 0)
+        monkeypatch.setattr(engine_module, "look", watched)
+        (doors.folder / "store.db").write_bytes(world.store._db.dump())
+        async with running(doors) as engine:
+            (finding,) = engine.seen.findings
+            assert finding.startswith("the registry is empty, but the central store holds 1 stream of dock-7: add the nodes again")
+            await until(lambda: engine.seen.balance["fleet"]["balanced"] is True and settled(engine) == 20, "balanced")
+            assert False not in said, "never a false alarm"
+            assert said.count(None) > 2
+            assert engine.troubles() == [], "a finding, not a failure"
+            await engine.admit(make_card(dock.key, "dock-7"))
+            assert engine.seen.findings == []
 
     in_loop(story)
 
@@ -311,7 +365,7 @@ def test_a_hub_that_came_back_older_than_its_store_is_refilled(doors: Doors) -> 
     async def second() -> None:
         async with running(doors) as engine:
             await until(lambda: engine.counts.refilled_total == 5, "refilled")
-            await until(lambda: engine.seen.balance["fleet"]["balanced"] and settled(engine) >= 5, "balanced")
+            await until(lambda: engine.seen.balance["fleet"]["balanced"] is True and settled(engine) >= 5, "balanced")
             assert len({core["node"] for core in engine.seen.balance["nodes"]}) == 1
 
     in_loop(first)

@@ -323,7 +323,7 @@ def test_a_token_opens_what_the_configuration_closes(tmp_path: Path) -> None:
 def test_ready_names_what_is_missing(tmp_path: Path) -> None:
     async def story() -> None:
         async with calling(make_hub(tmp_path)) as hub:
-            assert await hub.get("/readyz") == {"ready": True, "reasons": []}
+            assert await hub.get("/readyz") == {"ready": True, "reasons": [], "findings": []}
             assert hub.hub.broker is not None
             await hub.hub.broker.stop()
 
