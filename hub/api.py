@@ -218,17 +218,18 @@ class HubApi:
         return reply(views.balance_json(self._hub.balance()))
 
     async def refused(self, request: Request) -> Response:
-        """Frames kept as evidence."""
-        return self._kept(request, "refused", self._hub.refused())
+        """Frames kept as evidence, and names that the broker did not let in."""
+        away = [views.kept_json(row) for row in self._hub.turned_away()]
+        return self._kept(request, "refused", self._hub.refused(), turnedAway=away)
 
     async def quarantine(self, request: Request) -> Response:
         """Facts that nobody here can read."""
         return self._kept(request, "quarantined", self._hub.quarantined())
 
-    def _kept(self, request: Request, name: str, rows: Sequence[Any]) -> Response:
+    def _kept(self, request: Request, name: str, rows: Sequence[Any], **more: Any) -> Response:
         requests.query(request, ())
         shown = [views.kept_json(row) for row in rows[:KEPT_SHOWN]]
-        return reply({name: shown, "bound": KEPT_SHOWN, "more": len(rows) > KEPT_SHOWN})
+        return reply({name: shown, "bound": KEPT_SHOWN, "more": len(rows) > KEPT_SHOWN, **more})
 
     # ------------------------------------------------------------------ machines
 

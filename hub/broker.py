@@ -26,6 +26,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -40,7 +41,7 @@ from amqtt.errors import AMQTTError, BrokerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from hub.broker_access import HUB_USER, UNKNOWN_NODE, Gatekeeper, Lookup, Member, NodeGrant, Seldom
+from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import CHANNELS, Access, Rule, matches, parse_topic
@@ -108,6 +109,7 @@ class EmbeddedBroker:
         if (settings.cert_file is None) != (settings.key_file is None):
             raise ConfigError("The broker has only one of certificate and key.", remedy="Set both files, or neither.")
         self.counts = BrokerCounts()
+        self.door = Door()
         self._settings = settings
         self._lookup = lookup
         self._hub_rules = hub_rules
@@ -139,7 +141,7 @@ class EmbeddedBroker:
         self._undo.callback(self._gate.close)
         self._undo.enter_context(_library_quiet())
         try:
-            self._broker = _Broker(self._gate, self.counts, self._settings.max_connections, sockets, tls)
+            self._broker = _Broker(self._gate, self.counts, self.door, self._settings.max_connections, sockets, tls)
             await self._broker.start()
         except BrokerError as error:
             await self.stop()
@@ -287,11 +289,18 @@ class _Broker(Broker):  # type: ignore[misc]
     """amqtt's broker with the changes that the module's docstring lists. Runs once."""
 
     def __init__(
-        self, gate: Gatekeeper, counts: BrokerCounts, max_connections: int, sockets: dict[str, socket.socket], tls: ssl.SSLContext | None
+        self,
+        gate: Gatekeeper,
+        counts: BrokerCounts,
+        door: Door,
+        max_connections: int,
+        sockets: dict[str, socket.socket],
+        tls: ssl.SSLContext | None,
     ) -> None:
         listeners = {_HUB: ListenerConfig(), _NODES: ListenerConfig()}
         super().__init__(BrokerConfig(listeners=listeners, plugins={}))
         self.counts = counts
+        self._door = door
         self.sockets = sockets
         self.open: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self._gate = gate
@@ -379,11 +388,13 @@ class _Broker(Broker):  # type: ignore[misc]
             member = "its will goes to a topic that is not its own"
         if isinstance(member, str):
             self.counts.refused_total += 1
+            self._door.refuse(username, member, time.time_ns() // 1_000_000)
             # A name that nobody knows is the attacker's choice: as a key it would make every line a new one.
             key = member if member == UNKNOWN_NODE else f"{username} {member}"
             self._say(key, "The broker refused %.64r from %s: %s", username, session.remote_address, member)
             return False
         self.counts.logins_total += 1
+        self._door.enter(member.name)
         self._members[str(session.client_id)] = member
         if member.is_hub:
             self._hubs[str(session.client_id)] = session

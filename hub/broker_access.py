@@ -16,10 +16,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from protocols.errors import InvalidInput
-from protocols.topics import Access, Rule, allows, hub_acl
+from protocols.topics import Access, Rule, allows, check_node, hub_acl
 from protocols.trust import password_matches
 
 HUB_USER: Final = "longshore:hub"
@@ -114,6 +114,37 @@ class Gatekeeper:
             if len(self._right) > _REMEMBERED:
                 self._right.popitem(last=False)
         return right
+
+
+NO_NAME: Final = "(no name of a node)"
+_TURNED_AWAY: Final = 200
+
+
+class Door:
+    """Who was not let in, so that an edge that nobody admitted is visible. Bounded, and whatever stands here is printable: a name that no
+    node can have is the attacker's choice and counts with all others like it; of too many the one that came last is forgotten last."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[int, int, str]] = OrderedDict()
+
+    def refuse(self, username: str, why: str, now_ms: int) -> None:
+        """Note a login that failed."""
+        try:
+            name = check_node(username)
+        except InvalidInput:
+            name = NO_NAME
+        count = self._seen.pop(name, (0, 0, ""))[0]
+        self._seen[name] = (count + 1, now_ms, why)
+        if len(self._seen) > _TURNED_AWAY:
+            self._seen.popitem(last=False)
+
+    def enter(self, name: str) -> None:
+        """It was let in, or admitted: what was is of no interest any more."""
+        self._seen.pop(name, None)
+
+    def turned_away(self) -> list[dict[str, Any]]:
+        """`node` (as it calls itself), `count`, `atMs` of the last time, `reason`; newest first."""
+        return [{"node": name, "count": count, "atMs": at_ms, "reason": why} for name, (count, at_ms, why) in reversed(self._seen.items())]
 
 
 class Seldom:

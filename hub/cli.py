@@ -193,7 +193,7 @@ def _add_asking(commands: Any) -> None:
         commands,
         "queue",
         cli_ask.queue,
-        "what stepped aside: refused frames, facts in quarantine, nodes that wait",
+        "what stepped aside: refused frames, facts in quarantine, nodes that wait, names that the broker did not let in",
         "longshore-hub queue ls",
     )
     command.add_argument("what", nargs="?", choices=["ls"], default="ls", help="ls, the only one so far and the default")

@@ -196,12 +196,20 @@ def queue(args: argparse.Namespace) -> int:
     refused, quarantined = ask(args, "/v1/refused"), ask(args, "/v1/quarantine")
     waiting = [row for row in ask(args, "/v1/fleet", {"limit": 500})["fleet"] if row["waiting"]]
     if args.json:
-        say({"refused": refused["refused"], "quarantined": quarantined["quarantined"], "waiting": waiting})
+        say(
+            {
+                "refused": refused["refused"],
+                "quarantined": quarantined["quarantined"],
+                "waiting": waiting,
+                "turnedAway": refused["turnedAway"],
+            }
+        )
         return 0
     for title, rows, columns in (
         ("refused frames (kept as evidence; their authors send the facts again)", refused["refused"], ("at", "node", "bytes", "reason")),
         ("facts in quarantine", quarantined["quarantined"], ("at", "factId", "reason")),
         ("nodes that wait for admission", waiting, ("node", "waiting")),
+        ("names that the broker did not let in since its start", refused["turnedAway"], ("node", "count", "at", "reason")),
     ):
         print(f"{title}: {len(rows) or 'none'}")
         table(rows, columns)

@@ -87,6 +87,6 @@ def _shown(seen: Seen, path: str) -> Any:
     if path == "/v1/nodes":
         return {"nodes": seen.nodes, "cursor": None}
     if path == "/v1/refused":
-        return {"refused": [views.kept_json(row) for row in seen.refused]}
+        return {"refused": [views.kept_json(row) for row in seen.refused], "turnedAway": []}
     assert path == "/v1/quarantine", path
     return {"quarantined": [views.kept_json(row) for row in seen.quarantined]}

@@ -65,6 +65,9 @@ class HubFacade(Protocol):
     def refused(self) -> Sequence[Mapping[str, Any]]:
         """Frames kept as evidence, newest first: `digest`, `node` (claimed), `reason`, `atMs`, `bytes`, and what else is known. Bounded."""
 
+    def turned_away(self) -> Sequence[Mapping[str, Any]]:
+        """Names that the embedded broker did not let in, newest first: `node`, `count`, `reason`, `atMs` (the last time). Bounded."""
+
     def quarantined(self) -> Sequence[Mapping[str, Any]]:
         """Facts that nobody here can read, newest first: `factId` (node/epoch/seq/hash), `node`, `reason`, `atMs`. Bounded."""
 

@@ -109,7 +109,9 @@ OPERATIONS: Final = (
     Operation("post", "/v1/nodes", "admitNode", "Admit a node by its card",
               "The JSON that `longshore-edge init` printed. A taken name is refused.", (),
               ((201, "Admitted.", "Node"),), (409, 413, 415, 422), "NodeCard"),
-    Operation("get", "/v1/refused", "listRefused", "Frames kept as evidence", f"Newest first; the last {limits.REFUSED_KEPT} are kept.", (),
+    Operation("get", "/v1/refused", "listRefused", "Frames kept as evidence, and who was not let in",
+              f"Newest first; the last {limits.REFUSED_KEPT} frames are kept. `turnedAway`: names that the embedded broker "
+              "refused since its start.", (),
               ((200, "The frames.", "Refused"),)),
     Operation("get", "/v1/quarantine", "listQuarantine", "Facts that nobody here can read", "Newest first, at most 1,000.", (),
               ((200, "The facts.", "Quarantine"),)),
@@ -282,6 +284,7 @@ def _fleet_schemas() -> dict[str, Json]:
         accounted=_INT, sentence=_STR,
     )  # fmt: skip
     frame = _object(digest=_STR, node=_STR, reason=_STR, at=_WHEN, bytes=_INT)
+    away = _object(node=_STR, count=_INT, reason=_STR, at=_WHEN)
     fact = _object(factId=_STR, node=_STR, reason=_STR, at=_WHEN)
     names = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
     return {
@@ -292,6 +295,6 @@ def _fleet_schemas() -> dict[str, Json]:
         "NodeCard": {**_object(**dict.fromkeys(names, _STR)), "additionalProperties": False},
         "Node": {"type": "object", "required": ["node"], "properties": {"node": _STR}},
         "Nodes": _object(nodes=_list(_ref("Node")), cursor=_OPT),
-        "Refused": _object(refused=_list(frame), bound=_INT, more=_BOOL),
+        "Refused": _object(refused=_list(frame), bound=_INT, more=_BOOL, turnedAway=_list(away)),
         "Quarantine": _object(quarantined=_list(fact), bound=_INT, more=_BOOL),
     }

@@ -276,6 +276,8 @@ class Hub:
         """See `HubFacade`."""
         node = await self.engine.admit(parse_card(card))
         self._grants[node.address.node] = _grant(node)
+        if self.broker is not None:
+            self.broker.door.enter(node.address.node)
         return node_json(node)
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -293,6 +295,10 @@ class Hub:
     def refused(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""
         return self.engine.seen.refused
+
+    def turned_away(self) -> list[dict[str, Any]]:
+        """See `HubFacade`."""
+        return self.broker.door.turned_away() if self.broker is not None else []
 
     def quarantined(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""

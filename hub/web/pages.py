@@ -144,7 +144,7 @@ class Pages:
     async def quarantine(self, request: Request) -> Response:
         """What stepped aside, and what was refused."""
         facts, frames = self._hub.quarantined(), self._hub.refused()
-        shown: dict[str, Any] = {"facts": facts[:KEPT_SHOWN], "frames": frames[:KEPT_SHOWN]}
+        shown: dict[str, Any] = {"facts": facts[:KEPT_SHOWN], "frames": frames[:KEPT_SHOWN], "away": self._hub.turned_away()}
         shown |= {"all_facts": len(facts), "all_frames": len(frames)}
         return self._page(request, "quarantine.html", "Quarantine", **shown)
 

@@ -76,6 +76,7 @@ class FakeHub:
         self.rows: list[FleetRow] = []
         self.sheet: Balance | None = None
         self.kept: list[dict[str, Any]] = []
+        self.away: list[dict[str, Any]] = []
         self.bad_facts: list[dict[str, Any]] = []
         self.cards: list[dict[str, Any]] = []
         self.reasons: list[str] = []
@@ -145,6 +146,9 @@ class FakeHub:
 
     def refused(self) -> list[dict[str, Any]]:
         return self.kept
+
+    def turned_away(self) -> list[dict[str, Any]]:
+        return self.away
 
     def quarantined(self) -> list[dict[str, Any]]:
         return self.bad_facts

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from hub import broker_access
-from hub.broker_access import HUB_USER, UNKNOWN_NODE, Gatekeeper, Member, NodeGrant, Seldom
+from hub.broker_access import HUB_USER, NO_NAME, UNKNOWN_NODE, Door, Gatekeeper, Member, NodeGrant, Seldom
 from protocols.topics import Access, Address, Channel, node_acl
 from protocols.trust import hash_password
 
@@ -68,6 +68,22 @@ def test_verdicts_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) 
         for channel in Channel:
             assert member.may(Access.WRITE, MADRID.topic(channel)) is (channel.value.startswith(("up/", "state", "tele")))
             assert len(member._verdicts) <= 2
+
+
+def test_the_door_names_who_was_turned_away_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_access, "_TURNED_AWAY", 3)
+    door = Door()
+    for at_ms, name in enumerate(("dock-7", "\x1b[2J", "a b", "n" * 10_000, "", "dock-7")):
+        door.refuse(name, UNKNOWN_NODE, at_ms)
+    assert door.turned_away() == [
+        {"node": "dock-7", "count": 2, "atMs": 5, "reason": UNKNOWN_NODE},
+        {"node": NO_NAME, "count": 4, "atMs": 4, "reason": UNKNOWN_NODE},
+    ]
+    for number in range(50):
+        door.refuse(f"x-{number}", UNKNOWN_NODE, 10)
+    assert [one["node"] for one in door.turned_away()] == ["x-49", "x-48", "x-47"]
+    door.enter("x-48")
+    assert [one["node"] for one in door.turned_away()] == ["x-49", "x-47"]
 
 
 def test_seldom_says_yes_once_per_period_and_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

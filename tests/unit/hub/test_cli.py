@@ -285,7 +285,7 @@ def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> 
         (["fleet"], ["dock-7", "not heard from yet"]),
         (["balance"], ["hub", "all", "balanced"]),
         (["conflicts"], ["no conflict"]),
-        (["queue"], ["refused frames", "none"]),
+        (["queue"], ["refused frames", "none", "did not let in"]),
         (["status"], ["running", "yes"]),
         (["doctor"], ["ok   configuration", "ok   balance"]),
     ],

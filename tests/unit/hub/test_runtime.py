@@ -152,6 +152,31 @@ def test_what_an_edge_captures_is_in_the_consolidated_view_and_the_balance_close
     in_loop(story)
 
 
+def test_an_edge_that_nobody_admitted_is_visible_until_it_is(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with calling(make_hub(tmp_path)) as hub:
+            kit = EdgeKit(tmp_path, "dock-7")
+
+            async def away() -> list[tuple[str, str]]:
+                return [(one["node"], one["reason"]) for one in (await hub.get("/v1/refused"))["turnedAway"]]
+
+            async def seen() -> bool:
+                return await away() == [("dock-7", "unknown node")]
+
+            async with kit.runtime(hub.hub.address):
+                await until(seen, "turned away, by name")
+                page = await hub.client.get("/quarantine", headers={"accept": "text/html"})
+                assert "dock-7" in page.text
+                assert (await hub.client.post("/v1/nodes", json=kit.card)).status_code == 201
+
+                async def gone() -> bool:
+                    return await away() == []
+
+                await until(gone, "forgotten once it is in")
+
+    in_loop(story)
+
+
 def test_an_edge_is_let_in_as_soon_as_it_is_admitted_without_any_restart(tmp_path: Path) -> None:
     async def story() -> None:
         async with calling(make_hub(tmp_path)) as hub:
