@@ -165,8 +165,7 @@ class HubCore:
         elif isinstance(message, Heartbeat):
             self.registry.note_beat(node, message, now_ms)
             self._beats.append((author, message))
-        elif isinstance(message, Record):
-            self.receiver.record(node, message, data, now_ms)
+        elif isinstance(message, Record) and self.receiver.record(node, message, data, now_ms):
             self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
 
     def refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:

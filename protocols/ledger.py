@@ -198,8 +198,8 @@ class Ledger:
     ) -> Offered:
         """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4).
 
-        `bounded`: new facts are left for later where they would add a run to a stream that has RUNS_HELD. What came out of the central
-        store was within bounds when it went in.
+        `bounded`: new facts are left for later where they would add a run to a stream that has RUNS_HELD, and are quarantined where they
+        name more streams than STREAMS_MENTIONED. What came out of the central store was within bounds when it went in.
         """
         if first == 1 and h_before != genesis(*key):
             raise DecodeError("the first fact of a stream does not follow its genesis hash")
@@ -209,7 +209,7 @@ class Ledger:
             if bounded and _waits(stream, first + start, hashes[start - 1] if start else h_before, hashes[start:end]):
                 done = done._replace(deferred=done.deferred + end - start)
                 continue
-            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms)
+            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms, bounded)
             done = Offered(
                 done.new + end - start,
                 0,
@@ -246,31 +246,35 @@ class Ledger:
         start: int,
         end: int,
         now_ms: int,
+        bounded: bool,
     ) -> Offered:
         rows: list[LogRow] = []
-        parsed: list[tuple[LogRow, FactRow, Order]] = []
+        parsed: list[tuple[LogRow, FactRow, Order, Head]] = []
         poison: list[tuple[int, bytes, str]] = []
         prev = hashes[start - 1] if start else h_before
         for i in range(start, end):
             data, values = facts[i]
             fact, why = readable(values)
+            if bounded and fact is not None and not self._room_for(fact, stream.key.cls):
+                fact, why = None, "names more streams than are kept here"
             order = self.book.open(fact.org, fact.order_id, now_ms) if fact is not None else None
             row = LogRow(stream.sid, first + i, hashes[i], prev, order.okey if order is not None else None, now_ms, data)
             rows.append(row)
             if fact is not None and order is not None:
-                parsed.append((row, fact, order))
+                parsed.append((row, fact, order, self.book.as_head(row.sid, row.seq, row.h, fact)))
             elif why:
                 poison.append((row.seq, row.h, why))
             prev = hashes[i]
         joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
-        folded = [
-            (row, fact, self.book.fold(order, self.book.as_head(row.sid, row.seq, row.h, fact), now_ms)) for row, fact, order in parsed
-        ]
+        folded = [(row, fact, self.book.fold(order, head, now_ms)) for row, fact, order, head in parsed]
         if joins or forked:
             self._fold_branches_again(stream)
         for seq, h, why in poison:
             self.quarantine(stream.sid, seq, h, why, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
+
+    def _room_for(self, fact: FactRow, cls: int) -> bool:
+        return not fact.context or self.log.room_for(StreamKey(e[0], e[1], cls) for e in fact.context)
 
     def offer_opaque(
         self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int, *, bounded: bool = True
@@ -300,8 +304,8 @@ class Ledger:
         self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int
     ) -> bool:
         """An author's signed record about a hole of its own stream (rule 9). False when nothing was missing there."""
-        stream = self.log.open(key)
-        if not self.log.close_hole(stream, first, h_before, last, h_last, kind):
+        stream = self.log.get(key)
+        if stream is None or not self.log.close_hole(stream, first, h_before, last, h_last, kind):
             return False
         self.db.run(
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", (stream.sid, first, last, h_last, int(kind), signed, now_ms)

@@ -27,6 +27,8 @@ SEGMENTS_STATED: Final = 64
 STREAMS_STATED: Final = 64
 RUNS_HELD: Final = 256
 """runs of one stream that are held; facts that would add another wait for those between, which their author sends again"""
+STREAMS_MENTIONED: Final = 10_000
+"""streams of which a database holds nothing and knows by others' contexts alone; a fact that names more is quarantined"""
 WAITING_BYTES: Final = 4_000_000
 """frames of one unknown node that wait for its admission"""
 WAITING_NODES: Final = 64

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocols.chains import Chain, Run, RunKind
 from protocols.fact import genesis
+from protocols.limits import STREAMS_MENTIONED
 from protocols.sqlite import Db
 
 
@@ -79,6 +80,8 @@ class StreamLog:
         self._by_sid: dict[int, Stream] = {}
         self._pending: list[LogRow] = []
         self.forked_nodes: dict[str, None] = {}
+        self.mentioned = 0
+        """streams of others of which nothing is here: only contexts name them"""
         self._load()
 
     def _load(self) -> None:
@@ -94,6 +97,7 @@ class StreamLog:
 
     def _enter(self, stream: Stream) -> None:
         self._by_key[stream.key] = self._by_sid[stream.sid] = stream
+        self.mentioned += not stream.own and not stream.chain.runs
         self._note_fork(stream)
 
     def _note_fork(self, stream: Stream) -> None:
@@ -119,6 +123,11 @@ class StreamLog:
             stream = Stream(sid, key, own, Chain(genesis(*key), _Points(self, sid)))
             self._enter(stream)
         return stream
+
+    def room_for(self, keys: Iterable[StreamKey]) -> bool:
+        """May these be made known, or would streams of which nothing is here become too many?"""
+        new = {key: None for key in keys if key not in self._by_key}
+        return not new or self.mentioned + len(new) <= STREAMS_MENTIONED
 
     def all(self) -> list[Stream]:
         """Every stream, in the order in which they became known."""
@@ -152,6 +161,7 @@ class StreamLog:
         self._pending += rows
         first, last = rows[0], rows[-1]
         stream.dirty = True
+        self.mentioned -= not stream.own and not stream.chain.runs
         run = stream.chain.extends(first.seq, first.prev)
         if run is not None:
             run.last, run.h_last = last.seq, last.h

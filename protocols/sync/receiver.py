@@ -130,6 +130,8 @@ class Receiver:
 
     def statement(self, key: StreamKey, hello: StreamHeld | None = None, ends: Sequence[Point] = ()) -> StreamStated:
         """All that is said of one stream. Never names what is not on disk: call it after the commit."""
+        if self._ledger.log.get(key) is None and key not in self._store:
+            return StreamStated(*key)  # a word about a stream does not make it known
         stream = self._ledger.log.open(key)
         says = self._store.get(key, StoreSays())
         runs = _bounded(stream.chain, self._inside(stream, ends) if hello is None else self._common(stream, hello))
