@@ -13,6 +13,7 @@ from typing import Any, Final
 from edge_agent import __version__, report
 from edge_agent.config import FILE_NAME, SETTINGS, EdgeConfig, load_config
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LongshoreError, sentence
+from protocols.trust import owner_only
 
 OK: Final = 0
 FAILED: Final = 1
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors become one line on standard error."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with owner_only():
+            return int(args.run(args))
     except LongshoreError as error:
         _tell_error(error, as_json=args.json)
         return error.exit_code
@@ -179,6 +181,8 @@ def _init(args: argparse.Namespace) -> int:
     made = make_directory(
         Path(args.directory), node=args.node, site=args.site, region=args.region, hub=args.hub, org=args.org, settings=settings
     )
+    if made.note:
+        print(f"note: {made.note}", file=sys.stderr)
     _say(args, report.made_json(made), report.made_text(made))
     return OK
 

@@ -20,6 +20,7 @@ from protocols.trust import (
     fingerprint,
     hash_password,
     make_card,
+    narrow,
     new_password,
     new_token,
     parse_address,
@@ -39,6 +40,7 @@ class Made:
     address: Address
     hub: HubAddress
     fingerprint: str
+    note: str = ""
 
     @property
     def card(self) -> Path:
@@ -71,10 +73,10 @@ def make_directory(
         "hub.address": hub.strip(),
         **(settings or {}),
     }
-    with _staged(folder) as stage:
+    with _staged(folder) as (stage, note):
         _write(stage, key, address, given)
         load_config(stage / FILE_NAME, {})  # it must be able to read what it wrote
-    return Made(folder, address, to, fingerprint(key.public))
+    return Made(folder, address, to, fingerprint(key.public), note)
 
 
 def _write(stage: Path, key: NodeKey, address: Address, given: dict[str, Any]) -> None:
@@ -90,13 +92,15 @@ def _write(stage: Path, key: NodeKey, address: Address, given: dict[str, Any]) -
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A place inside `folder` whose files move into it at the end, the configuration last: without it, nothing runs. All or nothing."""
+def _staged(folder: Path) -> Iterator[tuple[Path, str]]:
+    """A place inside `folder` whose files move into it at the end, the configuration last: without it, nothing runs. All or nothing. Also
+    what to say of a folder that stays open to others."""
     made = _make_folder(folder)
     stage = folder / _STAGE
     try:
+        note = narrow(folder)
         stage.mkdir(mode=0o700)
-        yield stage
+        yield stage, note
         for path in sorted(stage.iterdir(), key=lambda p: p.name == FILE_NAME):
             path.replace(folder / path.name)
         stage.rmdir()

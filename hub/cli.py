@@ -17,6 +17,7 @@ from typing import Any, Final
 from hub import cli_admin, cli_ask
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
+from protocols.trust import owner_only
 
 OK: Final = 0
 INTERRUPTED: Final = 130
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors become one line on standard error."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with owner_only():
+            return int(args.run(args))
     except LedgerBroken as error:
         return _complain(args, error.reason, error.remedy or DAMAGED, error.exit_code)
     except LongshoreError as error:

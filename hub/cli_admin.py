@@ -27,7 +27,7 @@ from protocols.event import load_json
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sqlite import DataLock, Db
 from protocols.topics import check_level, check_node
-from protocols.trust import NodeCard, NodeKey, fingerprint, new_token, parse_card, token_hash, verify, write_secret
+from protocols.trust import NodeCard, NodeKey, fingerprint, narrow, new_token, parse_card, token_hash, verify, write_secret
 
 GC_THRESHOLDS: Final = (100_000, 20, 50)
 SWITCH_S: Final = 0.002
@@ -73,6 +73,9 @@ def _claim(folder: Path) -> None:
             raise ConfigError(f"{folder} already holds a hub ({name}).", remedy="Name another folder; a hub is never overwritten.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"{folder} may not be written.", remedy="Name a folder that may be written.")
+    wide = narrow(folder)
+    if wide:
+        print(f"note: {wide}", file=sys.stderr)
 
 
 def _tell_init(args: argparse.Namespace, config: HubConfig, key: NodeKey, address: str | None) -> None:

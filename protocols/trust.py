@@ -16,7 +16,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -149,6 +150,31 @@ def read_secret(path: str | Path, *, what: str) -> str:
         raise ConfigError(f"Cannot read the {what} in {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"The {what} in {path} is damaged: it is not text.") from None
+
+
+@contextmanager
+def owner_only() -> Iterator[None]:
+    """What is made meanwhile (databases and the files beside them, configurations, folders) is its owner's alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def narrow(folder: Path) -> str:
+    """Close a folder to others. Returns what to say where it stays open: it is not ours, is shared by all, or holds other things."""
+    found = folder.stat()
+    if not found.st_mode & 0o077:
+        return ""
+    shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid() or any(folder.iterdir())
+    if not shared:
+        try:
+            folder.chmod(0o700)
+            return ""
+        except OSError:  # a file system without modes, or of somebody else
+            pass
+    return f"{folder} may be entered by others (mode {stat.S_IMODE(found.st_mode):04o}) and was left so; its files are for their owner only"
 
 
 # --- passwords and tokens --------------------------------------------------------------------------------------------------------

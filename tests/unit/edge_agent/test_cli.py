@@ -179,6 +179,26 @@ def test_a_damaged_directory_is_one_line_and_exit_3(
     assert says in one_line(err)
 
 
+def test_nothing_that_an_edge_makes_can_be_read_by_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the umask of who starts it, and whatever the folder was."""
+
+    def wide() -> list[str]:
+        return [path.name for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
+
+    old = os.umask(0)
+    try:
+        folder = tmp_path / "edge"
+        folder.mkdir(mode=0o777)
+        config = init(folder, capsys=capsys)
+        assert wide() == []
+        with running(config):
+            assert {"ledger.db", "ledger.db-wal"} <= {path.name for path in folder.iterdir()}
+            assert wide() == []
+        assert wide() == []
+    finally:
+        os.umask(old)
+
+
 def test_a_ledger_that_is_none_is_one_line(config: Path) -> None:
     (config.parent / "ledger.db").write_bytes(b"this is no database" * 100)
     failed = command("run", "--config", config)

@@ -129,6 +129,37 @@ def test_init_makes_a_hub_that_only_its_owner_can_impersonate(tmp_path: Path) ->
     assert "longshore-edge init" in ran.out
 
 
+def wider_than_its_owner(folder: Path) -> list[str]:
+    return [path.name for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
+def test_nothing_that_a_hub_makes_can_be_read_by_others(tmp_path: Path) -> None:
+    """Whatever the umask of who starts it, and whatever the folder was."""
+    old = os.umask(0)
+    try:
+        folder = tmp_path / "h"
+        folder.mkdir(mode=0o777)
+        made(folder)
+        assert wider_than_its_owner(folder) == []
+        with started(run_args(folder), cwd=ROOT) as child:
+            _post(ready_line(child).split()[1], [EVENT])
+            assert {"hub.db", "hub.db-wal", "store.db", "store.db-wal"} <= {path.name for path in folder.iterdir()}
+            assert wider_than_its_owner(folder) == []
+            child.end()
+        assert wider_than_its_owner(folder) == []
+    finally:
+        os.umask(old)
+
+
+def test_init_says_so_where_it_leaves_a_folder_open_to_others(tmp_path: Path) -> None:
+    (tmp_path / "photos").write_text("not a hub's")
+    tmp_path.chmod(0o755)
+    ran = hub("init", tmp_path)
+    assert (ran.code, "mode 0755" in ran.err) == (0, True)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    tmp_path.chmod(0o700)
+
+
 def test_init_never_overwrites_a_hub(tmp_path: Path) -> None:
     made(tmp_path / "h")
     key = (tmp_path / "h" / "hub.key").read_bytes()
