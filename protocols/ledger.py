@@ -266,7 +266,8 @@ class Ledger:
                 poison.append((row.seq, row.h, why))
             prev = hashes[i]
         joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
-        folded = [(row, fact, self.book.fold(order, head, now_ms)) for row, fact, order, head in parsed]
+        done = self.book.fold_all([(order, head) for _, _, order, head in parsed], now_ms)
+        folded = [(row, fact, became) for (row, fact, _, _), became in zip(parsed, done, strict=True)]
         if joins or forked:
             self._fold_branches_again(stream)
         for seq, h, why in poison:

@@ -40,6 +40,24 @@ class Folded(NamedTuple):
     is_head: bool
 
 
+class _Walked:
+    """The ancestry for one refold: each walk down a branch is made once, however many facts are compared at its end."""
+
+    def __init__(self, log: StreamLog) -> None:
+        self._log = log
+        self._at: dict[tuple[int, int, bytes, int], bytes | None] = {}
+
+    def fork_point(self, sid: int) -> int | None:
+        return self._log.fork_point(sid)
+
+    def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
+        way = (sid, tip_seq, tip_h, seq)
+        if way not in self._at:
+            self._at[way] = self._log.below(*way)
+        at = self._at[way]
+        return None if at is None else at == h
+
+
 class OrderBook:
     """Orders of one database. Not thread-safe; thrown away with the connection after a failed commit."""
 
@@ -74,10 +92,9 @@ class OrderBook:
 
     def fold(self, order: Order, head: Head, at_ms: int) -> Folded:
         """Take one more fact, which the log has, into its order."""
-        if self._log.forked_nodes and self._log.by_sid(head.sid).key.node in self._log.forked_nodes:
-            heads: tuple[Head, ...] | None = self._again(order, head)
-        else:
-            heads = admit(order.heads, head, self._log)
+        if self._forked(head.sid):
+            return self.fold_all(((order, head),), at_ms)[0]
+        heads = admit(order.heads, head, self._log)
         order.at_ms = at_ms
         self._dirty[order.okey] = order
         if heads is None:
@@ -90,11 +107,19 @@ class OrderBook:
         order.heads, order.at_ms = heads, at_ms
         self._dirty[order.okey] = order
 
-    def _again(self, order: Order, extra: Head) -> tuple[Head, ...]:
-        facts = self.facts(order)
-        if extra not in facts:
-            facts.append(extra)
-        return refold(facts, self._log)
+    def fold_all(self, facts: Sequence[tuple[Order, Head]], at_ms: int) -> list[Folded]:
+        """Take in facts of one stream that came together and are in the log. Of a forked author, each order is folded again once."""
+        if not facts or not self._forked(facts[0][1].sid):
+            return [self.fold(order, head, at_ms) for order, head in facts]
+        for order in {order.okey: order for order, _ in facts}.values():
+            self.replace(order, self._again(order), at_ms)
+        return [Folded(order, head in order.heads) for order, head in facts]
+
+    def _forked(self, sid: int) -> bool:
+        return bool(self._log.forked_nodes) and self._log.by_sid(sid).key.node in self._log.forked_nodes
+
+    def _again(self, order: Order) -> tuple[Head, ...]:
+        return refold(self.facts(order), _Walked(self._log))
 
     def facts(self, order: Order) -> list[Head]:
         """Every fact of an order that is in the log, as the fold needs it. What is freed and still a head is kept from the heads."""
@@ -124,7 +149,7 @@ class OrderBook:
             (sid, above),
         ):
             order = self.open(org, order_id, 0)
-            order.heads = refold(self.facts(order), self._log)
+            order.heads = self._again(order)
             self._dirty[okey] = order
             out.append(order)
         return out

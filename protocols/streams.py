@@ -144,11 +144,14 @@ class StreamLog:
         return self._by_sid[sid].chain.fork_point
 
     def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
-        """See `merge.Ancestry`. A context names its tip by 4 bytes, which the log completes."""
-        for tip in [tip_h] if len(tip_h) == 8 else self._completions(sid, tip_seq, tip_h):
-            at = self.walk(sid, tip_seq, tip, seq)
-            return None if at is None else at == h
-        return None
+        """See `merge.Ancestry`."""
+        at = self.below(sid, tip_seq, tip_h, seq)
+        return None if at is None else at == h
+
+    def below(self, sid: int, tip_seq: int, tip_h: bytes, seq: int) -> bytes | None:
+        """`walk` from a tip that may be named as a context names it: by 4 bytes, which the log completes."""
+        tips = [tip_h] if len(tip_h) == 8 else self._completions(sid, tip_seq, tip_h)
+        return self.walk(sid, tip_seq, tips[0], seq) if tips else None
 
     def _completions(self, sid: int, seq: int, start: bytes) -> list[bytes]:
         self._write()
