@@ -27,9 +27,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -42,6 +42,7 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
+from hub.broker_log import library_quiet
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import CHANNELS, Access, Rule, matches, parse_topic
@@ -139,7 +140,7 @@ class EmbeddedBroker:
         sockets = {_NODES: _listen(self._settings.host, self._settings.port, tls), _HUB: _listen("127.0.0.1", 0, None)}
         self._gate = Gatekeeper(self._lookup, self._hub_rules)
         self._undo.callback(self._gate.close)
-        self._undo.enter_context(_library_quiet())
+        self._undo.enter_context(library_quiet())
         try:
             self._broker = _Broker(self._gate, self.counts, self.door, self._settings.max_connections, sockets, tls)
             await self._broker.start()
@@ -479,33 +480,3 @@ def _is_retained(topic: str) -> bool:
         return CHANNELS[parse_topic(topic)[1]].retained
     except InvalidInput:
         return False
-
-
-class _Relay(logging.Handler):
-    """Passes the library's warnings on as one line each, seldom, and without its tracebacks."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._seldom = Seldom()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._seldom.ask(f"{record.name}:{record.lineno}") is not None:
-            log.info("amqtt: %.300s", record.getMessage())
-
-
-@contextmanager
-def _library_quiet() -> Iterator[None]:
-    """amqtt logs each packet, and a traceback for each client that goes away. While a broker runs, its loggers speak through a relay."""
-    loggers, relay = [logging.getLogger(name) for name in ("amqtt", "transitions")], _Relay()
-    for logger in loggers:
-        logger.addHandler(relay)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(relay)
-            if not any(isinstance(handler, _Relay) for handler in logger.handlers):
-                logger.propagate = True
-                logger.setLevel(logging.NOTSET)

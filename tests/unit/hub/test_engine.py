@@ -259,7 +259,7 @@ def test_while_a_lost_ledger_is_refilled_the_balance_is_not_known_and_the_nodes_
 
     async def story() -> None:
         monkeypatch.setattr(engine_module, "REFILL_FACTS", 2)
-        monkeypatch.setattr(engine_module, "LOOK_EVERY_MS", 0)
+        monkeypatch.setattr(Engine, "_look_if_due", lambda self, at_once=False: None if self._said else self._look())
         monkeypatch.setattr(engine_module, "look", watched)
         (doors.folder / "store.db").write_bytes(world.store._db.dump())
         async with running(doors) as engine:
@@ -267,7 +267,7 @@ def test_while_a_lost_ledger_is_refilled_the_balance_is_not_known_and_the_nodes_
             assert finding.startswith("the registry is empty, but the central store holds 1 stream of dock-7: add the nodes again")
             await until(lambda: engine.seen.balance["fleet"]["balanced"] is True and settled(engine) == 20, "balanced")
             assert False not in said, "never a false alarm"
-            assert said.count(None) > 2
+            assert said.count(None) > 5
             assert engine.troubles() == [], "a finding, not a failure"
             await engine.admit(make_card(dock.key, "dock-7"))
             assert engine.seen.findings == []
