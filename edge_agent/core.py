@@ -198,7 +198,8 @@ class EdgeCore:
         for stream in self.ledger.own_streams():
             marks = self._marks(stream)
             old = [m for m in marks if hub_ms - m[0] >= self.settings.floor_ms]
-            if old and self.ledger.free(stream, min(old[-1][1], self.uplink.freeable(stream)), hub_ms):
+            up_to = min(old[-1][1], self.uplink.freeable(stream), self.ledger.first_quarantined(stream) - 1) if old else 0
+            if self.ledger.free(stream, up_to, hub_ms):
                 self._set_marks(stream, [m for m in marks if m[1] > stream.freed_seq])
                 self.ledger.forget_requests(hub_ms)
 

@@ -35,6 +35,8 @@ from protocols.topics import Channel
 from protocols.trust import NodeCard
 
 HAND_OVER_FACTS: Final = 2_000
+HAND_OVER_SHARE: Final = 200
+"""of these, for each stream at least: smaller pieces cost more than they are fair"""
 READ_KEPT: Final = 20_000
 """facts that were read when they came and are handed over soon: the store is spared the reading"""
 
@@ -218,18 +220,31 @@ class HubCore:
         return self._asked
 
     def lacking_in_store(self, limit: int = HAND_OVER_FACTS) -> tuple[list[StoreFact], list[StoreRecord]]:
-        """What the store's last statement lacks, at most `limit` facts, in chain order. Empty before the store has spoken."""
+        """What the store's last statement lacks, at most `limit` facts, each stream in chain order. Empty before the store has spoken.
+
+        Streams take turns, so that one node's month of backlog does not hold back the others' fresh facts.
+        """
         facts: list[StoreFact] = []
         records: list[StoreRecord] = []
         if not self._asked:
             return facts, records
+        share = max(HAND_OVER_SHARE, limit // max(1, len(self._unhanded)))
         for key in list(self._unhanded):
             stream = self.ledger.log.open(key)
             gaps = lacking(stream.chain, self._stated.get(key, ()))
+            room = min(share, limit - len(facts))
             for gap in gaps:
-                facts += self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + limit - len(facts) - 1))
+                taken = list(self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + room - 1)))
+                facts += taken
+                room -= len(taken)
+                if room <= 0:
+                    break
+            if room <= 0:
+                del self._unhanded[key]
+                self._unhanded[key] = None
                 if len(facts) >= limit:
                     return facts, records
+                continue
             new_records = records_lacking(stream.chain, self._stated.get(key, ()))
             if new_records:
                 records += self._records(stream, {(r.last, r.h_last) for r in new_records})

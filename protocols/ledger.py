@@ -13,11 +13,11 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from protocols.chains import Run, RunKind
-from protocols.codec import pack, unpack
+from protocols.codec import INT63_MAX, pack, unpack
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
 from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, to_row
-from protocols.limits import FRAME_UNPACKED_BYTES, RUNS_HELD
+from protocols.limits import CONTEXT_ENTRIES, FRAME_UNPACKED_BYTES, RUNS_HELD
 from protocols.merge import Head
 from protocols.orderbook import Folded, Order, OrderBook
 from protocols.schema import migrate
@@ -134,7 +134,7 @@ class Ledger:
                 return earlier
         stream = self.own()
         order = self.book.open(event.org, event.order_id, now_ms)
-        seen = self.book.seen(order, stream.sid)
+        seen = self.book.seen(order, stream.sid)[:CONTEXT_ENTRIES]  # to say less than was seen is always true
         context = sorted([*self.log.by_sid(sid).key[:2], seq, h4] for sid, seq, h4 in seen) if seen else []
         row = self._log_own(stream, pack(to_row(event, now_ms, context)), order.okey, now_ms)
         self._fold_own(order, Head(stream.sid, row.seq, row.h, int(event.status), seen), now_ms)
@@ -143,8 +143,11 @@ class Ledger:
         return Appended(stream.key, row.seq, row.h, False)
 
     def _fold_own(self, order: Order, head: Head, now_ms: int) -> None:
-        """What is said now has seen everything that is here of its order."""
-        self.book.replace(order, (head,), now_ms)
+        """What is said now has seen everything that is here of its order; unless that is more than a context may name."""
+        if len(head.ctx) < CONTEXT_ENTRIES:
+            self.book.replace(order, (head,), now_ms)
+        else:
+            self.book.fold(order, head, now_ms)
 
     def _log_own(self, stream: Stream, row: bytes, okey: int | None, now_ms: int) -> LogRow:
         seq, prev = stream.head
@@ -335,6 +338,11 @@ class Ledger:
         self.flush()
         rows = self.db.query("SELECT qid, sid, seq, h, reason, at_ms FROM quarantine ORDER BY qid DESC LIMIT ?", (limit,))
         return [{"id": q, "fact": fact_id(self.log.by_sid(sid).key, seq, h), "reason": why, "atMs": at} for q, sid, seq, h, why, at in rows]
+
+    def first_quarantined(self, stream: Stream) -> int:
+        """The lowest seq of a stream that stands in quarantine, beyond all when none does: its author keeps it (rule 8)."""
+        row = self.db.one("SELECT min(seq) FROM quarantine WHERE sid=?", (stream.sid,))
+        return INT63_MAX if row is None or row[0] is None else int(row[0])
 
     def unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
         """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none).

@@ -5,7 +5,7 @@ Nothing here acknowledges: statements are read after the owner's commit, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,7 @@ class Receiver:
         self._changed: dict[str, dict[StreamKey, list[Point]]] = {}
         """whose streams a receipt is due about, and where the frames ended that came since the last one"""
         self._quarantine: dict[int, list[tuple[int, bytes, str]]] = {}
+        self._untold: dict[StreamKey, list[tuple[int, bytes, str]]] = {}
         self._load_quarantine()
 
     def _load_quarantine(self) -> None:
@@ -67,7 +68,9 @@ class Receiver:
         self.touch(key, (header.first + header.count - 1, header.h_after))
         if offered.quarantined:
             sid = self._ledger.log.open(key).sid
-            self._quarantine.setdefault(sid, []).extend((seq, h, why[:200]) for seq, h, why in offered.quarantined)
+            told = [(seq, h, why[:200]) for seq, h, why in offered.quarantined]
+            self._quarantine.setdefault(sid, []).extend(told)
+            self._untold.setdefault(key, []).extend(told)
         return offered
 
     def record(self, node: str, r: Record, signed: bytes, now_ms: int) -> bool:
@@ -110,10 +113,18 @@ class Receiver:
         """Call after the commit: who is to be told what about the streams that changed since the last call."""
         out = []
         for node, keys in self._changed.items():
-            for stated in _messages([self.statement(k, ends=ends) for k, ends in keys.items()]):
+            statements = [self.statement(k, ends=ends) for k, ends in keys.items()]
+            statements += [said for k in keys for said in self._news(k)]
+            for stated in _messages(statements):
                 out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
         self._changed = {}
         return out
+
+    def _news(self, key: StreamKey) -> Iterator[StreamStated]:
+        """Every fact that went into quarantine since the last receipts, said once: a statement names only the newest."""
+        told = self._untold.pop(key, [])[:-REFUSED_STATED]
+        for i in range(0, len(told), REFUSED_STATED):
+            yield StreamStated(*key, refused=tuple(told[i : i + REFUSED_STATED]))
 
     def answer(self, node: str, hello: Hello, now_ms: int) -> Answer:
         """The absolute statement to a hello: of every stream of that node that is known here, also those it did not name (rule 5).
