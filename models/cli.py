@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="longshore-models", description="Data sets into canonical order events.", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="longshore-models",
+        description="Data sets into canonical order events.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -71,14 +73,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_import(commands: Any) -> None:
     command = commands.add_parser(
-        "import", help="write the events of a data set as JSON lines",
+        "import",
+        help="write the events of a data set as JSON lines",
         description="Write canonical order events, one JSON object a line. Rows that cannot be used are counted and reported.",
         epilog="example: longshore-models import scms sample --limit 100 --out events.jsonl",
     )
     _add_source(command)
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N events")
-    command.add_argument("--order", choices=("file", "known"), default="file",
-                         help="file: as the rows stand (streams); known: by the day each event became known (holds all in memory)")
+    command.add_argument(
+        "--order",
+        choices=("file", "known"),
+        default="file",
+        help="file: as the rows stand (streams); known: by the day each event became known (holds all in memory)",
+    )
     command.add_argument("--out", metavar="FILE", help="write to FILE instead of standard output (replaced only once complete)")
     command.add_argument("--strict", action="store_true", help="exit with 1 if any row was skipped")
     command.set_defaults(run=_import)
@@ -86,13 +93,19 @@ def _add_import(commands: Any) -> None:
 
 def _add_sample(commands: Any) -> None:
     command = commands.add_parser(
-        "sample", help="cut the shipped sample out of the publisher's file",
+        "sample",
+        help="cut the shipped sample out of the publisher's file",
         description="Keep the needed columns of the lines promised before a day, as gzipped CSV. This is how the shipped sample was made.",
     )
     _add_source(command)
     command.add_argument("--out", metavar="FILE", required=True, help="the .csv.gz to write")
-    command.add_argument("--promised-before", type=_day, default=SAMPLE_BEFORE, metavar="DAY",
-                         help="keep what is promised before this day, YYYY-MM-DD (default: %(default)s)")
+    command.add_argument(
+        "--promised-before",
+        type=_day,
+        default=SAMPLE_BEFORE,
+        metavar="DAY",
+        help="keep what is promised before this day, YYYY-MM-DD (default: %(default)s)",
+    )
     command.set_defaults(run=_sample)
 
 

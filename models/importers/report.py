@@ -64,11 +64,17 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object, keys sorted by count."""
         return {
-            "rowsTotal": self.rows_total, "rowsUsed": self.rows_used, "rowsSkipped": self.rows_skipped_total,
-            "eventsTotal": self.events_total, "statuses": _by_count(self.statuses), "countries": _by_count(self.countries),
-            "noted": _by_count(self.noted), "skipped": _by_count(self.skipped),
+            "rowsTotal": self.rows_total,
+            "rowsUsed": self.rows_used,
+            "rowsSkipped": self.rows_skipped_total,
+            "eventsTotal": self.events_total,
+            "statuses": _by_count(self.statuses),
+            "countries": _by_count(self.countries),
+            "noted": _by_count(self.noted),
+            "skipped": _by_count(self.skipped),
             "examples": [{"line": one.line, "reason": one.reason, "found": one.found} for one in self.examples],
-            "firstMs": self.first_ms, "lastMs": self.last_ms,
+            "firstMs": self.first_ms,
+            "lastMs": self.last_ms,
         }
 
     def as_text(self) -> str:

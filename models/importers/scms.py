@@ -244,7 +244,6 @@ def _count(report: Report, made: _Made) -> None:
         report.happened(made.happened_ms)
 
 
-
 def _row_events(row: ScmsRow, seen: bytearray, noted: Counter[str]) -> list[_Made]:
     """The one or two events of a row. Raises _Unusable; only a usable row marks its id as seen."""
     line_id = _line_id(row.line_id)
@@ -263,9 +262,15 @@ def _row_events(row: ScmsRow, seen: bytearray, noted: Counter[str]) -> list[_Mad
 def _placed(row: ScmsRow, line_id: int, days: _Days, noted: Counter[str]) -> _Made:
     known_ms = days.placed if days.placed is not None else days.first_later
     assert known_ms is not None, "_days refuses a row without any day"
-    details = _present({
-        "country": row.country, "fulfilVia": row.fulfil_via, "shipmentMode": row.shipment_mode, "vendor": row.vendor, "item": row.item,
-    })
+    details = _present(
+        {
+            "country": row.country,
+            "fulfilVia": row.fulfil_via,
+            "shipmentMode": row.shipment_mode,
+            "vendor": row.vendor,
+            "item": row.item,
+        }
+    )
     details |= _amount("quantity", row.quantity, noted, whole=True) | _amount("valueUsd", row.value, noted)
     if days.promised is not None:
         details["expectedDelivery"] = format_time(days.promised + DAY_MS - 1_000)

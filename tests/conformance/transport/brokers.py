@@ -91,6 +91,7 @@ class Harness(Protocol):
     def transport(
         self, user: str, password: str, subscriptions: Sequence[str], presence: Presence | None, **settings: Any
     ) -> Transport: ...
+
     pump: Callable[[], object] | None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from protocols import ledger as ledger_module
 from protocols.codec import unpack
-from protocols.event import EventDefaults, parse_event
+from protocols.event import EventDefaults, OrderEvent, parse_event
 from protocols.fact import chain
 from protocols.ledger import Ledger, readable
 from protocols.sqlite import Db
@@ -16,15 +16,15 @@ NOW = 1_780_000_000_000
 DEFAULTS = EventDefaults("acme", "EMEA", "W8")
 
 
+def event(status: str) -> OrderEvent:
+    said = {"orderId": "A1", "source": "DOCK", "status": status, "timestamp": "2026-05-21T14:05:12Z"}
+    return parse_event(said, defaults=DEFAULTS, now_ms=NOW)
+
+
 def said_by(node: str, status: str) -> Ledger:
     ledger = Ledger(Db(":memory:"), node=node, new_epoch=lambda: 7)
     ledger.begin()
-    ledger.append(
-        parse_event(
-            {"orderId": "A1", "source": "DOCK", "status": status, "timestamp": "2026-05-21T14:05:12Z"}, defaults=DEFAULTS, now_ms=NOW
-        ),
-        NOW,
-    )
+    ledger.append(event(status), NOW)
     ledger.commit()
     return ledger
 
@@ -42,12 +42,7 @@ def test_a_fact_that_has_seen_more_than_a_context_names_is_readable_and_claims_l
     hub.begin()
     for i in range(4):
         copy(said_by(f"dock-{i}", "SHIPPED"), hub)
-    done = hub.append(
-        parse_event(
-            {"orderId": "A1", "source": "ERP", "status": "DELIVERED", "timestamp": "2026-05-21T15:00:00Z"}, defaults=DEFAULTS, now_ms=NOW
-        ),
-        NOW,
-    )
+    done = hub.append(event("DELIVERED"), NOW)
     hub.commit()
     order = hub.book.get("acme", "A1")
     assert order is not None
