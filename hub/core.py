@@ -304,11 +304,19 @@ class HubCore:
         for run in _consecutive(facts):
             self._take_run(run, now_ms)
         for r in records:
-            self.ledger.close_hole(r.stream, r.first, r.h_before, r.last, r.h_last, r.kind, r.signed, now_ms)
+            self._take_record(r, now_ms)
         current = self.ledger.own()
         if any(f.stream == current.key for f in facts):
             self.ledger.start_new_epoch(now_ms)
             self._unhanded[self.ledger.own().key] = None
+
+    def _take_record(self, r: StoreRecord, now_ms: int) -> None:
+        """As it was signed; or, where data has superseded a part of it meanwhile, as far as it still stands in the store."""
+        if self.ledger.close_hole(r.stream, r.first, r.h_before, r.last, r.h_last, r.kind, r.signed, now_ms):
+            return
+        for s in self._stated.get(r.stream, ()):
+            if s.kind is r.kind and r.first <= s.first and s.last <= r.last:
+                self.ledger.close_hole(r.stream, s.first, s.h_before, s.last, s.h_last, s.kind, r.signed, now_ms)
 
     def _take_run(self, run: list[StoreFact], now_ms: int) -> None:
         first = run[0]

@@ -274,23 +274,34 @@ class Chain:
 
     def _shrink_records(self) -> list[Run]:
         """Data supersedes a record from its upper end downwards, where the hash says that it is the same branch. Returns those gone."""
-        gone: list[Run] = []
-        for rec in [r for r in self.runs if r.kind is not RunKind.DATA]:
-            low, before = rec.last + 1, rec.h_last
-            for run, _ in self.path(rec.last, rec.h_last):
-                if run.kind is not RunKind.DATA:
-                    break
-                low, before = run.first, run.h_before
-            if low <= rec.first or (low <= rec.last and self._recorded(low - 1, before)):
-                self.runs = [r for r in self.runs if r is not rec]
-                gone.append(rec)
-            elif low <= rec.last:
-                rec.last, rec.h_last = low - 1, before
+        gone = [rec for rec in self.runs if rec.kind is not RunKind.DATA and self._shrink(rec)]
+        self.runs = [r for r in self.runs if not any(r is g for g in gone)]
         return gone
 
-    def _recorded(self, seq: int, h: bytes) -> bool:
-        """Does a record end here already? Two that end in one point say the same of what lies below."""
-        return any((r.last, r.h_last) == (seq, h) for r in self.runs if r.kind is not RunKind.DATA)
+    def _shrink(self, rec: Run) -> bool:
+        """Lower the upper end of a record to what is still missing; True when nothing is. Where another record ends by then, it goes on
+        below that one: each seq is closed once, and no word about what lies deeper is dropped."""
+        moved = False
+        while rec.first <= rec.last:
+            low, before = self._held_below(rec)
+            other = next(
+                (r for r in self.runs if r is not rec and r.kind is not RunKind.DATA and (r.last, r.h_last) == (low - 1, before)), None
+            )
+            if other is not None and (moved or low <= rec.last):
+                low, before = other.first, other.h_before
+            if low > rec.last:
+                return False
+            rec.last, rec.h_last, moved = low - 1, before, True
+        return True
+
+    def _held_below(self, rec: Run) -> tuple[int, bytes]:
+        """How far data reaches down from the upper end of a record: the lowest seq of it, and the hash before."""
+        low, before = rec.last + 1, rec.h_last
+        for run, _ in self.path(rec.last, rec.h_last):
+            if run.kind is not RunKind.DATA:
+                break
+            low, before = run.first, run.h_before
+        return low, before
 
     def _rejoin(self, gone: Run) -> None:
         """Where a record left the middle of a run and is no more, the run is one again."""

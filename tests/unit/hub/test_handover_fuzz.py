@@ -16,7 +16,7 @@ from protocols.codec import pack
 from tests.unit.hub.hand_streams import KEY, Branch, Hand, fact
 from tests.unit.hub.hub_world import World
 
-SEEDS: Final = range(60)
+SEEDS: Final = (*range(60), 1079)
 ORDERS: Final = [f"G{n}" for n in range(4)]
 TURNS: Final = 30
 """More store turns than any handover takes."""
