@@ -184,7 +184,8 @@ class HubApi:
                 events = await asyncio.to_thread(parse_batch, obj, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
             taken = await self._hub.append(events)
         repeated = sum(one.repeated for one in taken)
-        return reply({"ids": [one.fact_id for one in taken], "repeated": repeated}, 200 if repeated == len(taken) else 201)
+        body = {"ids": [one.fact_id for one in taken], "accepted": len(taken) - repeated, "repeated": repeated}
+        return reply(body, 200 if repeated == len(taken) else 201)
 
     # ------------------------------------------------------------------ nodes
 

@@ -17,7 +17,7 @@ from hub.registry import Node, Registry
 from hub.store.port import Statement, StoreFact, StoreRecord
 from protocols.chains import Run, RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
-from protocols.errors import DecodeError, NotVerified
+from protocols.errors import DecodeError, LedgerFull, NotVerified
 from protocols.event import OrderEvent
 from protocols.fact import FactRow, genesis
 from protocols.fact import chain as hashes_of
@@ -105,7 +105,11 @@ class HubCore:
         self._counted[name] = self._counted.get(name, 0) + by
 
     def take_events(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
-        """Events of source systems at the centre: the hub is their author. Errors: Conflict."""
+        """Events of source systems at the centre: the hub is their author. Errors: Conflict; LedgerFull while `full`, nothing written."""
+        if self.full:
+            raise LedgerFull(
+                f"the hub's ledger has reached its budget of {self.settings.budget_bytes} bytes", remedy="raise storage.budget_bytes"
+            )
         done = self.ledger.append_all(events, now_ms)
         self._unhanded[self.ledger.own().key] = None
         return done
@@ -190,7 +194,7 @@ class HubCore:
 
     def effects(self, now_ms: int) -> list[Publish]:
         """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
-        self.receiver.credit = 0 if self._full() else self.settings.credit_facts
+        self.receiver.credit = 0 if self.full else self.settings.credit_facts
         outs = [
             (n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos
         ]
@@ -209,7 +213,9 @@ class HubCore:
             if pull is not None:
                 yield node, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())
 
-    def _full(self) -> bool:
+    @property
+    def full(self) -> bool:
+        """Is the budget of the ledger file used up? Then no credit is granted, and no event taken."""
         return self.ledger.db.file_bytes() >= self.settings.budget_bytes
 
     # ------------------------------------------------------------ the central store

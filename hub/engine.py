@@ -25,7 +25,7 @@ from hub.fleet import Left, Seen, look
 from hub.inputs import Admit, Append, Came, Input, Inputs
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
-from protocols.errors import DecodeError, LedgerBroken, LedgerError, LongshoreError
+from protocols.errors import DecodeError, LedgerBroken, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.messages import RunStated
@@ -290,6 +290,10 @@ class Engine:
                 answers.append((item, core.take_events(item.events, now_ms)))
             else:
                 answers.append((item, core.take_card(item.card, now_ms)))
+        except LedgerFull as error:
+            if not core.full:
+                raise  # the disk, not the budget: what was written of it is undone with the transaction
+            answers.append((item, error))
         except LedgerError:
             raise
         except LongshoreError as error:  # refused before anything was written

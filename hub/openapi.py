@@ -228,7 +228,7 @@ def _schemas() -> dict[str, Json]:
         "Any": _MAP,
         "OrderEvent": event,
         "Events": {"oneOf": [_ref("OrderEvent"), {**_list(_ref("OrderEvent")), "minItems": 1, "maxItems": limits.BATCH_EVENTS}]},
-        "Taken": _object(ids=_list({**_STR, "description": "node/epoch/seq/hash"}), repeated=_INT),
+        "Taken": _object(ids=_list({**_STR, "description": "node/epoch/seq/hash"}), accepted=_INT, repeated=_INT),
         "Problem": {
             **_object(type=_STR, title=_STR, status=_INT, detail=_STR),
             "examples": [

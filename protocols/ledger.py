@@ -16,7 +16,7 @@ from protocols.chains import Run, RunKind
 from protocols.codec import INT63_MAX, pack, unpack
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
-from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, to_row
+from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, read_continues, to_row
 from protocols.limits import CONTEXT_ENTRIES, FRAME_UNPACKED_BYTES, RUNS_HELD
 from protocols.merge import Head
 from protocols.orderbook import Folded, Order, OrderBook
@@ -390,9 +390,10 @@ def _conflict(key: str) -> Conflict:
 
 def readable(values: object) -> tuple[FactRow | None, str]:
     """A fact of an order; or (None, "") for one that is none; or (None, why it cannot be read here)."""
-    if isinstance(values, list) and values and values[0] == CONTINUES:
-        return None, ""
     try:
+        if isinstance(values, list) and values and values[0] == CONTINUES:
+            read_continues(values)
+            return None, ""
         return from_row(values), ""
     except DecodeError as e:
         return None, e.reason

@@ -43,6 +43,11 @@ def _replay(config: pytest.Config) -> str:
     return f"property tests: profile {_profile()}, replay with --hypothesis-seed={config.getoption('--hypothesis-seed')}"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes may be made when tests are collected (a gzip header carries the time); workers must agree on the names of all tests."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         action, reason = needs.verdict(mark.args[0])

@@ -7,7 +7,7 @@ import pytest
 from hub.core import HubSettings
 from protocols.chains import RunKind
 from protocols.codec import FrameHeader, Kind, envelope, pack
-from protocols.errors import DecodeError, InvalidInput
+from protocols.errors import DecodeError, InvalidInput, LedgerFull
 from protocols.messages import Record
 from protocols.sync import receiver
 from protocols.sync.frames import Opened, open_frame
@@ -302,6 +302,10 @@ def test_a_hub_at_its_budget_grants_no_credit_and_the_edge_keeps_what_it_has() -
     world.run(5)
     assert dock.core.uplink.credit == 0
     assert dock.core.uplink.unreceived(dock.core.ledger.own()) == 20
+    world.hub.begin()
+    with pytest.raises(LedgerFull):
+        world.hub.take_events([], 1)
+    world.hub.commit()
     world.hub.settings = HubSettings()
     world.run(400)
     assert world.row("dock-7")["settled"] == 20
