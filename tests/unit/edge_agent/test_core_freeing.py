@@ -170,3 +170,13 @@ def test_a_request_is_known_thirty_days_beyond_its_freeing_by_the_hubs_time() ->
     (again,) = edge.core.take_events([event("order-0", key="k")], edge.now)
     edge.core.commit()
     assert (again.seq, again.repeated) == (1, True)
+
+
+def test_what_stands_in_quarantine_is_kept_and_all_behind_it() -> None:
+    edge = settled_edge()
+    ledger = edge.core.ledger
+    ledger.begin()
+    ledger.quarantine(edge.stream().sid, 4, b"h" * 8, "refused by the hub", edge.now.wall)
+    ledger.commit()
+    edge.wait(7 * DAY_MS)
+    assert freed(edge) == 3

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.codec import Kind
 from protocols.messages import Message, Pull, Receipt
-from protocols.sync.uplink import Out
+from protocols.sync.uplink import Out, Uplink
 from tests.unit.protocols.ledgers import NOW_MS
 from tests.unit.protocols.pair import SMALL, Pair, frames, greeted, kinds, refusal
 
@@ -171,3 +174,26 @@ def test_messages_are_heard_in_any_order_and_any_number() -> None:
     pair.hear(*reversed(messages), *messages)
     pair.run()
     assert pair.missing() == []
+
+
+# ------------------------------------------------------------ those who capture meanwhile
+
+
+def test_a_backlog_is_cut_a_few_frames_at_a_time_and_goes_on_by_itself() -> None:
+    pair = Pair(facts=40, settings=replace(SMALL, frame_facts=2, window_facts=1_000, turn_frames=3))
+    pair.uplink.on_up(pair.now)
+    pair.hear(*pair.hub_takes(pair.send()))
+    assert len(frames(pair.send())) == 3
+    due = pair.uplink.next_deadline()
+    assert due == pair.now + 1
+    assert len(frames(pair.send(1))) == 3
+
+
+def test_what_is_settled_does_not_count_as_not_received_while_there_is_no_line() -> None:
+    pair = greeted(facts=5)
+    pair.run()
+    stream = pair.edge.own()
+    stream.settled_seq = 3
+    pair.uplink.on_down()
+    restarted = Uplink(pair.edge, Random(1), SMALL)
+    assert restarted.unreceived(stream) == 2

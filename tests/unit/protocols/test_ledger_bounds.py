@@ -1,4 +1,4 @@
-"""Orders that more streams touched than one context may name; facts that stand in quarantine."""
+"""Orders that more streams touched than one context may name; facts in quarantine; what waits, as it is weighed."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def test_the_author_keeps_what_stands_in_quarantine() -> None:
     ledger.quarantine(stream.sid, 1, stream.head[1], "refused by the hub", NOW)
     ledger.commit()
     assert ledger.first_quarantined(stream) == 1
+
+
+def test_what_waits_is_weighed_right_when_facts_were_settled_and_freed_between_two_looks() -> None:
+    ledger = said_by("dock-1", "SHIPPED")
+    stream = ledger.own()
+    ledger.begin()
+    ledger.append_all([event("IN_TRANSIT"), event("DELIVERED")], NOW)
+    ledger.commit()
+    assert ledger.unsettled(stream)[0] == 3
+    ledger.begin()
+    stream.settled_seq, stream.dirty = 2, True
+    ledger.free(stream, 2, NOW)
+    ledger.commit()
+    count, size, oldest = ledger.unsettled(stream)
+    rest = ledger.db.one("SELECT count(*), sum(length(row)), min(at_ms) FROM log WHERE seq > 2")
+    assert (count, size, oldest) == rest
