@@ -27,14 +27,12 @@ from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
 from protocols.event import EventDefaults, check_org, load_json, parse_batch
 from protocols.ledger import Appended
 from protocols.lifecycle import STATUS_NAMES, Status
+from protocols.parameters import choice, page_size, query
 from protocols.problem import BROKEN, MEDIA, MEDIA_TYPE, METHOD, NOT_FOUND, UNAVAILABLE, Kind, Problem, as_problem
 
 log = logging.getLogger(__name__)
 
 API_VERSION: Final = "v1"
-PAGE_DEFAULT: Final = 50
-PAGE_MOST: Final = 500
-_PARAMETER_CHARS: Final = 512
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -137,7 +135,7 @@ class EdgeApi:
 
     async def get_orders(self, request: Request) -> Response:
         """A page of local truth."""
-        params = query(request, ("status", "q", "conflict", "cursor", "limit"))
+        params = query(request.query_params.multi_items(), ("status", "q", "conflict", "cursor", "limit"))
         status = choice(params, "status", STATUS_NAMES)
         conflict = choice(params, "conflict", ("true", "false"))
         wanted = views.OrderQuery(
@@ -153,7 +151,7 @@ class EdgeApi:
 
     async def get_order(self, request: Request) -> Response:
         """One order with its timeline. Its org is the node's own unless `org` says another."""
-        org = check_org(query(request, ("org",)).get("org", self._defaults.org))
+        org = check_org(query(request.query_params.multi_items(), ("org",)).get("org", self._defaults.org))
         found = views.order_json(self._runtime.core.ledger, org, request.path_params["id"])
         if found is None:
             raise Problem(
@@ -169,7 +167,7 @@ class EdgeApi:
 
     async def get_quarantine(self, request: Request) -> Response:
         """Facts that the hub refused or that cannot be read here."""
-        return reply(views.quarantine_json(self._runtime.core.ledger, page_size(query(request, ("limit",)))))
+        return reply(views.quarantine_json(self._runtime.core.ledger, page_size(query(request.query_params.multi_items(), ("limit",)))))
 
     async def get_health(self, request: Request) -> Response:
         """The loop runs: it answered."""
@@ -209,35 +207,3 @@ def _taken(done: Sequence[Appended]) -> Response:
     repeated = sum(one.repeated for one in done)
     body = {"ids": [one.fact_id for one in done], "accepted": len(done) - repeated, "repeated": repeated}
     return reply(body, 200 if repeated == len(done) else 201)
-
-
-def query(request: Request, allowed: tuple[str, ...]) -> dict[str, str]:
-    """The parameters that have a value. Errors: InvalidInput for one that is unknown (a filter that silently filters nothing misleads),
-    comes twice, or is longer than anything it could match."""
-    found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in allowed:
-            raise InvalidInput(name[: limits.TEXT_CHARS], "is not a parameter of this address.", allowed=allowed)
-        if name in found:
-            raise InvalidInput(name, "is given twice.")
-        if len(value) > _PARAMETER_CHARS:
-            raise InvalidInput(name, f"is {len(value)} characters long, at most {_PARAMETER_CHARS} are taken.")
-        if value:
-            found[name] = value
-    return found
-
-
-def choice(params: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
-    """One of a few words; None where it is left out."""
-    text = params.get(name)
-    if text is not None and text not in allowed:
-        raise InvalidInput(name, "is none of the values known here.", allowed=allowed)
-    return text
-
-
-def page_size(params: dict[str, str]) -> int:
-    """`limit`, a whole number from 1 to PAGE_MOST."""
-    text = params.get("limit", str(PAGE_DEFAULT))
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= PAGE_MOST):
-        raise InvalidInput("limit", f"must be a whole number from 1 to {PAGE_MOST}.")
-    return int(text)

@@ -23,7 +23,7 @@ from hub.snapshot import Snapshots
 from hub.store.port import OrderQuery, OrderView
 from hub.stream import Listener
 from hub.web.pages import Pages
-from protocols import limits
+from protocols import limits, parameters
 from protocols.errors import InvalidInput
 from protocols.event import parse_batch
 from protocols.problem import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
@@ -127,15 +127,15 @@ class HubApi:
             raise InvalidInput("jeopardy", _JEOPARDY, remedy="Leave it out for now.")
         requests.status(params)
         conflict = requests.flag(params, "conflict")
-        if requests.choice(params, "format", ("json", "csv")) == "csv":
+        if parameters.choice(params, "format", ("json", "csv")) == "csv":
             return await self._orders_csv(request, params, conflict)
-        page = await asyncio.to_thread(self._hub.store.orders, order_query(params, requests.page_size(params), conflict))
+        page = await asyncio.to_thread(self._hub.store.orders, order_query(params, parameters.page_size(params), conflict))
         listed = {"orders": [views.order_json(view) for view in page.orders], "cursor": page.cursor}
         return reply(listed, headers=_next(request, page.cursor))
 
     async def _orders_csv(self, request: Request, params: dict[str, str], conflict: bool | None) -> Response:
         """Up to CSV_ROWS orders in one file, read before the first byte goes out: a fault half-way is an error, not a short file."""
-        most = requests.page_size(params, CSV_ROWS, CSV_ROWS)
+        most = parameters.page_size(params, CSV_ROWS, CSV_ROWS)
         rows, cursor = await asyncio.to_thread(self._collect, params, conflict, most)
         text = await asyncio.to_thread(views.orders_csv, rows)
         headers = {"content-disposition": 'attachment; filename="orders.csv"', "longshore-rows": str(len(rows))}
@@ -168,7 +168,7 @@ class HubApi:
     async def conflicts(self, request: Request) -> Response:
         """Conflicts, newest first."""
         params = requests.query(request, ("open", "limit"))
-        limit = requests.page_size(params, 200, CONFLICTS_MOST)
+        limit = parameters.page_size(params, 200, CONFLICTS_MOST)
         open_only = requests.flag(params, "open") or False
         found = await asyncio.to_thread(lambda: self._hub.store.conflicts(open_only=open_only, limit=limit + 1))
         return reply({"conflicts": [views.conflict_json(view) for view in found[:limit]], "bound": limit, "more": len(found) > limit})
@@ -210,7 +210,7 @@ class HubApi:
 
     def _listed(self, request: Request, name: str, rows: Sequence[Any], render: Callable[[Any], Any], **more: Any) -> Response:
         params = requests.query(request, ("cursor", "limit"))
-        shown, cursor = views.page_by_key(rows, "node", params.get("cursor"), requests.page_size(params, 200))
+        shown, cursor = views.page_by_key(rows, "node", params.get("cursor"), parameters.page_size(params, 200))
         return reply({name: [render(row) for row in shown], "cursor": cursor, **more}, headers=_next(request, cursor))
 
     async def balance(self, request: Request) -> Response:
@@ -242,7 +242,7 @@ class HubApi:
             raise Problem(UNAVAILABLE, f"At most {STREAMS_MOST} streams are served at once.", headers={"retry-after": "5"})
         asked = request.headers.get("last-event-id") or params.get("after")
         start = feed.read_id(asked)
-        with_state = requests.choice(params, "state", ("1",)) is not None
+        with_state = parameters.choice(params, "state", ("1",)) is not None
         listener = Listener(feed, self._hub.now_ms, feed.newest if start is None else start, self._snapshots.state if with_state else None)
         lost = asked is not None and start is None
         return StreamingResponse(_encoded(listener.events(lost=lost)), media_type="text/event-stream", headers={"x-accel-buffering": "no"})

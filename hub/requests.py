@@ -9,42 +9,19 @@ from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
 
-from protocols import limits
+from protocols import parameters
 from protocols.errors import InvalidInput, LedgerBusy, TooLarge
 from protocols.event import load_json
 from protocols.lifecycle import STATUS_NAMES
+from protocols.parameters import choice
 from protocols.problem import MEDIA, Problem
 
-PAGE_DEFAULT: Final = 50
-PAGE_MOST: Final = 500
 CARD_BYTES: Final = 16_384
-_PARAMETER_CHARS: Final = 512
 
 
 def query(request: Request, allowed: tuple[str, ...]) -> dict[str, str]:
-    """The parameters that have a value. Raises InvalidInput for one that is unknown (a filter that silently filters nothing misleads),
-    comes twice, or is longer than anything it could match."""
-    found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in allowed:
-            raise InvalidInput(name[: limits.TEXT_CHARS], "is not a parameter of this address.", allowed=allowed)
-        if name in found:
-            raise InvalidInput(name, "is given twice.")
-        if len(value) > _PARAMETER_CHARS:
-            raise InvalidInput(name, f"is {len(value)} characters long, at most {_PARAMETER_CHARS} are taken.")
-        if value:
-            found[name] = value
-    return found
-
-
-def page_size(params: dict[str, str], default: int = PAGE_DEFAULT, most: int = PAGE_MOST) -> int:
-    """`limit`, a whole number from 1 to `most`."""
-    text = params.get("limit")
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
-        raise InvalidInput("limit", f"must be a whole number from 1 to {most}.")
-    return int(text)
+    """The parameters of a request that have a value. Raises InvalidInput."""
+    return parameters.query(request.query_params.multi_items(), allowed)
 
 
 def flag(params: dict[str, str], name: str) -> bool | None:
@@ -55,14 +32,6 @@ def flag(params: dict[str, str], name: str) -> bool | None:
     if text not in ("true", "false"):
         raise InvalidInput(name, "must be true or false.", allowed=("true", "false"))
     return text == "true"
-
-
-def choice(params: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
-    """One of a few words; None where it is left out."""
-    text = params.get(name)
-    if text is not None and text not in allowed:
-        raise InvalidInput(name, "is none of the values known here.", allowed=allowed)
-    return text
 
 
 def status(params: dict[str, str]) -> str | None:

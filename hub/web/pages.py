@@ -23,7 +23,7 @@ from hub.snapshot import Snapshot, Snapshots
 from hub.store.port import Change, EventView, OrderQuery, OrderView
 from hub.web import timeline
 from hub.web.static_files import StaticFiles
-from protocols import limits
+from protocols import limits, parameters
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
 
@@ -86,7 +86,7 @@ class Pages:
         params = requests.query(request, (*FILTERS, "cursor", "limit"))
         requests.status(params)
         get = params.get
-        conflict, limit = requests.flag(params, "conflict"), requests.page_size(params)
+        conflict, limit = requests.flag(params, "conflict"), parameters.page_size(params)
         query = OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), conflict, get("cursor"), limit)
         page = await asyncio.to_thread(self._hub.store.orders, query)
         seen = await self._snapshots.take()
