@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from hub.registry import Node, Registry
+from hub.registry import REGISTRY, Node, Registry
 from hub.store.port import Statement, StoreFact, StoreRecord
 from protocols.chains import Run, RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
@@ -24,6 +24,7 @@ from protocols.fact import chain as hashes_of
 from protocols.ledger import Appended, Ledger, Offered
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.messages import Heartbeat, Hello, Message, Record, Refused, RunStated
+from protocols.schema import refuse_newer
 from protocols.sqlite import Db
 from protocols.streams import Stream, StreamKey
 from protocols.sync.frames import digest
@@ -74,6 +75,7 @@ class HubCore:
     def __init__(self, db: Db, identity: HubIdentity, sign: Sign, verify: Verify, rng: Random, settings: HubSettings | None = None) -> None:
         self.identity, self.settings = identity, settings or HubSettings()
         self._sign, self._verify = sign, verify
+        refuse_newer(db, REGISTRY, part="registry")
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.registry = Registry(db)
         self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)

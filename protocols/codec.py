@@ -101,6 +101,10 @@ class Kind(IntEnum):
     REFUSED = 6
     HEARTBEAT = 7
     PULL = 8
+    FOLLOW = 9
+    COMPARE = 10
+    DIFFER = 11
+    FEED = 12
 
 
 @dataclass(frozen=True, slots=True)

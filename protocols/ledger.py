@@ -134,6 +134,7 @@ class Ledger:
                 return earlier
         stream = self.own()
         order = self.book.open(event.org, event.order_id, now_ms)
+        order.followed = True  # whoever says something of an order wants to hear of it
         seen = self.book.seen(order, stream.sid)[:CONTEXT_ENTRIES]  # to say less than was seen is always true
         context = sorted([*self.log.by_sid(sid).key[:2], seq, h4] for sid, seq, h4 in seen) if seen else []
         row = self._log_own(stream, pack(to_row(event, now_ms, context)), order.okey, now_ms)
@@ -369,13 +370,27 @@ class Ledger:
     def events(self, order: Order) -> Iterator[tuple[LogRow, FactRow]]:
         """Every fact of an order that is still here, in the order in which this database took them."""
         self.flush()
-        for r in self.db.query("SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE okey=? ORDER BY at_ms, sid, seq", (order.okey,)):
+        for r in self.db.query(
+            """SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE okey=?1 UNION ALL
+               SELECT sid, seq, h, prev, okey, at_ms, row FROM copies c WHERE okey=?1
+                 AND NOT EXISTS (SELECT 1 FROM log l WHERE l.sid=c.sid AND l.seq=c.seq AND l.h=c.h)
+               ORDER BY at_ms, sid, seq""",
+            (order.okey,),
+        ):
             row = LogRow(*r)
             yield row, parse_row(row.row)
 
     def fact(self, sid: int, seq: int, h: bytes) -> FactRow | None:
         """One fact, read; None when it is not here or not readable."""
         row = self.db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h))
+        return None if row is None else parse_row(row[0])
+
+    def fact_of(self, order: Order, sid: int, seq: int, h: bytes) -> FactRow | None:
+        """One fact of an order, also where it is only a copy that came down."""
+        fact = self.fact(sid, seq, h)
+        if fact is not None:
+            return fact
+        row = self.db.one("SELECT row FROM copies WHERE okey=? AND sid=? AND seq=? AND h=?", (order.okey, sid, seq, h))
         return None if row is None else parse_row(row[0])
 
 

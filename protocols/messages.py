@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from protocols import limits
 from protocols.chains import RunKind
-from protocols.codec import INT63_MAX, Kind, pack
+from protocols.codec import Kind, pack
+from protocols.downlink import Compare, Differ, Feed, Follow
+from protocols.elements import HASH
+from protocols.elements import epoch as _epoch
+from protocols.elements import fixed as _bytes
+from protocols.elements import flag as _flag
+from protocols.elements import hash_or_none as _hash_or_none
+from protocols.elements import items as _items
+from protocols.elements import seq as _seq
+from protocols.elements import small as _small
+from protocols.elements import text as _text
+from protocols.elements import tuple_of as _tuple
+from protocols.elements import whole as _whole
 from protocols.errors import DecodeError
 
-T = TypeVar("T")
 FORMATS: Final = (1,)
 DICTIONARIES: Final = (0, 1)
 POINTS_STATED: Final = 64
-HASH: Final = 8
 NONCE: Final = 8
 REASON_CHARS: Final = 200
 
@@ -115,6 +125,10 @@ class Answer:
     backed_up: bool = False
     formats: tuple[int, ...] = FORMATS
     dictionaries: tuple[int, ...] = DICTIONARIES
+    feed_epoch: bytes = b""
+    """of the feed of this start of the hub (rule 15); empty: this hub has none"""
+    feed_pos: int = 0
+    """where the feed stands: what came before it, digests find; what comes after it, the tail brings"""
 
     KIND = Kind.ANSWER
 
@@ -130,12 +144,14 @@ class Answer:
             self.backed_up,
             list(self.formats),
             list(self.dictionaries),
+            self.feed_epoch,
+            self.feed_pos,
         ]
 
     @classmethod
     def parse(cls, body: object) -> Answer:
         """The message, checked. Errors: DecodeError."""
-        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries = _items(body, 8)
+        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries, feed_epoch, feed_pos = _items(body, 8, b"", 0)
         return cls(
             _bytes(nonce, NONCE),
             _bytes(incarnation, NONCE),
@@ -145,6 +161,8 @@ class Answer:
             _flag(backed_up),
             _tuple(formats, _small, 64),
             _tuple(dictionaries, _small, 64),
+            _hash_or_none(feed_epoch),
+            _whole(feed_pos),
         )
 
 
@@ -293,9 +311,9 @@ class Pull:
         return cls(_bytes(incarnation, NONCE), _tuple(ranges, _parse_range, limits.SEGMENTS_STATED))
 
 
-Message = Hello | Answer | Receipt | Record | Refused | Heartbeat | Pull
+Message = Hello | Answer | Receipt | Record | Refused | Heartbeat | Pull | Follow | Compare | Differ | Feed
 _BY_KIND: Final[dict[Kind, Callable[[object], Message]]] = {
-    m.KIND: m.parse for m in (Hello, Answer, Receipt, Record, Refused, Heartbeat, Pull)
+    m.KIND: m.parse for m in (Hello, Answer, Receipt, Record, Refused, Heartbeat, Pull, Follow, Compare, Differ, Feed)
 }
 
 
@@ -380,63 +398,8 @@ def _head(value: object) -> Point:
     return _whole(seq), _bytes(h, HASH)
 
 
-def _items(value: object, least: int) -> list[Any]:
-    if type(value) is not list or len(value) < least:
-        raise DecodeError(f"expected an array of at least {least} elements")
-    return value[:least]
-
-
-def _tuple(value: object, parse: Callable[[object], T], most: int) -> tuple[T, ...]:
-    if type(value) is not list or len(value) > most:
-        raise DecodeError(f"expected an array of at most {most} elements")
-    return tuple(parse(v) for v in value)
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= INT63_MAX:
-        raise DecodeError("expected a whole number of 63 bits")
-    return value
-
-
-def _seq(value: object) -> int:
-    if type(value) is not int or not 1 <= value <= INT63_MAX:
-        raise DecodeError("expected a sequence number from 1")
-    return value
-
-
-_epoch = _seq
-
-
-def _small(value: object) -> int:
-    if type(value) is not int or not 0 <= value <= 255:
-        raise DecodeError("expected a number of 0..255")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if type(value) is not bool:
-        raise DecodeError("expected true or false")
-    return value
-
-
 def _kind(value: object) -> RunKind:
     try:
         return RunKind(_small(value))
     except ValueError as e:
         raise DecodeError(f"{value} is no kind of run") from e
-
-
-def _bytes(value: object, length: int) -> bytes:
-    if type(value) is not bytes or len(value) != length:
-        raise DecodeError(f"expected {length} bytes")
-    return value
-
-
-def _hash_or_none(value: object) -> bytes:
-    return b"" if value == b"" else _bytes(value, HASH)
-
-
-def _text(value: object, most: int) -> str:
-    if type(value) is not str or len(value) > most:
-        raise DecodeError(f"expected a text of at most {most} characters")
-    return value

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from protocols.codec import unpack
+from protocols.downlink import heads_digest, order_k
 from protocols.errors import DecodeError
 from protocols.fact import FactRow, from_row
 from protocols.limits import FRAME_UNPACKED_BYTES
-from protocols.merge import Entry, Head, admit, conflicts, context, dump_heads, load_heads, refold, shown
+from protocols.merge import Entry, Head, admit, conflicts, context, dominates, dump_heads, load_heads, refold, shown
 from protocols.sqlite import Db
 from protocols.streams import StreamKey, StreamLog
 
@@ -31,6 +32,8 @@ class Order:
     heads: tuple[Head, ...]
     at_ms: int
     stored: bool
+    followed: bool = True
+    """False at a node whose scope it has left"""
 
 
 class Folded(NamedTuple):
@@ -72,10 +75,10 @@ class OrderBook:
         """The order, if any fact of it is here."""
         found = self._orders.get((org, order_id))
         if found is None:
-            row = self._db.one("SELECT okey, heads, at_ms FROM orders WHERE org=? AND order_id=?", (org, order_id))
+            row = self._db.one("SELECT okey, heads, at_ms, followed FROM orders WHERE org=? AND order_id=?", (org, order_id))
             if row is None:
                 return None
-            found = self._orders[org, order_id] = Order(row[0], org, order_id, load_heads(row[1]), row[2], True)
+            found = self._orders[org, order_id] = Order(row[0], org, order_id, load_heads(row[1]), row[2], True, bool(row[3]))
         return found
 
     def open(self, org: str, order_id: str, at_ms: int) -> Order:
@@ -125,11 +128,25 @@ class OrderBook:
         """Every fact of an order that is in the log, as the fold needs it. What is freed and still a head is kept from the heads."""
         self._log.flush()
         heads = list(order.heads)
-        for sid, seq, h, row in self._db.query("SELECT sid, seq, h, row FROM log WHERE okey=? ORDER BY sid, seq, h", (order.okey,)):
+        for sid, seq, h, row in self._db.query(
+            """SELECT sid, seq, h, row FROM log WHERE okey=?1 UNION
+               SELECT sid, seq, h, row FROM copies WHERE okey=?1 ORDER BY sid, seq, h""",
+            (order.okey,),
+        ):
             head = self.as_head(sid, seq, h, from_row(_row(row)))
             if head not in heads:
                 heads.append(head)
         return heads
+
+    def settle(self, order: Order, heads: Sequence[Head], history: Sequence[tuple[int, int, bytes]], at_ms: int) -> None:
+        """Merge what somebody who knows more says of an order: these are its heads, and these facts (sid, seq, h) are history.
+
+        What stands here and is in neither was not known to who said it: it stays, and dominates what it had seen.
+        """
+        known = {(h.sid, h.seq, h.h) for h in heads} | set(history)
+        ours = [h for h in order.heads if (h.sid, h.seq, h.h) not in known and not any(dominates(g, h, self._log) for g in heads)]
+        theirs = [h for h in heads if not any(dominates(g, h, self._log) for g in ours)]
+        self.replace(order, (*ours, *theirs) or order.heads, at_ms)
 
     def as_head(self, sid: int, seq: int, h: bytes, fact: FactRow) -> Head:
         """A fact as the fold needs it: its context with local stream numbers."""
@@ -154,15 +171,26 @@ class OrderBook:
             out.append(order)
         return out
 
+    def name_all(self) -> None:
+        """Give the orders of a database of version 1 their places and digests. Inside a transaction; cheap when there is nothing to do."""
+        self.flush()
+        rows = self._db.query("SELECT okey, org, order_id, heads FROM orders WHERE k IS NULL")
+        self._db.many(
+            "UPDATE orders SET k=?, digest=? WHERE okey=?",
+            [(order_k(org, oid), digest_of(load_heads(heads)), okey) for okey, org, oid, heads in rows],
+        )
+
     def flush(self) -> None:
         """Write down the orders that changed, and let memory forget the oldest."""
         self._log.flush()
         if self._dirty:
             rows = [_columns(o) for o in self._dirty.values()]
             self._db.many(
-                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms, k, digest, followed)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                    ON CONFLICT (okey) DO UPDATE
-                   SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms""",
+                   SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms,
+                       digest=excluded.digest, followed=excluded.followed""",
                 rows,
             )
             self._dirty = {}
@@ -173,7 +201,15 @@ class OrderBook:
 
 def _columns(o: Order) -> Sequence[int | str | bytes | None]:
     clash = len(o.heads) > 1 and bool(conflicts(o.heads))
-    return (o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status, int(clash), o.at_ms)
+    return (
+        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status, int(clash), o.at_ms,
+        order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed),
+    )  # fmt: skip
+
+
+def digest_of(heads: Sequence[Head]) -> int:
+    """The digest of an order with these heads, as both ends of the downlink compare it."""
+    return heads_digest(h.h for h in heads)
 
 
 def _row(data: bytes) -> list[object]:

@@ -43,17 +43,26 @@ LEDGER: Final = (
              sid INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, kind INTEGER NOT NULL,
              signed BLOB NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (sid, last, h_last)) WITHOUT ROWID""",
     ),
+    (
+        # The downlink (rule 15): k is 32 bits that place an order among the buckets, digest names its heads, followed is 0 for one that
+        # left the scope. copies are facts that came down; scopes, at a hub, which sites an order concerns.
+        "ALTER TABLE orders ADD COLUMN k INTEGER",
+        "ALTER TABLE orders ADD COLUMN digest INTEGER",
+        "ALTER TABLE orders ADD COLUMN followed INTEGER NOT NULL DEFAULT 1",
+        """CREATE TABLE copies (
+             okey INTEGER NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, prev BLOB NOT NULL,
+             at_ms INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (okey, sid, seq, h)) WITHOUT ROWID""",
+        """CREATE TABLE scopes (
+             org TEXT NOT NULL, site TEXT NOT NULL, k INTEGER NOT NULL, okey INTEGER NOT NULL,
+             PRIMARY KEY (org, site, k, okey)) WITHOUT ROWID""",
+        "CREATE INDEX scopes_order ON scopes (okey)",
+    ),
 )
 
 
 def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str = "ledger") -> None:
     """Bring one part of a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
-    have = version(db, part)
-    if have > len(migrations):
-        raise ConfigError(
-            f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}",
-            remedy="upgrade Longshore on this machine",
-        )
+    have = refuse_newer(db, migrations, part=part)
     for step in range(have, len(migrations)):
         db.begin()
         for statement in (_VERSIONS, *migrations[step]):
@@ -63,6 +72,17 @@ def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str =
             (part, step + 1),
         )
         db.commit()
+
+
+def refuse_newer(db: Db, migrations: Sequence[Sequence[str]], *, part: str) -> int:
+    """The version of a part that this code can bring forward. Errors: ConfigError. Ask for every part of a file before migrating one."""
+    have = version(db, part)
+    if have > len(migrations):
+        raise ConfigError(
+            f"{db.path}: {part} is of version {have}, this program knows up to {len(migrations)}",
+            remedy="upgrade Longshore on this machine",
+        )
+    return have
 
 
 def version(db: Db, part: str) -> int:

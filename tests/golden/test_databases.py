@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from hub.core import HubCore, HubIdentity
 from hub.registry import REGISTRY, Registry
 from hub.store.schema import STORE
 from hub.store.sqlite import SqliteStore
@@ -137,7 +139,8 @@ def opened(name: str, path: Path) -> Any:
         return SqliteStore(path)
     db = Db(path)
     try:
-        Ledger(db, node="n", new_epoch=contents.no_epoch)
-        return Registry(db)
+        if kind(name) == "hub":
+            return HubCore(db, HubIdentity("acme", "EMEA", "n", bytes(32)), lambda data: b"", lambda *_: None, Random(0))
+        return Ledger(db, node="n", new_epoch=contents.no_epoch)
     finally:
         db.close()
