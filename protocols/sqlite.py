@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,6 +134,34 @@ class Db:
         assert not self.in_transaction, "SQLite would put what is not committed yet into the image"
         return bytes(self._c.serialize("main") if self.driver == "apsw" else self._c.serialize())
 
+    def copy_to(self, path: str | Path, *, progress: Callable[[int, int], None] | None = None, pages: int = 4_096) -> None:
+        """Copy the database as it stands now into a new file, while others go on writing: a read transaction keeps the moment, also over
+        many steps. The copy is one file in rollback mode, so that it can lie on a medium that nobody may write, and is synced.
+
+        `progress` hears (pages copied, pages in all). The WAL of a busy database grows meanwhile. Errors: LedgerFull, LedgerBroken.
+        """
+        assert not self.in_transaction, "what is not committed yet does not belong into a copy"
+        self.read_moment()
+        try:
+            copied = (_copy_apsw if self.driver == "apsw" else _copy_stdlib)(self._c, str(path), progress or _quiet, pages)
+            try:
+                copied.execute("PRAGMA journal_mode=DELETE").fetchall()
+            finally:
+                copied.close()
+        except Exception as e:  # boundary: see __init__
+            raise translate(e, str(path)) from e
+        finally:
+            self.end_moment()
+
+    def read_moment(self) -> None:
+        """Keep what is read from here on at one commit, until `end_moment`; for a connection that only reads."""
+        self.run("BEGIN")
+        self.one("SELECT count(*) FROM sqlite_master")  # the moment is that of the first read
+
+    def end_moment(self) -> None:
+        """See `read_moment`."""
+        self.run("ROLLBACK")
+
     @classmethod
     def load(cls, image: bytes, *, driver: str = DRIVERS[0]) -> Db:
         """An in-memory database from what `dump` gave. A file's image says WAL in its header, which no database in memory can be."""
@@ -141,6 +169,25 @@ class Db:
         db = cls(":memory:", driver=driver)
         db._c.deserialize(*(("main", image) if driver == "apsw" else (image,)))
         return db
+
+
+def _quiet(_copied: int, _all: int) -> None:
+    """Nobody wants to know how far a copy is."""
+
+
+def _copy_apsw(source: Any, path: str, progress: Callable[[int, int], None], pages: int) -> Any:
+    target = apsw.Connection(path)
+    with target.backup("main", source, "main") as copying:
+        while not copying.done:
+            copying.step(pages)
+            progress(copying.page_count - copying.remaining, copying.page_count)
+    return target
+
+
+def _copy_stdlib(source: Any, path: str, progress: Callable[[int, int], None], pages: int) -> Any:
+    target = sqlite3.connect(path, isolation_level=None)
+    source.backup(target, pages=pages, progress=lambda _status, remaining, total: progress(total - remaining, total))
+    return target
 
 
 def _open(path: str, driver: str, read_only: bool) -> Any:
