@@ -43,7 +43,13 @@ _STORE_1: Final = (
          PRIMARY KEY (sid, last, h_last, first)) WITHOUT ROWID""",
 )
 
-STORE: Final = ((*LEDGER[0], *_STORE_1),)
+# backups: copies of this store that were begun; covers is what `hub.store.backups` packs. Their list is read with the rows (rule 11).
+_STORE_2: Final = (
+    """CREATE TABLE backups (id TEXT PRIMARY KEY, begun_ms INTEGER NOT NULL, finished_ms INTEGER, expired_ms INTEGER, tool TEXT NOT NULL,
+         place TEXT NOT NULL, covers BLOB NOT NULL) WITHOUT ROWID""",
+)
+
+STORE: Final = ((*LEDGER[0], *_STORE_1), (*LEDGER[1], *_STORE_2))
 
 _TEXT: Final = "CREATE VIRTUAL TABLE IF NOT EXISTS order_text USING fts5 (order_id, content='', detail=none, tokenize='trigram')"
 
