@@ -28,6 +28,15 @@ REGISTRY: Final = (
              data BLOB NOT NULL, at_ms INTEGER NOT NULL)""",
         "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    (
+        # The gap ledger (`hub.gaps`): what stands open, named by the point below which it is missing, and what was closed lately, and how.
+        """CREATE TABLE gaps (node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL,
+             first INTEGER NOT NULL, since_ms INTEGER NOT NULL, asked INTEGER NOT NULL, asked_ms INTEGER,
+             PRIMARY KEY (node, epoch, cls, last, h_last)) WITHOUT ROWID""",
+        """CREATE TABLE gaps_closed (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL,
+             first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, since_ms INTEGER NOT NULL, asked INTEGER NOT NULL,
+             closed_ms INTEGER NOT NULL, how TEXT NOT NULL)""",
+    ),
 )
 _REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
 
