@@ -10,6 +10,7 @@
     ├── LedgerError         this machine's                                                          (exit 1)
     │   ├── LedgerBusy      another process runs on the same data                                    (exit 4)
     │   ├── LedgerFull      the disk or the byte budget is used up; nothing was stored               (HTTP 507, exit 5)
+    │   │   └── CustodyFull what is kept of others' facts has reached its bound; own events are taken
     │   └── LedgerBroken    a file is damaged, a sync or commit failed: close, reopen, rebuild       (the shell restarts the core; exit 1)
     └── TransportError      the link's: retry later                                                  (exit 6)
 
@@ -85,6 +86,10 @@ class LedgerFull(LedgerError):
     """No room: the disk, or the byte budget. Nothing was stored."""
 
     exit_code = 5
+
+
+class CustodyFull(LedgerFull):
+    """No room for more of others' facts in custody; nothing of them was kept. This node's own events are still taken."""
 
 
 class LedgerBroken(LedgerError):

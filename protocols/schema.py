@@ -56,6 +56,14 @@ LEDGER: Final = (
              org TEXT NOT NULL, site TEXT NOT NULL, k INTEGER NOT NULL, okey INTEGER NOT NULL,
              PRIMARY KEY (org, site, k, okey)) WITHOUT ROWID""",
         "CREATE INDEX scopes_order ON scopes (okey)",
+        """CREATE TABLE custody (
+             cid INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, payload BLOB NOT NULL, at_ms INTEGER NOT NULL, settled_ms INTEGER)""",
+        """CREATE TABLE custody_spans (
+             cid INTEGER NOT NULL, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL, first INTEGER NOT NULL,
+             h_before BLOB NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+             PRIMARY KEY (cid, node, epoch, cls, last, h_last)) WITHOUT ROWID""",
+        "CREATE INDEX custody_of_stream ON custody_spans (node, epoch, cls, last)",
+        "CREATE TABLE peers (node TEXT PRIMARY KEY, card TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID",
     ),
 )
 

@@ -1,0 +1,238 @@
+"""Signed payloads of others, kept until the central store has what they say: frames that a relay carries (sync.md, rule 16), and messages
+of the hub's feed that hold facts not settled yet (rule 12).
+
+A payload covers spans: stretches of one branch, named by their two ends. Custody of it ends when every span is settled at a point of its
+own branch. A chain hash stands for everything before it, so a span that ends in a settled point is settled, and so is one that another
+settled span stands on; of all else only somebody who has the chain can tell (`known`). A higher seq alone proves nothing: it may be of
+another branch.
+
+Custody is not `received`: nobody but the operator is told. What is full refuses; nothing is dropped. Rule 11 (floor, backups) is its
+owner's: `settled` lets go at once, `note_settled` and `release` part the end of custody from the end of the bytes.
+
+Every method runs inside a transaction of the owner; after an error it is thrown away and made again from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from protocols.chains import RunKind
+from protocols.codec import INT63_MAX
+from protocols.errors import CustodyFull
+from protocols.messages import Point, RunStated
+from protocols.sqlite import Db
+from protocols.streams import StreamKey, StreamLog
+
+BUDGET_BYTES: Final = 200_000_000
+POINTS_HELD: Final = 32
+"""of one stream that are named at most: where its branches end here, and others spread below"""
+_DIGEST_BYTES: Final = 16
+
+Known = Callable[[StreamKey, Point, Point], bool]
+"""(stream, tip, point): does the point lie on the chain that ends in the tip, for certain? `chained` asks a log."""
+
+
+class Span(NamedTuple):
+    """`first`..`last` of one branch of a stream; `h_before` is the hash at first - 1, `h_last` the hash at last."""
+
+    key: StreamKey
+    first: int
+    h_before: bytes
+    last: int
+    h_last: bytes
+
+    @property
+    def end(self) -> Point:
+        """The point that stands for all of it."""
+        return self.last, self.h_last
+
+    @property
+    def below(self) -> Point:
+        """The point that it stands on."""
+        return self.first - 1, self.h_before
+
+
+class CustodyCounts(NamedTuple):
+    """What is in custody and not settled: facts, payloads, their bytes, and when the oldest was taken (ms, this node's clock)."""
+
+    events: int
+    payloads: int
+    bytes: int
+    oldest_ms: int | None
+
+
+def _unknown(key: StreamKey, tip: Point, point: Point) -> bool:
+    return tip == point
+
+
+class Custody:
+    """See the module. `budget_bytes` bounds the payloads kept, settled ones included. Its tables are made by `schema.migrate`."""
+
+    def __init__(self, db: Db, *, budget_bytes: int = BUDGET_BYTES) -> None:
+        self._db, self.budget_bytes = db, budget_bytes
+        row = db.one("SELECT coalesce(sum(length(payload)), 0) FROM custody")
+        self.kept_bytes = int(row[0]) if row else 0
+
+    # ------------------------------------------------------------ in
+
+    def keep(self, payload: bytes, spans: Sequence[Span], now_ms: int) -> bool:
+        """Take a payload into custody; False when these very bytes are here already. Errors: CustodyFull: nothing was kept."""
+        digest = blake2b(payload, digest_size=_DIGEST_BYTES).digest()
+        if self._db.one("SELECT 1 FROM custody WHERE digest=?", (digest,)) is not None:
+            return False
+        if self.kept_bytes + len(payload) > self.budget_bytes:
+            raise CustodyFull(
+                f"the custody of others' facts has reached its bound of {self.budget_bytes} bytes, and none of it may go yet",
+                remedy="restore this node's link to the hub, bring the facts another way, or raise the bound",
+            )
+        self._db.run("INSERT INTO custody (digest, payload, at_ms) VALUES (?, ?, ?)", (digest, payload, now_ms))
+        row = self._db.one("SELECT cid FROM custody WHERE digest=?", (digest,))
+        cid = row[0] if row else 0
+        self._db.many(
+            "INSERT OR IGNORE INTO custody_spans (cid, node, epoch, cls, first, h_before, last, h_last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(cid, *s.key, s.first, s.h_before, s.last, s.h_last) for s in spans],
+        )
+        self.kept_bytes += len(payload)
+        return True
+
+    def covers(self, span: Span) -> bool:
+        """Are these facts in custody already, in whatever frames? So the same facts, cut anew, take no second room."""
+        seq, h = span.end
+        while seq >= span.first:
+            row = self._db.one(
+                "SELECT first, h_before FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last=? AND h_last=? ORDER BY first",
+                (*span.key, seq, h),
+            )
+            if row is None:
+                return False
+            seq, h = row[0] - 1, bytes(row[1])
+        return True
+
+    # ------------------------------------------------------------ letting go
+
+    def settled(self, key: StreamKey, points: Iterable[Point], known: Known = _unknown) -> int:
+        """Let go of what is settled at these points of a stream (`StreamStated.settled`). Returns how many payloads went."""
+        return self._drop(self._complete(key, points, known, waiting=True))
+
+    def note_settled(self, key: StreamKey, points: Iterable[Point], hub_ms: int, known: Known = _unknown) -> int:
+        """Custody of what is settled ends, and its bytes stay until `release`. Returns how many ended. `hub_ms`: the hub's time."""
+        done = self._complete(key, points, known, waiting=True)
+        self._db.many("UPDATE custody SET settled_ms=? WHERE cid=?", [(hub_ms, cid) for cid in done])
+        return len(done)
+
+    def release(self, key: StreamKey, points: Iterable[Point], before_ms: int, known: Known = _unknown) -> int:
+        """Delete what was settled before a time of the hub, as far as it may be freed at these points. Returns how many payloads went."""
+        old = []
+        for cid in self._complete(key, points, known, waiting=False):
+            row = self._db.one("SELECT settled_ms FROM custody WHERE cid=?", (cid,))
+            if row is not None and row[0] is not None and row[0] <= before_ms:
+                old.append(cid)
+        return self._drop(old)
+
+    def _complete(self, key: StreamKey, points: Iterable[Point], known: Known, *, waiting: bool) -> list[int]:
+        """Payloads of which every span lies at or below one of these points, or was found to do so before. Remembers the spans that do.
+        `waiting`: only of spans that were not yet."""
+        given = list(dict.fromkeys(points))
+        settled = dict.fromkeys(given)
+        found: list[tuple[int, Point]] = []
+        for cid, span in self._spans(key, max((seq for seq, _ in given), default=0), waiting=waiting):
+            # The highest first: what is settled settles what it stands on.
+            if span.end in settled or any(tip[0] > span.last and known(key, tip, span.end) for tip in given):
+                settled[span.below] = None
+                found.append((cid, span.end))
+        self._db.many(
+            "UPDATE custody_spans SET done=1 WHERE cid=? AND node=? AND epoch=? AND cls=? AND last=? AND h_last=?",
+            [(cid, *key, *end) for cid, end in found],
+        )
+        return [
+            cid
+            for cid in dict.fromkeys(cid for cid, _ in found)
+            if self._db.one("SELECT 1 FROM custody_spans WHERE cid=? AND done=0", (cid,)) is None
+        ]
+
+    def _drop(self, cids: Sequence[int]) -> int:
+        for cid in cids:
+            row = self._db.one("SELECT length(payload) FROM custody WHERE cid=?", (cid,))
+            self.kept_bytes -= row[0] if row else 0
+            self._db.run("DELETE FROM custody_spans WHERE cid=?", (cid,))
+            self._db.run("DELETE FROM custody WHERE cid=?", (cid,))
+        return len(cids)
+
+    # ------------------------------------------------------------ asking
+
+    def held(self) -> list[tuple[StreamKey, tuple[Point, ...]]]:
+        """Streams in custody, the oldest first, with points to ask the hub about: highest first, at most POINTS_HELD each."""
+        keys = self._db.query("SELECT node, epoch, cls FROM custody_spans GROUP BY node, epoch, cls ORDER BY min(cid)")
+        return [(key, _points([span for _, span in self._spans(key)])) for key in (StreamKey(*row) for row in keys)]
+
+    def lacking(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[bytes]:
+        """Payloads with facts of this stream that the hub, by its absolute statement, does not hold: to be sent again, oldest first."""
+        data = [run for run in runs if run.kind is RunKind.DATA]
+        cids = dict.fromkeys(sorted(cid for cid, span in self._spans(key) if not _stated(span, data, known)))
+        return [self.payload(cid) for cid in cids]
+
+    def payloads(self) -> list[tuple[int, int]]:
+        """(id, bytes) of everything kept, oldest first: `payload` reads one."""
+        return [(int(cid), int(size)) for cid, size in self._db.query("SELECT cid, length(payload) FROM custody ORDER BY cid")]
+
+    def payload(self, cid: int) -> bytes:
+        """The bytes of one."""
+        row = self._db.one("SELECT payload FROM custody WHERE cid=?", (cid,))
+        return bytes(row[0]) if row else b""
+
+    def counts(self) -> CustodyCounts:
+        """What is in custody and not settled. A fact that lies in two payloads counts twice."""
+        events = self._db.one(
+            "SELECT coalesce(sum(s.last - s.first + 1), 0) FROM custody_spans s JOIN custody c USING (cid) WHERE c.settled_ms IS NULL"
+        )
+        row = self._db.one("SELECT count(*), coalesce(sum(length(payload)), 0), min(at_ms) FROM custody WHERE settled_ms IS NULL")
+        count, size, oldest = row if row else (0, 0, None)
+        return CustodyCounts(int(events[0]) if events else 0, int(count), int(size), oldest)
+
+    def _spans(self, key: StreamKey, up_to: int = INT63_MAX, *, waiting: bool = False) -> list[tuple[int, Span]]:
+        """(payload id, span) of one stream, the highest first; with `waiting` only those of which settled is not known."""
+        rows: list[Any] = self._db.query(
+            "SELECT cid, first, h_before, last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last<=? AND done<=?"
+            " ORDER BY last DESC, cid",
+            (*key, up_to, 0 if waiting else 1),
+        )
+        return [(int(cid), Span(key, int(a), bytes(h), int(b), bytes(end))) for cid, a, h, b, end in rows]
+
+
+def chained(log: StreamLog) -> Known:
+    """What a log knows of chains: both points are logged, and no hole lies between them. Of what was freed there it says nothing."""
+
+    def known(key: StreamKey, tip: Point, point: Point) -> bool:
+        if tip == point:
+            return True
+        stream = log.get(key)
+        if stream is None or point[0] < stream.freed_seq:
+            return False
+        return any(run.first <= point[0] <= last and stream.chain.locate(*point) is run for run, last in stream.chain.path(*tip))
+
+    return known
+
+
+def _points(spans: Sequence[Span]) -> tuple[Point, ...]:
+    """Where branches end, and others evenly below; the highest first."""
+    stood_on = {s.below for s in spans}
+    ends = list(dict.fromkeys(s.end for s in spans))
+    tips = [end for end in ends if end not in stood_on][:POINTS_HELD]
+    rest = [end for end in ends if end in stood_on]
+    room = POINTS_HELD - len(tips)
+    spread = rest if len(rest) <= room else [rest[i * len(rest) // room] for i in range(room)]
+    return tuple(sorted([*tips, *spread], key=lambda p: -p[0]))
+
+
+def _stated(span: Span, runs: Sequence[RunStated], known: Known) -> bool:
+    """Does the hub hold all of a span? From its end downwards: each run that holds the point reached leads to where that run begins."""
+    at = span.end
+    while at[0] >= span.first:
+        over = [r for r in runs if r.first <= at[0] <= r.last and ((r.last, r.h_last) == at or known(span.key, (r.last, r.h_last), at))]
+        run = min(over, key=lambda r: r.first, default=None)
+        if run is None:
+            return False
+        at = (run.first - 1, run.h_before)
+    return True
