@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PY := .venv/bin/python
-SEEDS ?= 120
+SEEDS ?= 200
 QUICK_SEEDS ?= 6
 JOBS ?= auto
 ARGS ?=
@@ -30,7 +30,7 @@ setup-run:
 system:
 	@deploy/dev/install-system.sh
 
-test: setup system lint ## everything: lint, types, simulation (SEEDS=120), unit, conformance and scenario tests
+test: setup system lint ## everything: lint, types, simulation (SEEDS=200), unit, conformance and scenario tests
 	@$(PY) -m tests.sim --seeds $(SEEDS)
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -38,7 +38,7 @@ quick: setup ## unit tests and a smoke of the simulation, under 30 s
 	@HYPOTHESIS_PROFILE=quick $(PY) -m pytest -q -n $(JOBS) tests/unit -m "not slow" $(ARGS)
 	@$(PY) -m tests.sim --seeds $(QUICK_SEEDS)
 
-sim: setup ## the simulated world over SEEDS=n seeds (ARGS="--seed N" replays one)
+sim: setup ## the simulated world, SEEDS=n fortnights of 8 edges and others, on all cores (ARGS="--seed N" replays one)
 	@$(PY) -m tests.sim $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
 
 bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)

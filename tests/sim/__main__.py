@@ -1,5 +1,5 @@
-"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays many,
-`--planted` shows what the world catches.
+"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays N fortnights of 8 edges, half as many small
+worlds and for every twentieth a long one; `--world` plays N of one kind. `--planted` shows what the world catches.
 
 A seed that fails is told with its complaint and kept in `failing_seeds.txt`, which the tests replay for good.
 """
@@ -11,20 +11,21 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.sim.options import draw
+from protocols.errors import LongshoreError
 from tests.sim.planted import PLANTS, catch, table
-from tests.sim.runner import many, report
+from tests.sim.profiles import BASES, world_of
+from tests.sim.runner import many, mixed, report
 from tests.sim.world import play
 
 
 def replay(seed: int, *, verbose: bool) -> int:
     """One seed, readable."""
-    options = draw(seed)
+    options = world_of(seed)
     if verbose:
         print(options)
     try:
         world = play(options, print if verbose else None)
-    except AssertionError as e:
+    except (AssertionError, LongshoreError) as e:
         print(f"seed {seed} FAILED: {e}")
         return 1
     print(f"seed {seed}: {len(world.check.truth.facts)} facts, healed in {world.heal_steps} steps, hash {world.hash}")
@@ -49,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay this one")
     parser.add_argument("-v", "--verbose", action="store_true", help="with its trace")
     parser.add_argument("--seeds", type=int, default=100, help="how many to play (default 100)")
-    parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them (default 0)")
-    parser.add_argument("--jobs", type=int, default=2, help="in how many processes (default 2)")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them, counted within each kind (default 0)")
+    parser.add_argument("--world", choices=list(BASES), help="worlds of this kind only")
+    parser.add_argument("--jobs", type=int, default=0, help="in how many processes (default: one for each core)")
     parser.add_argument("--planted", action="store_true", help="plant bugs and show how soon each is caught")
     args = parser.parse_args(argv)
     if args.planted:
@@ -58,7 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.seed is not None:
         return replay(args.seed, verbose=args.verbose)
     began = time.perf_counter()
-    outcomes = many(args.first, args.seeds, args.jobs)
+    if args.world is not None:
+        seeds = [BASES[args.world] + args.first + n for n in range(args.seeds)]
+    else:
+        seeds = mixed(args.seeds, args.first)
+    outcomes = many(seeds, args.jobs)
     report(outcomes, time.perf_counter() - began)
     return 1 if any(o.complaint for o in outcomes) else 0
 

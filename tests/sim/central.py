@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from hub.store.port import Statement
 from hub.store.sqlite import SqliteStore
-from protocols.errors import LedgerBroken
+from protocols.errors import LedgerBroken, LedgerFull
 from protocols.messages import RunStated
 from protocols.streams import StreamKey
 from tests.sim.disks import Disk
+from tests.sim.options import MINUTE
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -30,6 +31,7 @@ class Central:
         self.ask = False
         """a whole statement is due"""
         self._token = 0
+        self._away_until = 0
 
     # ------------------------------------------------------------ the hub's loop about the store
 
@@ -47,6 +49,9 @@ class Central:
     def _pump(self, token: int, boot: int) -> None:
         hub = self.world.hub
         if token != self._token or not hub.alive or boot != hub.boots:
+            return
+        if self.world.faulty and self.world.now < self._away_until:
+            self.world.at(self._away_until, self._pump, token, boot)
             return
         if self.ask or not hub.core.asked_store:
             self.ask = False
@@ -68,12 +73,29 @@ class Central:
             if how not in ("before", "after"):
                 raise
             self.store = SqliteStore(self.disk.db)
+        except LedgerFull:
+            if not self.disk.db.filled:
+                raise
+            self.world.count("store apply fails (disk full)")
+            self._reopen()
+            return
         self.disk.db.fail = ""
         if how:
             self.world.count(f"store apply fails ({how})")
         self.world.check.store_applied(self.disk, facts)
         keys = list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)]))
         self._deliver(self.statement(keys), False)
+
+    def _reopen(self) -> None:
+        """Nothing of the batch is there; the hub's shell tries again with back-off."""
+        self.disk.db.fail = ""
+        self.disk.db.rollback()
+        self.store = SqliteStore(self.disk.db)
+        self.wake(MINUTE)
+
+    def away(self, for_ms: int) -> None:
+        """It cannot be reached for a while."""
+        self._away_until = max(self._away_until, self.world.now + for_ms)
 
     def statement(self, keys: Sequence[StreamKey] | None) -> Statement:
         """The store's own word, with what every restorable backup has."""
@@ -106,6 +128,9 @@ class Central:
             hub.look([], [])
             hub.crash(f"hub {crash} commit")
             return
+        except LedgerFull as e:
+            hub.no_room(e, ())
+            return
         hub.look([], [])
         hub.say()
         if older:
@@ -132,6 +157,9 @@ class Central:
             hub.look([], spans)
             hub.crash(f"hub {crash} commit")
             return
+        except LedgerFull as e:
+            hub.no_room(e, ())
+            return
         hub.look([], spans)
         hub.say()
 
@@ -141,7 +169,7 @@ class Central:
         """Begin a backup; the oldest can no longer be restored."""
         self.backups.append(self.disk.copy("store backup"))
         for old in self.backups[:-BACKUPS_KEPT]:
-            old.db.close()
+            old.close()
         self.backups = self.backups[-BACKUPS_KEPT:]
         self.world.say("store", "is backed up")
 
@@ -151,6 +179,7 @@ class Central:
             return
         backup = self.rng.choice(self.backups)
         self.store.close()
+        self.disk.gone = True
         self.disk = backup.copy("store")
         self.store = SqliteStore(self.disk.db)
         self.world.count("store restored")
@@ -161,4 +190,4 @@ class Central:
         """Let go of everything."""
         self.store.close()
         for backup in self.backups:
-            backup.db.close()
+            backup.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from protocols.codec import unpack
 from protocols.errors import LedgerBroken
@@ -11,11 +11,31 @@ from protocols.sqlite import Db
 from protocols.streams import StreamKey
 from tests.sim.truth import FactId, Mask, Order, Truth
 
+NO_LIMIT_PAGES: Final = 1_073_741_823
+
 
 class SimDb(Db):
-    """A database whose next commit can fail: `fail` is "before" (nothing was written) or "after" (all was written, nobody learns it)."""
+    """A database whose next commit can fail: `fail` is "before" (nothing was written) or "after" (all was written, nobody learns it).
+
+    `filled`: its disk is full, so that it may grow by a few pages at most.
+    """
 
     fail = ""
+    filled = False
+
+    def fill(self, spare_pages: int) -> None:
+        """The disk it is on has room for so many more pages."""
+        pages = self.one("PRAGMA page_count")
+        self._most_pages(max(1, pages[0] if pages else 1) + spare_pages)
+        self.filled = True
+
+    def clear(self) -> None:
+        """There is room again."""
+        self._most_pages(NO_LIMIT_PAGES)
+        self.filled = False
+
+    def _most_pages(self, pages: int) -> None:
+        self.query(f"PRAGMA max_page_count={pages}")
 
     def commit(self) -> None:
         """See `Db.commit`."""
@@ -41,11 +61,22 @@ class Disk:
     own: dict[StreamKey, list[int]] = field(default_factory=dict)
     views: dict[Order, Mask] = field(default_factory=dict)
     """heads of each order as last read"""
+    gone: bool = False
 
     @classmethod
     def blank(cls, name: str) -> Disk:
         """A new, empty disk."""
         return cls(name, SimDb(":memory:"))
+
+    def clear(self) -> None:
+        """There is room on it again; harmless when it is gone."""
+        if self.db.filled and not self.gone:
+            self.db.clear()
+
+    def close(self) -> None:
+        """It is thrown away."""
+        self.gone = True
+        self.db.close()
 
     def copy(self, name: str) -> Disk:
         """Another disk with the same bytes: a clone, a backup."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.sim.disks import Disk
+from tests.sim.edgeproc import EdgeProc
 from tests.sim.options import SECOND
-from tests.sim.procs import EdgeProc
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -118,9 +118,44 @@ class Faults:
         self.world.set_hub_full(True)
         self.world.after(for_ms, self.world.set_hub_full, False)
 
+    def broker_swallows(self, _: int, for_ms: int) -> None:
+        """The broker says yes to everything and passes on nothing."""
+        self.world.count("broker swallows everything for a while")
+        self.world.net.broker.swallow(for_ms)
+
+    def broker_restarts(self, _: int = 0, __: int = 0) -> None:
+        """The broker comes back with empty hands; every session was dropped."""
+        self.world.count("broker forgets everything at its restart")
+        self.world.net.broker.restart()
+        for edge in self.world.edges:
+            edge.bounce(self.rng.randrange(1, 10 * SECOND))
+
+    def store_away(self, _: int, for_ms: int) -> None:
+        """The central store cannot be reached."""
+        self.world.count("store out of reach")
+        self.world.store.away(for_ms)
+
+    def edge_disk_full(self, n: int, for_ms: int) -> None:
+        """Somebody else has filled an edge's disk."""
+        self._full(self._edge(n).disk, for_ms)
+
+    def hub_disk_full(self, _: int, for_ms: int) -> None:
+        """The disk under the hub's ledger is full."""
+        self._full(self.world.hub.disk, for_ms)
+
+    def store_disk_full(self, _: int, for_ms: int) -> None:
+        """The disk under the central store is full."""
+        self._full(self.world.store.disk, for_ms)
+
+    def _full(self, disk: Disk, for_ms: int) -> None:
+        self.world.count("disk full")
+        self.world.say(disk.name, f"its disk is full for {for_ms / 1000:.0f} s")
+        disk.db.fill(self.rng.randrange(4))
+        self.world.after(for_ms, disk.clear)
+
     def _forget(self, disk: Disk | None) -> None:
         if disk is not None:
-            disk.db.close()
+            disk.close()
 
     def close(self) -> None:
         """Let go of the copies."""

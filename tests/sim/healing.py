@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tests.sim.disks import Disk
+from tests.sim.edgeproc import EdgeProc
 from tests.sim.oracle import right
-from tests.sim.procs import EdgeProc
 from tests.sim.truth import FactId, Mask, Order, bits
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from protocols.messages import Receipt, RunStated, StreamStated
 from protocols.sync.seal import seal
 from protocols.sync.uplink import Out
 from protocols.topics import Channel
-from tests.sim.procs import Down, EdgeProc, Up
+from tests.sim.broker import Broker
+from tests.sim.edgeproc import EdgeProc
+from tests.sim.procs import Down, Up
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -23,6 +25,7 @@ class Net:
 
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng("net")
+        self.broker = Broker(world)
         self._past: dict[str, list[bytes]] = {}
         """what went down to a node lately: a broker may replay it to the next session"""
 
@@ -31,7 +34,7 @@ class Net:
         if not edge.linked or edge.silent:
             return
         for delay, data in self._copies(payload):
-            self.world.after(delay, self._at_hub, edge.node, data)
+            self.broker.carry("hub", delay, self._at_hub, edge.node, data)
         if self._strikes(self.world.options.forgery):
             self.world.after(self._latency(), self._at_hub, edge.node, self._forged(edge, payload))
 
@@ -42,7 +45,7 @@ class Net:
         for edge in self.world.edges:
             if edge.node == node and edge.linked and not edge.silent:
                 for delay, data in self._copies(payload):
-                    self.world.after(delay, self._at_edge, edge, data)
+                    self.broker.carry(edge.name, delay, self._at_edge, edge, data)
                 if self._strikes(self.world.options.forgery):
                     self.world.after(self._latency(), self._at_edge, edge, self._forged_receipt(edge))
 

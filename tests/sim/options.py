@@ -65,29 +65,41 @@ class Options:
     skew_ms: int = 0
     budget_bytes: int = 1_000_000_000
     """of an edge's ledger; a small one is used up, and requests are refused until something may be freed"""
+    queue_limit: int = 0
+    """messages that the broker keeps for one session; beyond them it drops what comes. 0: no limit"""
+    reorder: int = 0
+    """messages that the broker lets pile up and then hands out in any order. 0: none"""
+    reorder_ms: int = 0
+    """after this long it hands out what has piled up, also when that is less"""
+    profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""
 
 
 @dataclass(slots=True)
-class _Plan:
+class Plan:
+    """What strikes when, while it is drawn. `outage_ms`: the longest outages to choose from."""
+
     rng: Random
-    options: dict[str, object]
     duration_ms: int
     edges: int
     events: list[tuple[int, str, tuple[int, ...]]] = field(default_factory=list)
     hot: list[int] = field(default_factory=list)
     """moments at which much is under way: a link is just back"""
+    outage_ms: tuple[int, ...] = (MINUTE, HOUR, DAY, 14 * DAY, 45 * DAY)
 
     def when(self) -> int:
+        """A moment; often one at which much is under way."""
         if self.hot and self.rng.random() < 0.4:
             return self.rng.choice(self.hot) + self.rng.randrange(30 * SECOND)
         return self.rng.randrange(self.duration_ms)
 
     def edge(self) -> int:
+        """One of the edges."""
         return self.rng.randrange(self.edges)
 
     def add(self, at: int, kind: str, *numbers: int) -> None:
+        """Let it strike at that moment, or at the end."""
         self.events.append((min(at, self.duration_ms - 1), kind, numbers))
 
 
@@ -108,7 +120,7 @@ def draw(seed: int) -> Options:
         "orders": rng.choice((2, 5, 12, 30)),
         "requests": rng.choice((20, 50, 100, 180)),
         "real_keys": rng.random() < 0.06,
-        "uplink": _uplink(rng, duration),
+        "uplink": rhythms(rng, duration),
         "heartbeat_ms": duration // rng.choice((10, 25, 50)),
         "floor_ms": rng.choice((0, DAY, 7 * DAY)),
         "backups": backups,
@@ -120,14 +132,14 @@ def draw(seed: int) -> Options:
         "group_ms": rng.choice((0, 5, 40)),
         "latency_ms": rng.choice((2, 100, 800)),
     }
-    options |= _levels(rng, faults)
+    options |= levels(rng, faults)
     options["budget_bytes"] = Random(f"{seed}/budget").choice((61_000, 66_000, *[1_000_000_000] * 8))
-    plan = _Plan(rng, options, duration, edges)
-    _make_plan(plan, faults, backups)
+    plan = Plan(rng, duration, edges)
+    make_plan(plan, faults, backups)
     return Options(**options, plan=tuple(sorted(plan.events)))  # type: ignore[arg-type]
 
 
-def _uplink(rng: Random, duration_ms: int) -> UplinkSettings:
+def rhythms(rng: Random, duration_ms: int) -> UplinkSettings:
     """Small limits, and rhythms that fit a world of this length."""
     frame = rng.choice((1, 2, 3, 8))
     retry = rng.choice((2 * SECOND, 10 * SECOND, MINUTE))
@@ -144,7 +156,7 @@ def _uplink(rng: Random, duration_ms: int) -> UplinkSettings:
     )
 
 
-def _levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
+def levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
     """How often the faults strike that are drawn anew for each message or step."""
 
     def level(name: str, *choices: float) -> float:
@@ -168,10 +180,11 @@ def _levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-def _make_plan(plan: _Plan, faults: tuple[str, ...], backups: bool) -> None:
+def make_plan(plan: Plan, faults: tuple[str, ...], backups: bool) -> None:
+    """Put what strikes at a set time into the plan."""
     rng, duration = plan.rng, plan.duration_ms
     for _ in range(rng.randint(1, 6) if "partitions" in faults else 0):
-        longest = rng.choice((MINUTE, HOUR, DAY, 14 * DAY, 45 * DAY))
+        longest = rng.choice(plan.outage_ms)
         at, for_ms = rng.randrange(duration), rng.randint(1, longest)
         plan.add(at, "partitions", plan.edge(), for_ms, int(rng.random() < 0.3))
         plan.hot += [at + for_ms] if at + for_ms < duration else []
@@ -187,7 +200,7 @@ def _make_plan(plan: _Plan, faults: tuple[str, ...], backups: bool) -> None:
         plan.add(plan.when(), "store_backup")
 
 
-def _copy_and_restore(plan: _Plan, kind: str) -> None:
+def _copy_and_restore(plan: Plan, kind: str) -> None:
     """A copy, and once or twice a return to it; sometimes twice in a row."""
     edge, taken = plan.edge(), plan.when()
     plan.add(taken, "store_backup" if kind == "store_restores" else kind.replace("_restores", "_copy"), edge)

@@ -36,8 +36,9 @@ from tests.scenarios.test_stories import (
     test_a_fork_that_lies_below_what_was_freed_is_noticed,
     test_an_edge_replaced_by_an_empty_one_signs_for_the_holes_it_left_behind,
 )
+from tests.sim.edgeproc import EdgeProc
+from tests.sim.hubproc import HubProc
 from tests.sim.options import Options, draw
-from tests.sim.procs import EdgeProc, HubProc
 from tests.sim.world import play
 from tests.unit.protocols.test_chains import (
     test_a_record_whose_ends_are_known_stands_whatever_another_branch_holds_in_between as test_a_record_whose_ends,

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from protocols.errors import LongshoreError
-from tests.sim.options import DAY, draw
+from tests.sim.options import DAY
+from tests.sim.profiles import BASES, profile_of, world_of
 from tests.sim.world import World
 
 FAILING: Final = Path(__file__).with_name("failing_seeds.txt")
+TWICE: Final = 25
+"""every so many seeds one is played twice: the same seed must give the same hash"""
+YEAR: Final = 365 * DAY
+TOLD_EVERY_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One seed played."""
+    """One seed played. `seconds`: of processor time; `edge_ms`: virtual time of all its edges together."""
 
     seed: int
     complaint: str
     seconds: float
     virtual_ms: int = 0
+    edge_ms: int = 0
     facts: int = 0
     yes: int = 0
     hash: str = ""
@@ -33,19 +41,34 @@ class Outcome:
 
 def attempt(seed: int) -> Outcome:
     """Play a seed; a complaint instead of an exception."""
-    began = time.perf_counter()
-    world = World(draw(seed))
+    began = time.process_time()
+    world = World(world_of(seed))
     try:
         world.run()
         complaint = ""
-    except (AssertionError, LongshoreError, LookupError, ValueError, TypeError) as e:
+    except (AssertionError, LongshoreError, LookupError, ValueError, TypeError, AttributeError) as e:
         complaint = f"{type(e).__name__}: {e}"
     finally:
         world.close()
-    counts = tuple(sorted(world.counts.items()))
     return Outcome(
-        seed, complaint, time.perf_counter() - began, world.now, len(world.check.truth.facts), world.clients.yes, world.hash, counts
+        seed,
+        complaint,
+        time.process_time() - began,
+        world.now,
+        world.now * len(world.edges),
+        len(world.check.truth.facts),
+        world.clients.yes,
+        world.hash,
+        tuple(sorted(world.counts.items())),
     )
+
+
+def judged(seed: int) -> Outcome:
+    """Play a seed; every so many of them twice."""
+    outcome = attempt(seed)
+    if seed % TWICE == 0 and not outcome.complaint and attempt(seed).hash != outcome.hash:
+        return replace(outcome, complaint="determinism: the same seed gave another hash")
+    return outcome
 
 
 def remember(seed: int, complaint: str) -> None:
@@ -55,20 +78,37 @@ def remember(seed: int, complaint: str) -> None:
         FAILING.write_text(f"{known}{seed}  # {complaint[:120]}\n", "utf-8")
 
 
-def many(first: int, count: int, jobs: int) -> list[Outcome]:
-    """Play seeds in so many processes."""
-    seeds = range(first, first + count)
+def mixed(count: int, first: int = 0) -> list[int]:
+    """So many fortnights, half as many small worlds, and for every twentieth a long one."""
+    shares = {"fortnight": count, "small": (count + 1) // 2, "long": (count + 19) // 20}
+    return [BASES[name] + first + n for name, share in shares.items() for n in range(share)]
+
+
+def many(seeds: Sequence[int], jobs: int) -> list[Outcome]:
+    """Play seeds in so many processes (0: one for each core), with a line of progress now and then."""
+    jobs = jobs or os.cpu_count() or 1
     if jobs < 2:
-        return [_told(attempt(seed)) for seed in seeds]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        return [_told(outcome) for outcome in pool.map(attempt, seeds, chunksize=4)]
+        return list(_told((judged(seed) for seed in seeds), len(seeds)))
+    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=get_context("spawn")) as pool:
+        under_way = [pool.submit(judged, seed) for seed in seeds]
+        return sorted(_told((done.result() for done in as_completed(under_way)), len(seeds)), key=lambda o: o.seed)
 
 
-def _told(outcome: Outcome) -> Outcome:
-    if outcome.complaint:
-        print(f"seed {outcome.seed} FAILED: {outcome.complaint[:400]}\n  replay: python -m tests.sim --seed {outcome.seed} -v", flush=True)
-        remember(outcome.seed, outcome.complaint)
-    return outcome
+def _told(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
+    said = began = time.monotonic()
+    failed = 0
+    for n, outcome in enumerate(outcomes, 1):
+        if outcome.complaint:
+            failed += 1
+            print(
+                f"seed {outcome.seed} FAILED: {outcome.complaint[:400]}\n  replay: python -m tests.sim --seed {outcome.seed} -v", flush=True
+            )
+            remember(outcome.seed, outcome.complaint)
+        if time.monotonic() - said >= TOLD_EVERY_S and n < count:
+            said = time.monotonic()
+            left = (said - began) / n * (count - n)
+            print(f"  {n} of {count} worlds, {failed} failed, about {left:.0f} s left", file=sys.stderr, flush=True)
+        yield outcome
 
 
 def report(outcomes: Sequence[Outcome], wall_seconds: float) -> None:
@@ -77,12 +117,20 @@ def report(outcomes: Sequence[Outcome], wall_seconds: float) -> None:
     for outcome in outcomes:
         for what, n in outcome.counts:
             counts[what] = counts.get(what, 0) + n
-    seconds, days = sum(o.seconds for o in outcomes), sum(o.virtual_ms for o in outcomes) / DAY
-    first, last = outcomes[0].seed, outcomes[-1].seed
-    each = f"{seconds / len(outcomes):.2f} s a world"
-    print(f"seeds {first}..{last}: {len(outcomes)} worlds, {days:.0f} virtual days in {wall_seconds:.1f} s ({each})")
-    print(f"facts {sum(o.facts for o in outcomes)}, of them {sum(o.yes for o in outcomes)} answered yes to somebody who heard it")
     for what, n in sorted(counts.items()):
         print(f"  {n:8}  {what}")
+    for name in BASES:
+        ours = [o for o in outcomes if profile_of(o.seed) == name]
+        if ours:
+            print(_line(name, ours))
+    print(f"{len(outcomes)} worlds in {wall_seconds:.0f} s; facts {sum(o.facts for o in outcomes)}, of them", end=" ")
+    print(f"{sum(o.yes for o in outcomes)} answered yes to somebody who heard it")
     failed = [o.seed for o in outcomes if o.complaint]
     print(f"failed: {' '.join(map(str, failed))}" if failed else "all promises kept")
+
+
+def _line(name: str, ours: Sequence[Outcome]) -> str:
+    seeds, costs = sorted(o.seed for o in ours), sorted(o.seconds for o in ours)
+    years = sum(o.edge_ms for o in ours) / YEAR
+    each = f"{sum(costs) / len(costs):.2f} CPU s a seed (median {costs[len(costs) // 2]:.2f}, worst {costs[-1]:.2f})"
+    return f"{name:9} {len(ours):5} seeds {seeds[0]}..{seeds[-1]}, {years:.1f} edge-years, {each}"

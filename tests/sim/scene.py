@@ -12,8 +12,9 @@ from protocols.ledger import Appended
 from protocols.lifecycle import Status
 from protocols.sync.uplink import UplinkSettings
 from tests.sim.disks import Disk
+from tests.sim.edgeproc import EdgeProc
 from tests.sim.options import HOUR, MINUTE, Options
-from tests.sim.procs import EdgeProc, Proc, Request
+from tests.sim.procs import Proc, Request
 from tests.sim.truth import FactId
 from tests.sim.world import World
 

@@ -12,9 +12,11 @@ import pytest
 from protocols.codec import pack
 from protocols.fact import genesis
 from protocols.ledger import parse_row
+from tests.sim import profiles
 from tests.sim.net import Net
-from tests.sim.options import DAY, FAULTS, Options, draw
+from tests.sim.options import DAY, FAULTS, HOUR, Options, draw
 from tests.sim.oracle import right
+from tests.sim.profiles import BASES, EVERY_FAULT, MORE_FAULTS, profile_of, world_of
 from tests.sim.runner import FAILING, attempt
 from tests.sim.truth import FactId, Truth, bits
 from tests.sim.world import World, play
@@ -26,7 +28,7 @@ def kept_seeds() -> list[int]:
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001])
 def test_a_few_worlds(seed: int) -> None:
     assert attempt(seed).complaint == ""
 
@@ -45,13 +47,38 @@ def test_worlds_have_all_the_faults_and_span_weeks() -> None:
     assert any(not o.faults for o in worlds)
 
 
+def test_fortnights_are_fourteen_days_of_eight_edges_with_every_fault() -> None:
+    worlds = [world_of(BASES["fortnight"] + n) for n in range(200)]
+    assert {(o.edges, o.duration_ms) for o in worlds} == {(8, 14 * DAY)}
+    assert sorted({name for o in worlds for name in o.faults}) == sorted(EVERY_FAULT)
+    assert {o.queue_limit for o in worlds} >= {0, 1_000} and {o.reorder for o in worlds} >= {0, 1_000}
+    assert max(o.loss for o in worlds) == 0.3 and max(o.duplicates for o in worlds) == 0.5 and max(o.slow_ms for o in worlds) >= HOUR
+    assert {kind for o in worlds for _, kind, _ in o.plan} >= set(MORE_FAULTS) - {"queue_cut", "reordering"}
+
+
+def test_long_worlds_have_outages_of_a_year_and_more_beyond_what_32_bits_count() -> None:
+    worlds = [world_of(BASES["long"] + n) for n in range(40)]
+    outages = [max(numbers[1] for _, kind, numbers in o.plan if kind == "partitions" and not numbers[2]) for o in worlds]
+    assert 350 * DAY < max(outages) <= 400 * DAY and min(outages) >= 200 * DAY > 2**31
+    assert min(o.duration_ms for o in worlds) >= 500 * DAY
+
+
+def test_a_seed_says_its_profile_and_one_fault_more_moves_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [profile_of(seed) for seed in (0, 999_999, 1_000_000, 2_000_000, 2_999_999)] == ["small", "small", "fortnight", "long", "long"]
+    before = [world_of(BASES["fortnight"] + n) for n in range(20)]
+    monkeypatch.setattr(profiles, "EVERY_FAULT", EVERY_FAULT[:-1])
+    after = [world_of(BASES["fortnight"] + n) for n in range(20)]
+    assert [tuple(f for f in o.faults if f != EVERY_FAULT[-1]) for o in before] == [o.faults for o in after]
+
+
 def test_the_same_seed_gives_the_same_hash_also_in_another_process() -> None:
     """Nothing hangs on the order of sets, on addresses or on the time of day."""
-    here = attempt(3)
-    code = "from tests.sim.runner import attempt; print(attempt(3).hash)"
+    seed = BASES["fortnight"] + 3
+    here = attempt(seed)
+    code = f"from tests.sim.runner import attempt; print(attempt({seed}).hash)"
     env = {**os.environ, "PYTHONHASHSEED": "99"}
     there = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=120)
-    assert there.stdout.strip() == here.hash == attempt(3).hash
+    assert there.stdout.strip() == here.hash == attempt(seed).hash
     assert attempt(4).hash != here.hash
 
 

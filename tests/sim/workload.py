@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from protocols.errors import LongshoreError
 from protocols.event import OrderEvent, TimeQuality
 from protocols.lifecycle import Status
+from tests.sim.edgeproc import EdgeProc
 from tests.sim.options import DAY, HOUR, MINUTE, SECOND
-from tests.sim.procs import EdgeProc, Proc, Request
+from tests.sim.procs import Proc, Request
 
 if TYPE_CHECKING:
     from tests.sim.world import World

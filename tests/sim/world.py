@@ -18,12 +18,13 @@ from protocols.trust import NodeCard
 from tests.sim.central import Central
 from tests.sim.checkers import Checker, Violation, demand
 from tests.sim.disks import Disk
+from tests.sim.edgeproc import EdgeProc
 from tests.sim.faults import Faults
 from tests.sim.healing import goals, reached
+from tests.sim.hubproc import HubProc
 from tests.sim.keys import Keys
 from tests.sim.net import Net
 from tests.sim.options import DAY, Options
-from tests.sim.procs import EdgeProc, HubProc
 from tests.sim.truth import Mask
 from tests.sim.workload import Clients
 
@@ -187,6 +188,8 @@ class World:
         self.faulty = False
         self.strangers.clear()
         self.set_hub_full(False)
+        for disk in [self.hub.disk, self.store.disk, *(edge.disk for edge in self.edges)]:
+            disk.clear()
         for proc in [self.hub, *self.edges]:
             if not proc.alive:
                 proc.start()
@@ -203,6 +206,7 @@ class World:
             o.duration_ms // 50,
             o.slow_ms,
             o.late_statement_ms,
+            o.reorder_ms,
         )
         budget = HEAL_STEPS + HEAL_STEPS_PER_FACT * len(self.check.truth.facts)
         while not reached(self):
@@ -221,7 +225,7 @@ class World:
         self.store.close()
         self.faults.close()
         for proc in [self.hub, *self.edges]:
-            proc.disk.db.close()
+            proc.disk.close()
 
 
 def play(options: Options, trace: Trace | None = None) -> World:

@@ -1,0 +1,147 @@
+"""The hub of the simulated world: the production core in the loop of its shell. The part of the central store is `central.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from hub.core import HubCore, HubIdentity, HubSettings
+from protocols.errors import Conflict, DecodeError, LedgerBroken, LedgerFull
+from protocols.messages import Answer, Receipt
+from protocols.streams import StreamKey
+from protocols.sync.seal import Control, unseal
+from protocols.trust import NodeCard
+from tests.sim.disks import Disk
+from tests.sim.procs import Proc, Request, Up
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+class HubProc(Proc):
+    """The hub: a core, its disk, and the loop that feeds the central store."""
+
+    early_effects = False
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        super().__init__(world, "hub", disk, world.options.hub_crashes)
+        self.skew_ms = 0
+        self.core: HubCore = None  # type: ignore[assignment]
+
+    def open(self) -> None:
+        """See `Proc.open`."""
+        world = self.world
+        address = world.hub_address
+        identity = HubIdentity(address.org, address.region, address.node, world.keys.public(address.node))
+        settings = HubSettings(credit_facts=world.options.credit_facts, budget_bytes=0 if world.hub_full else 20_000_000_000)
+        rng: Random = world.rng(f"hub/{self.boots}")
+        self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
+        world.check.hub_started(self.core.receiver.incarnation, self.disk)
+        world.store.wake(1)
+
+    def wall(self) -> int:
+        """What its clock says."""
+        return max(0, self.world.wall + self.skew_ms)
+
+    def step(self, things: Sequence[Any]) -> None:
+        """See `Proc.step`. Either the messages or the requests of a moment come first."""
+        crash = self.crash_point()
+        order = [Up, NodeCard, Request] if self.rng.random() < 0.5 else [Request, Up, NodeCard]
+        things = sorted(things, key=lambda thing: order.index(type(thing)))
+        done: list[Request] = []
+        spans: list[tuple[StreamKey, int, int]] = []
+        try:
+            self.core.begin()
+            for thing in things:
+                self._take(thing, done, spans)
+            if self.early_effects:
+                self._perform(self.core.effects(self.wall()), "")
+            self.disk.db.fail = crash if crash in ("before", "after") else ""
+            self.core.commit()
+        except LedgerBroken:
+            if crash not in ("before", "after"):
+                raise
+            self.look(done if crash == "after" else [], spans, own_first=order[0] is Request)
+            self.crash(f"hub {crash} commit")
+            return
+        except LedgerFull as e:
+            self.no_room(e, done)
+            return
+        self.look(done, spans, own_first=order[0] is Request)
+        if self._perform(self.core.effects(self.wall()), crash):
+            return
+        for request in done:
+            self.world.clients.told(self, request)
+        self.world.store.wake()
+
+    def _take(self, thing: Any, done: list[Request], spans: list[tuple[StreamKey, int, int]]) -> None:
+        if isinstance(thing, Up):
+            spans += _span(thing.payload)
+            self.core.take_message(thing.node, thing.payload, self.wall())
+        elif isinstance(thing, NodeCard):
+            for (data,) in self.disk.db.query("SELECT data FROM waiting WHERE node=? ORDER BY pos", (thing.node,)):
+                spans += _span(bytes(data))
+            self.core.take_card(thing, self.wall())
+        else:
+            done.append(thing)
+            try:
+                thing.answer = self.core.take_events(thing.events, self.wall())
+            except Conflict as e:
+                thing.answer = e
+            except LedgerFull as e:
+                if not self.core.full:
+                    raise  # the disk, not the budget
+                thing.answer = e
+
+    def look(self, done: Sequence[Request], spans: Sequence[tuple[StreamKey, int, int]], *, own_first: bool = False) -> None:
+        """Let the checkers see what is on the disk after a transaction."""
+        check, incarnation = self.world.check, self.core.receiver.incarnation
+        new = check.own_committed(self.disk, "hub") if own_first else 0
+        for key, first, last in spans:
+            new |= check.hub_holds(self.disk, incarnation, key, first, last)
+        if not own_first:
+            new |= check.own_committed(self.disk, "hub")
+        check.ever[incarnation] |= self.disk.held
+        check.views(self.disk, "orders", new, "hub")
+        check.requests_done(self.disk, "hub", [(r.events, r.answer) for r in done if r.answer is not None])
+
+    def _perform(self, effects: Sequence[Any], crash: str) -> bool:
+        last = self.rng.randrange(len(effects) + 1) if crash == "effects" else len(effects)
+        for effect in effects[:last]:
+            said = unseal(effect.payload)
+            assert isinstance(said, Control)
+            message = said.message()
+            if isinstance(message, Answer | Receipt):
+                self.world.check.hub_says(self.disk, message)
+            self.world.net.down(effect.topic, effect.payload)
+        if crash == "effects":
+            self.crash("hub in the effects")
+            return True
+        return False
+
+    def say(self) -> None:
+        """Send what became due outside of a step."""
+        self._perform(self.core.effects(self.wall()), "")
+
+    def swap(self, disk: Disk) -> None:
+        """Restored from an older backup."""
+        self.stop()
+        self.disk.close()
+        self.disk = disk
+        self.world.count("hub restored")
+        self.world.say("hub", "is restored from an older backup")
+        self.world.check.destroyed()
+        self.start()
+
+
+def _span(payload: bytes) -> list[tuple[StreamKey, int, int]]:
+    """The stretch of a stream that a frame claims to be; whether it got into the log is for the log to say."""
+    try:
+        opened = unseal(payload)
+    except DecodeError:
+        return []
+    if isinstance(opened, Control):
+        return []
+    header = opened[1]
+    return [(StreamKey(header.author, header.epoch, header.cls), header.first, header.first + header.count - 1)]

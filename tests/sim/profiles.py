@@ -1,0 +1,110 @@
+"""Which world a seed is. The number says the profile, so that one number replays any world for good:
+
+- 0 and up: `small`, many shapes of small worlds (`options.draw`);
+- 1,000,000 and up: `fortnight`, 14 days of 8 edges with everything that a broker, disks, a store and a bus have done to anybody;
+- 2,000,000 and up: `long`, years with few events and outages to 400 days, beyond 2^31 ms.
+
+Each fault is drawn from a generator of its own: one more of them moves none of the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, make_plan, rhythms
+
+BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000}
+MORE_FAULTS: Final = (
+    "broker_swallows", "broker_restarts", "queue_cut", "reordering", "store_away", "edge_disk_full", "hub_disk_full", "store_disk_full",
+)  # fmt: skip
+"""kinds of trouble that only the later profiles have"""
+EVERY_FAULT: Final = (*FAULTS, *MORE_FAULTS)
+
+
+def profile_of(seed: int) -> str:
+    """The profile that a seed belongs to."""
+    return max((base, name) for name, base in BASES.items() if base <= seed)[1]
+
+
+def world_of(seed: int) -> Options:
+    """The world of a seed."""
+    name = profile_of(seed)
+    if name == "small":
+        return draw(seed)
+    return _drawn(seed, FORTNIGHT if name == "fortnight" else LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Shapes of the worlds of one profile."""
+
+    name: str
+    edges: tuple[int, ...]
+    duration_ms: tuple[int, ...]
+    orders: tuple[int, ...]
+    requests: tuple[int, ...]
+    outage_ms: tuple[int, ...]
+    sure_outage_ms: tuple[int, int] = (0, 0)
+    """one edge of each world is away for so long"""
+
+
+FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (160, 240, 320), (HOUR, DAY, 5 * DAY, 14 * DAY))
+LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
+
+
+def _drawn(seed: int, profile: Profile) -> Options:
+    rng = Random(f"{seed}/{profile.name}")
+    quiet, chance = rng.random() < 0.03, rng.choice((0.1, 0.25, 0.4))
+    faults = tuple(name for name in EVERY_FAULT if not quiet and Random(f"{seed}/has {name}").random() < chance)
+    duration, edges, backups = rng.choice(profile.duration_ms), rng.choice(profile.edges), rng.random() < 0.5
+    options: dict[str, Any] = {
+        "seed": seed,
+        "profile": profile.name,
+        "faults": faults,
+        "edges": edges,
+        "duration_ms": duration,
+        "orders": rng.choice(profile.orders),
+        "requests": rng.choice(profile.requests),
+        "real_keys": rng.random() < 0.02,
+        "uplink": rhythms(rng, duration),
+        "heartbeat_ms": duration // rng.choice((10, 25, 50)),
+        "floor_ms": rng.choice((0, DAY, 7 * DAY)),
+        "backups": backups,
+        "pressed": not backups and rng.random() < 0.5,
+        "credit_facts": rng.choice((5, 20, 100)),
+        "hand_over_facts": rng.choice((5, 30, 200)),
+        "ask_store_ms": duration // rng.choice((5, 20, 60)),
+        "segments": rng.choice((12, 16, 64)),
+        "group_ms": rng.choice((0, 5, 40)),
+        "latency_ms": rng.choice((2, 100, 800)),
+    }
+    options |= levels(Random(f"{seed}/levels"), faults) | _broker_levels(Random(f"{seed}/broker"), faults)
+    plan = Plan(Random(f"{seed}/plan"), duration, edges, outage_ms=profile.outage_ms)
+    make_plan(plan, faults, backups)
+    if profile.sure_outage_ms[1]:
+        plan.add(plan.rng.randrange(duration // 2), "partitions", plan.edge(), plan.rng.randint(*profile.sure_outage_ms), 0)
+    for name in MORE_FAULTS:
+        _more(Plan(Random(f"{seed}/plan {name}"), duration, edges, events=plan.events, hot=plan.hot), name, faults)
+    return Options(**options, plan=tuple(sorted(plan.events)))
+
+
+def _broker_levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:
+    """Limits of the real ones (1,000), and small ones that a small world reaches."""
+    limit, window, hold = rng.choice((4, 20, 1_000)), rng.choice((4, 30, 1_000)), rng.choice((SECOND, MINUTE, HOUR))
+    reorders = "reordering" in faults
+    return {
+        "queue_limit": limit if "queue_cut" in faults else 0,
+        "reorder": window if reorders else 0,
+        "reorder_ms": hold if reorders else 0,
+    }
+
+
+def _more(plan: Plan, name: str, faults: tuple[str, ...]) -> None:
+    """When the faults of a set time strike: 1 to 3 times, some just when much is under way."""
+    if name not in faults or name in ("queue_cut", "reordering"):
+        return
+    longest = {"broker_swallows": DAY, "store_away": 3 * DAY}.get(name, DAY)
+    for _ in range(plan.rng.randint(1, 3)):
+        plan.add(plan.when(), name, plan.edge(), plan.rng.randint(1, plan.rng.choice((MINUTE, HOUR, longest))))
