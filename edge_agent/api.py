@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ from protocols.ledger import Appended
 from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.parameters import choice, page_size, query
 from protocols.problem import BROKEN, MEDIA, MEDIA_TYPE, METHOD, NOT_FOUND, UNAVAILABLE, Kind, Problem, as_problem
+from protocols.telemetry import parse_readings
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class EdgeApi:
             ("/v1/events", "POST", self.post_events),
             ("/v1/orders", "GET", self.get_orders),
             ("/v1/orders/{id:path}", "GET", self.get_order),
+            ("/v1/telemetry", "POST", self.post_telemetry),
+            ("/v1/devices", "GET", self.get_devices),
             ("/v1/status", "GET", self.get_status),
             ("/v1/quarantine", "GET", self.get_quarantine),
             ("/healthz", "GET", self.get_health),
@@ -102,6 +106,19 @@ class EdgeApi:
 
     async def post_events(self, request: Request) -> Response:
         """Answers once everything is on disk: 201, or 200 where all of it was there already."""
+        async with self._body(request) as body:
+            events = parse_batch(load_json(body), defaults=self._defaults, now_ms=self._runtime.now().wall)
+            return _taken(await self._runtime.append(events))
+
+    async def post_telemetry(self, request: Request) -> Response:
+        """The same for what devices say of themselves."""
+        async with self._body(request) as body:
+            readings = parse_readings(load_json(body), now_ms=self._runtime.now().wall)
+            return _taken(await self._runtime.append_telemetry(readings))
+
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """A JSON body, which counts as held until its request is answered. Errors: Problem, TooLarge, LedgerBusy, InvalidInput."""
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media != "application/json" and not media.endswith("+json"):
             # a form on somebody's web page cannot send this without the browser asking first
@@ -110,11 +127,9 @@ class EdgeApi:
         chunks: list[bytes] = []
         try:
             await self._read(request, chunks)
-            events = parse_batch(load_json(b"".join(chunks)), defaults=self._defaults, now_ms=self._runtime.now().wall)
-            done = await self._runtime.append(events)
+            yield b"".join(chunks)
         finally:
             self._held_bytes -= sum(map(len, chunks))
-        return _taken(done)
 
     async def _read(self, request: Request, chunks: list[bytes]) -> None:
         """The body into `chunks`, within the bound of one request and of all together. Errors: TooLarge, LedgerBusy."""
@@ -158,6 +173,15 @@ class EdgeApi:
                 NOT_FOUND, f"No fact of such an order of {org} is here.", remedy="Search for a fragment of its id: /v1/orders?q=…"
             )
         return reply(found)
+
+    # ------------------------------------------------------------ devices
+
+    async def get_devices(self, request: Request) -> Response:
+        """The latest reading per device and kind, a page of devices."""
+        params = query(request.query_params.multi_items(), ("cursor", "limit"))
+        page = views.list_devices(self._runtime.core.ledger, params.get("cursor"), page_size(params))
+        url = "" if page["cursor"] is None else str(request.url.include_query_params(cursor=page["cursor"]))
+        return reply(page, headers={"link": f'<{url}>; rel="next"'} if url else None)
 
     # ------------------------------------------------------------ the edge itself
 

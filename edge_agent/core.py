@@ -23,6 +23,7 @@ from protocols.sqlite import Db
 from protocols.streams import Stream
 from protocols.sync.seal import Control, Sign, Verify, seal, unseal
 from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
+from protocols.telemetry import Reading
 from protocols.topics import Address, Channel
 
 _DAY_MS: Final = 86_400_000
@@ -107,11 +108,22 @@ class EdgeCore:
     def take_events(self, events: Sequence[OrderEvent], now: Now) -> list[Appended]:
         """Say yes to a batch, whole or not at all; the answer counts once `commit` returned. Errors: Conflict, LedgerFull."""
         if self.full:
-            raise LedgerFull(
-                f"the ledger has reached its budget of {self.settings.budget_bytes} bytes and nothing in it may be freed yet",
-                remedy="restore the link to the hub, or raise storage.budget_bytes",
-            )
+            raise self._no_room()
         done = self.ledger.append_all(events, now.wall)
+        self.uplink.on_appended(now.mono)
+        return done
+
+    def _no_room(self) -> LedgerFull:
+        return LedgerFull(
+            f"the ledger has reached its budget of {self.settings.budget_bytes} bytes and nothing in it may be freed yet",
+            remedy="restore the link to the hub, or raise storage.budget_bytes",
+        )
+
+    def take_telemetry(self, readings: Sequence[Reading], now: Now) -> list[Appended]:
+        """Say yes to readings of devices, whole or not at all, as `take_events` does. Errors: Conflict, LedgerFull."""
+        if self.full:
+            raise self._no_room()
+        done = self.ledger.append_telemetry(readings, now.wall)
         self.uplink.on_appended(now.mono)
         return done
 

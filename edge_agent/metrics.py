@@ -30,6 +30,7 @@ ALWAYS: Final = (
     Metric("longshore_edge_ready", "gauge", "1 when events can be taken.", lambda r, s: float(not r.unready())),
     Metric("longshore_edge_start_time_seconds", "gauge", "When this process began, since 1970.", lambda r, s: r.started_ms / 1_000),
     Metric("longshore_edge_events_total", "counter", "Events said yes to since the start.", lambda r, s: r.counts.events_total),
+    Metric("longshore_edge_readings_total", "counter", "Readings of devices said yes to.", lambda r, s: r.counts.readings_total),
     Metric(
         "longshore_edge_events_repeated_total", "counter", "Events that had been answered before.", lambda r, s: r.counts.repeated_total
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from protocols import limits
+from protocols import limits, telemetry
 from protocols.event import EXAMPLES, json_schema
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import KINDS
@@ -39,7 +39,8 @@ class Operation:
     params: Sequence[Param] = ()
     problems: Sequence[int] = (401, 403, 503)
     open: bool = False
-    body: bool = False
+    body: str = ""
+    """the schema of one of what is sent"""
     media: str = "application/json"
 
 
@@ -113,6 +114,23 @@ _POST_TEXT: Final = (
     "The answer comes after the events are on disk. The same `idempotencyKey` with the same content again gives the first ids "
     "(200 where all were repeats); with other content 409. After 503 it is not known whether it was stored: send it again with its keys."
 )
+_TELEMETRY_TEXT: Final = (
+    f"One reading or a list of at most {limits.BATCH_EVENTS}, taken whole or not at all; answered after it is on disk. Telemetry has a "
+    "stream of its own: order facts travel before it, and where room is short it goes first, superseded readings before all, "
+    "as signed records of what is missing."
+)
+_DEVICE: Final = {
+    "device": "scanner-7",
+    "latest": [
+        {
+            "kind": "health",
+            "timestamp": "2026-05-21T14:05:12Z",
+            "values": {"batteryPercent": 87, "signalDbm": -61, "temperature": "21.5"},
+            "node": "w8-madrid-1",
+            "recordedAt": "2026-05-21T14:05:13.204Z",
+        }
+    ],
+}
 
 OPERATIONS: Final = (
     Operation(
@@ -123,7 +141,7 @@ OPERATIONS: Final = (
         _POST_TEXT,
         {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", {**_TAKEN, "accepted": 0, "repeated": 1})},
         problems=(401, 403, 409, 413, 415, 422, 503, 507),
-        body=True,
+        body="OrderEvent",
     ),
     Operation(
         "get",
@@ -153,6 +171,26 @@ OPERATIONS: Final = (
             Param("org", "The organisation that the order belongs to. Default: the node's own.", _TEXT, "acme"),
         ),
         (401, 403, 404, 422, 503),
+    ),
+    Operation(
+        "post",
+        "/v1/telemetry",
+        "appendTelemetry",
+        "Take readings of devices",
+        _TELEMETRY_TEXT,
+        {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", {**_TAKEN, "accepted": 0, "repeated": 1})},
+        problems=(401, 403, 409, 413, 415, 422, 503, 507),
+        body="Reading",
+    ),
+    Operation(
+        "get",
+        "/v1/devices",
+        "listDevices",
+        "The latest of every device",
+        "The latest reading per device and kind, by cursor. It stays when the facts behind it were freed or evicted.",
+        {200: ("A page.", {"devices": [_DEVICE], "cursor": None})},
+        (Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT), _LIMIT),
+        (401, 403, 422, 503),
     ),
     Operation("get", "/v1/status", "getStatus", "Queue, link, clock, disk, versions", "", {200: ("Now.", _STATUS)}),
     Operation(
@@ -214,7 +252,7 @@ def document() -> Json:
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "What `longshore-edge init` wrote to api.token."}
             },
-            "schemas": {"OrderEvent": json_schema(), "Problem": _problem_schema()},
+            "schemas": {"OrderEvent": json_schema(), "Reading": telemetry.json_schema(), "Problem": _problem_schema()},
         },
     }
 
@@ -228,7 +266,7 @@ def _operation(o: Operation) -> Json:
     if o.params:
         out["parameters"] = [_param(p) for p in o.params]
     if o.body:
-        out["requestBody"] = _event_body()
+        out["requestBody"] = _body(o.body)
     out["responses"] = {str(status): _answer(o.media, text, example) for status, (text, example) in o.answers.items()}
     out["responses"] |= {str(status): _refusal(status) for status in o.problems}
     return out
@@ -239,10 +277,14 @@ def _param(p: Param) -> Json:
     return out | {"example": p.example} if p.example else out
 
 
-def _event_body() -> Json:
-    one: Json = {"$ref": "#/components/schemas/OrderEvent"}
+_EXAMPLES: Final = {"OrderEvent": ("One event", EXAMPLES), "Reading": ("One reading", telemetry.EXAMPLES)}
+
+
+def _body(name: str) -> Json:
+    title, sent = _EXAMPLES[name]
+    one: Json = {"$ref": f"#/components/schemas/{name}"}
     schema = {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": limits.BATCH_EVENTS}]}
-    examples = {"one": {"summary": "One event", "value": EXAMPLES[0]}, "many": {"summary": "A batch", "value": list(EXAMPLES)}}
+    examples = {"one": {"summary": title, "value": sent[0]}, "many": {"summary": "A batch", "value": list(sent)}}
     return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
 from protocols.errors import Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError, TransportError
@@ -28,6 +28,7 @@ from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.sqlite import Db
 from protocols.sync.seal import Sign, Verify
+from protocols.telemetry import Reading
 from protocols.topics import Channel
 from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
 
@@ -59,6 +60,7 @@ class Counts:
     """Totals since the start, for metrics."""
 
     events_total: int = 0
+    readings_total: int = 0
     repeated_total: int = 0
     refused_total: int = 0
     busy_total: int = 0
@@ -74,8 +76,10 @@ class Counts:
 
 @dataclass(slots=True)
 class _Request:
-    events: Sequence[OrderEvent]
+    events: Sequence[OrderEvent] | Sequence[Reading]
     answer: asyncio.Future[list[Appended]]
+    telemetry: bool = False
+    """readings of devices, not events of orders"""
 
 
 def system_now() -> Now:
@@ -236,17 +240,24 @@ class EdgeRuntime:
         Errors: Conflict; LedgerFull: no room; LedgerBusy: too much waits; LedgerBroken: unknown whether it was stored, so send it again
         with the same idempotency keys.
         """
+        return await self._wait(_Request(events, self._loop.create_future()))
+
+    async def append_telemetry(self, readings: Sequence[Reading]) -> list[Appended]:
+        """The same for readings of devices."""
+        return await self._wait(_Request(readings, self._loop.create_future(), telemetry=True))
+
+    async def _wait(self, request: _Request) -> list[Appended]:
         if self._core is None:
             raise _again(self._why)
+        events = request.events
         room = self.bounds.waiting_events - self._waiting_events
         if self._stopping or len(self._requests) >= self.bounds.waiting_requests or (len(events) > room and self._requests):
             self.counts.busy_total += 1
             raise LedgerBusy("more waits for the disk here than may", remedy="send it again in a moment")
-        answer: asyncio.Future[list[Appended]] = self._loop.create_future()
-        self._requests.append(_Request(events, answer))
+        self._requests.append(request)
         self._waiting_events += len(events)
         self._schedule()
-        return await answer
+        return await request.answer
 
     def _from_transport(self, event: Event) -> None:
         """In the transport's thread. What became of a publish only counts: receipts say what to send again."""
@@ -376,7 +387,9 @@ class EdgeRuntime:
     def _decide(self, core: EdgeCore, request: _Request, now: Now) -> list[Appended] | LongshoreError:
         """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
         try:
-            return core.take_events(request.events, now)
+            if request.telemetry:
+                return core.take_telemetry(cast("Sequence[Reading]", request.events), now)
+            return core.take_events(cast("Sequence[OrderEvent]", request.events), now)
         except (Conflict, InvalidInput) as error:
             return error
         except LedgerFull as error:
@@ -390,7 +403,10 @@ class EdgeRuntime:
         else:
             repeated = sum(done.repeated for done in answer)
             self.counts.repeated_total += repeated
-            self.counts.events_total += len(answer) - repeated
+            if request.telemetry:
+                self.counts.readings_total += len(answer) - repeated
+            else:
+                self.counts.events_total += len(answer) - repeated
         _settle(request, answer)
 
     def _perform(self, effects: list[Effect]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from protocols.devices import Latest
 from protocols.errors import DecodeError, InvalidInput
 from protocols.event import format_time
 from protocols.fact import FactRow
@@ -17,6 +18,7 @@ from protocols.lifecycle import Status, conflict_sentence, may_follow
 from protocols.merge import Head, conflicts, dominates, refold, shown
 from protocols.orderbook import Order
 from protocols.streams import LogRow
+from protocols.telemetry import reading_json
 
 Json = dict[str, Any]
 TIMELINE_FACTS: Final = 1_000
@@ -45,6 +47,21 @@ def list_orders(ledger: Ledger, query: OrderQuery) -> Json:
     )
     page = rows[: query.limit]
     return {"orders": [_listed(*row[1:]) for row in page], "cursor": f"{page[-1][0]:x}" if len(rows) > query.limit else None}
+
+
+def list_devices(ledger: Ledger, cursor: str | None, limit: int) -> Json:
+    """A page of devices in the order of their names, each with its latest reading of every kind; the cursor is the last one's name."""
+    ledger.flush()
+    found = ledger.devices.page(cursor or "", limit + 1)
+    names = list(dict.fromkeys(one.reading.device for one in found))
+    shown = names[:limit]
+    devices = [{"device": name, "latest": [_reading(one) for one in found if one.reading.device == name]} for name in shown]
+    return {"devices": devices, "cursor": shown[-1] if len(names) > limit else None}
+
+
+def _reading(one: Latest) -> Json:
+    said = {key: value for key, value in reading_json(one.reading).items() if key != "device"}
+    return {**said, "node": one.node, "recordedAt": format_time(one.recorded_ms)}
 
 
 def _filters(query: OrderQuery) -> tuple[list[str], list[int | str]]:

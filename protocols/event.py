@@ -114,7 +114,7 @@ def parse_event(obj: object, *, defaults: EventDefaults, now_ms: int, at: str = 
     status = get("status")
     if type(status) is not str or status not in _STATUSES:
         raise _status_fault(status, at)
-    happened_ms, quality = _parse_happened(get("timestamp"), get("timeQuality"), now_ms, at)
+    happened_ms, quality = parse_happened(get("timestamp"), get("timeQuality"), now_ms, at)
     org, details = get("org"), get("details")
     region, site, actor, key = get("region"), get("site"), get("actor"), get("idempotencyKey")
     return OrderEvent(
@@ -218,7 +218,8 @@ def quality_of(happened_ms: int, now_ms: int) -> TimeQuality:
     return TimeQuality.IMPROBABLE
 
 
-def _parse_happened(timestamp: object, said: object, now_ms: int, at: str) -> tuple[int | None, TimeQuality]:
+def parse_happened(timestamp: object, said: object, now_ms: int, at: str) -> tuple[int | None, TimeQuality]:
+    """`timestamp` and `timeQuality` of a JSON object at `at`: the time, and what it is worth. Errors: InvalidInput."""
     quality = TimeQuality.STATED if said is None else _parse_quality(said, at)
     if timestamp is None:
         if quality is TimeQuality.UNKNOWN:

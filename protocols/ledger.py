@@ -7,13 +7,14 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from protocols.chains import Run, RunKind
 from protocols.codec import INT63_MAX, pack, unpack
+from protocols.devices import Devices
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
 from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, read_continues, to_row
@@ -23,6 +24,7 @@ from protocols.orderbook import Folded, Order, OrderBook
 from protocols.schema import migrate
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
+from protocols.telemetry import Reading, is_telemetry, read_telemetry, telemetry_row
 
 ORDERS: Final = 0
 TELEMETRY: Final = 1
@@ -81,6 +83,7 @@ class Ledger:
         migrate(db)
         self.log = StreamLog(db)
         self.book = OrderBook(db, self.log)
+        self.devices = Devices(db)
         self._meters: dict[int, _Meter] = {}
         row = db.one("SELECT value FROM meta WHERE key='epoch'")
         self._epoch = int(row[0]) if row else 0
@@ -115,13 +118,7 @@ class Ledger:
 
     def append_all(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
         """Say yes to a batch, whole or not at all. `now_ms` is this node's clock. Errors: Conflict, before anything is written."""
-        contents: dict[str, bytes] = {}
-        for event in events:
-            if event.idempotency_key is not None:
-                content = content_digest(event)
-                if contents.setdefault(event.idempotency_key, content) != content:
-                    raise _conflict(event.idempotency_key)
-                self._answered(event.idempotency_key, content)
+        self._check_requests((e.idempotency_key, content_digest(e)) for e in events if e.idempotency_key is not None)
         return [self.append(event, now_ms) for event in events]
 
     def append(self, event: OrderEvent, now_ms: int) -> Appended:
@@ -143,6 +140,27 @@ class Ledger:
             self._remember(event.idempotency_key, content, row)
         return Appended(stream.key, row.seq, row.h, False)
 
+    def append_telemetry(self, readings: Sequence[Reading], now_ms: int) -> list[Appended]:
+        """Say yes to readings of devices, whole or not at all, in the stream of their own class. Errors: Conflict, nothing written."""
+        self._check_requests((r.idempotency_key, _reading_digest(r)) for r in readings if r.idempotency_key is not None)
+        done = [self._append_reading(reading, now_ms) for reading in readings]
+        self.devices.bound()
+        return done
+
+    def _append_reading(self, reading: Reading, now_ms: int) -> Appended:
+        key, content = reading.idempotency_key, b""
+        if key is not None:
+            content = _reading_digest(reading)
+            earlier = self._answered(key, content)
+            if earlier is not None:
+                return earlier
+        stream = self.own(TELEMETRY)
+        row = self._log_own(stream, pack(telemetry_row(reading, now_ms)), None, now_ms)
+        self.devices.note(self.node, reading, row.sid, row.seq, now_ms, row.row)
+        if key is not None:
+            self._remember(key, content, row)
+        return Appended(stream.key, row.seq, row.h, False)
+
     def _fold_own(self, order: Order, head: Head, now_ms: int) -> None:
         """What is said now has seen everything that is here of its order; unless that is more than a context may name."""
         if len(head.ctx) < CONTEXT_ENTRIES:
@@ -157,6 +175,14 @@ class Ledger:
         return fact
 
     # ------------------------------------------------------------ requests that come twice
+
+    def _check_requests(self, requests: Iterable[tuple[str, bytes]]) -> None:
+        """Before anything of a batch is written: no (key, content) contradicts another, or what was answered before. Errors: Conflict."""
+        contents: dict[str, bytes] = {}
+        for key, content in requests:
+            if contents.setdefault(key, content) != content:
+                raise _conflict(key)
+            self._answered(key, content)
 
     def _answered(self, key: str, content: bytes) -> Appended | None:
         row = self.db.one("SELECT content, sid, seq, h FROM idempotency WHERE key=?", (key,))
@@ -268,8 +294,11 @@ class Ledger:
                 parsed.append((row, fact, order, self.book.as_head(row.sid, row.seq, row.h, fact)))
             elif why:
                 poison.append((row.seq, row.h, why))
+            elif is_telemetry(values):
+                self.devices.note(stream.key.node, read_telemetry(values)[0], row.sid, row.seq, now_ms, data)
             prev = hashes[i]
         joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
+        self.devices.bound()
         done = self.book.fold_all([(order, head) for _, _, order, head in parsed], now_ms)
         folded = [(row, fact, became) for (row, fact, _, _), became in zip(parsed, done, strict=True)]
         if joins or forked:
@@ -409,6 +438,9 @@ def readable(values: object) -> tuple[FactRow | None, str]:
         if isinstance(values, list) and values and values[0] == CONTINUES:
             read_continues(values)
             return None, ""
+        if is_telemetry(values):
+            read_telemetry(values)
+            return None, ""
         return from_row(values), ""
     except DecodeError as e:
         return None, e.reason
@@ -434,6 +466,11 @@ def content_digest(event: OrderEvent) -> bytes:
         event.details,
     ]
     return blake2b(pack(values), digest_size=16).digest()
+
+
+def _reading_digest(reading: Reading) -> bytes:
+    """`content_digest` of a reading; never that of an event."""
+    return blake2b(pack(telemetry_row(reading, 0)), digest_size=16).digest()
 
 
 __all__ = [

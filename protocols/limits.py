@@ -19,7 +19,13 @@ DETAILS_BYTES: Final = 8_192
 """of the packed map"""
 DETAILS_KEYS: Final = 64
 BATCH_EVENTS: Final = 1_000
+"""events or readings in one request"""
 BATCH_BYTES: Final = 4_000_000
+
+TELEMETRY_BYTES: Final = 2_048
+"""of the packed values of one reading"""
+DEVICES_KEPT: Final = 20_000
+"""(device, kind) whose latest reading one database remembers"""
 
 CONTEXT_ENTRIES: Final = 256
 SEGMENTS_STATED: Final = 64

@@ -64,6 +64,15 @@ LEDGER: Final = (
              PRIMARY KEY (cid, node, epoch, cls, last, h_last)) WITHOUT ROWID""",
         "CREATE INDEX custody_of_stream ON custody_spans (node, epoch, cls, last)",
         "CREATE TABLE peers (node TEXT PRIMARY KEY, card TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID",
+        # devices: the latest reading per author, device and kind. evictions: one row per run of kind evicted of an own stream, facts by
+        # reason. freed: the chain hashes (8 bytes each) of facts that were freed and are still told apart from others' branches.
+        """CREATE TABLE devices (
+             node TEXT NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL,
+             at_ms INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (node, device, kind)) WITHOUT ROWID""",
+        """CREATE TABLE evictions (
+             sid INTEGER NOT NULL, last INTEGER NOT NULL, superseded INTEGER NOT NULL, oldest INTEGER NOT NULL,
+             PRIMARY KEY (sid, last)) WITHOUT ROWID""",
+        "CREATE TABLE freed (sid INTEGER NOT NULL, first INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (sid, first)) WITHOUT ROWID",
     ),
 )
 

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from protocols.chains import RunKind
 from protocols.codec import Kind, envelope
-from protocols.ledger import Ledger
+from protocols.ledger import ORDERS, Ledger
 from protocols.limits import FRAME_FACTS, STREAMS_STATED
 from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream
@@ -375,14 +375,20 @@ class Uplink:
         self._progress_ms = now
 
     def _pump(self, now: int) -> list[Out]:
-        """Fill the window: live first, then backlog, each within its share of the credit."""
+        """Fill the window: live first, then backlog, each within its share of the credit; telemetry only behind all facts of orders,
+        and never so much of it under way that a fresh fact or a backlog of orders would find no room."""
         if not self.connected or self.incarnation is None or self._lingering is not None:
             return []
         window = min(self.settings.window_facts, self.credit)
         backlog = window - window * self.settings.live_share_percent // 100
         outs: list[Out] = []
-        for lane, most in ((Lane.LIVE, window), (Lane.BACKFILL, backlog)):
-            for stream in self._ledger.own_streams():
+        streams = self._ledger.own_streams()
+        orders, others = [s for s in streams if s.key.cls == ORDERS], [s for s in streams if s.key.cls != ORDERS]
+        rest = min(backlog, max(1, backlog - window * self.settings.live_share_percent // 100))
+        for lane, most, group in (
+            (Lane.LIVE, window, orders), (Lane.BACKFILL, backlog, orders), (Lane.LIVE, backlog, others), (Lane.BACKFILL, rest, others)
+        ):  # fmt: skip
+            for stream in group:
                 while len(outs) < self.settings.turn_frames and (room := most - self._under_way()) > 0:
                     out = self._send_next(stream, lane, room, now)
                     if out is None:
