@@ -237,7 +237,7 @@ class HubCore:
         if not self._asked:
             return facts, records
         share = max(HAND_OVER_SHARE, limit // max(1, len(self._unhanded)))
-        for key in list(self._unhanded):
+        for key in sorted(self._unhanded, key=lambda k: k.cls):  # facts of orders before telemetry
             stream = self.ledger.log.open(key)
             gaps = lacking(stream.chain, self._stated.get(key, ()))
             room = min(share, limit - len(facts))

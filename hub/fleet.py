@@ -7,7 +7,7 @@ log. `balanced` compares them and is never made true by construction.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hub.core import HubCore
@@ -153,13 +153,15 @@ def _streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[Stream
 
 def fleet_rows(core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], now_ms: int, left: Left, offline_after_ms: int) -> list[FleetRow]:
     """A row per node, admitted or waiting."""
+    devices = core.ledger.devices.counts()
     refused, waiting = core.registry.refused_by_node(), core.registry.waiting_frames()
     rows = [
         _fleet_row(core, node, beats.get(node.address.node), now_ms, left, offline_after_ms, refused.get(node.address.node, 0))
         for node in core.registry.all()
     ]
     rows += [FleetRow(name, "", "", "", "", False, None, waiting=frames, admitted=False) for name, frames in waiting.items()]
-    return sorted(rows, key=lambda row: row.node)
+    told = [replace(row, devices=heard[0], telemetry_ms=heard[1]) if (heard := devices.get(row.node)) else row for row in rows]
+    return sorted(told, key=lambda row: row.node)
 
 
 def _fleet_row(

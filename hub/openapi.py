@@ -277,6 +277,7 @@ def _fleet_schemas() -> dict[str, Json]:
         node=_STR, org=_STR, region=_STR, site=_STR, fingerprint=_STR, admitted=_BOOL, online=_BOOL, lastSeenAt=_WHEN, clockSkewMs=_OPT_INT,
         head=_OPT_INT, received=_INT, settled=_INT, notHereYet=missing, oldestAgeMs=_OPT_INT, queuedBytes=_OPT_INT, catchUp=catch_up,
         holes=_INT, refused=_INT, waiting=_INT, forked=_BOOL, incarnations=_INT, version=_STR, diskFreeBytes=_OPT_INT,
+        devices=_INT, telemetryAt=_WHEN,
     )  # fmt: skip
     balance = _object(
         node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT,

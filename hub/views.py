@@ -35,7 +35,8 @@ class FleetRow:
 
     `head`, `missing`, `missing_bytes`: None until the node has said how far it is. `missing`: facts it has and the hub has not, as of
     `last_seen_ms`. `oldest_age_ms`: age now of its oldest fact that is not settled, None when all is. `queued_bytes`: what it still keeps
-    for want of a receipt. `waiting`: frames that wait for its admission. `skew_ms`: its clock minus the hub's.
+    for want of a receipt. `waiting`: frames that wait for its admission. `skew_ms`: its clock minus the hub's. `devices`: of which it has
+    told; `telemetry_ms`: when the newest reading of any came here.
     """
 
     node: str
@@ -61,6 +62,8 @@ class FleetRow:
     forked: bool = False
     holes: int = 0
     admitted: bool = True
+    devices: int = 0
+    telemetry_ms: int | None = None
 
 
 class BalanceRow(TypedDict):
@@ -347,6 +350,8 @@ def fleet_json(row: FleetRow, now_ms: int, progress: Progress | None = None) -> 
         "incarnations": row.incarnations,
         "version": row.version,
         "diskFreeBytes": row.disk_free_bytes,
+        "devices": row.devices,
+        "telemetryAt": iso(row.telemetry_ms),
     }
 
 

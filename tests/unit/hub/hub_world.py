@@ -26,6 +26,7 @@ from protocols.lifecycle import Status
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
 from protocols.sync.uplink import UplinkSettings
+from protocols.telemetry import Reading
 from protocols.topics import Address, parse_topic
 from protocols.trust import NodeCard, NodeKey, hash_password, parse_card, verify
 from protocols.trust import make_card as signed_card
@@ -78,6 +79,14 @@ class Edge:
         """Capture events of one order."""
         self.core.begin()
         done = self.core.take_events([order_event(order_id, status) for status in statuses], self.now)
+        self.core.commit()
+        return done
+
+    def reports(self, *devices: str, kind: str = "health", note: str = "x") -> list[Appended]:
+        """Capture a reading of each device."""
+        readings = [Reading(device, kind, self.world.now_ms, TimeQuality.STATED, {"note": note}) for device in devices]
+        self.core.begin()
+        done = self.core.take_telemetry(readings, self.now)
         self.core.commit()
         return done
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from protocols.chains import RunKind
-from protocols.codec import Kind
+from protocols.codec import FrameHeader, Kind
+from protocols.event import TimeQuality
 from protocols.limits import STREAMS_STATED
 from protocols.messages import Hello, Pull, Receipt, Refused, StreamStated
 from protocols.sync.uplink import Out
+from protocols.telemetry import Reading
 from tests.unit.protocols.ledgers import NOW_MS, clone, event, ledger, offer, range_of
 from tests.unit.protocols.pair import SMALL, Pair, answer, frames, greeted, hello_of, kinds, refusal, stated
 
@@ -383,3 +385,54 @@ def test_facts_refused_for_good_are_named_to_the_core() -> None:
     said = stated(pair.edge, (1, 3), refused=((2, h, "why"), (3, b"not mine", "why")))
     heard = pair.hear(answer(pair, hello_of(pair.send()), said))
     assert [(s.sid, seq, why) for s, seq, _, why in heard.refused] == [(stream.sid, 2, "why")]
+
+
+# ------------------------------------------------------------ classes
+
+
+def tell(pair: Pair, count: int) -> None:
+    """So many readings of devices, committed."""
+    pair.edge.begin()
+    pair.edge.append_telemetry([Reading(f"d{i}", "health", NOW_MS, TimeQuality.STATED, {"n": i}) for i in range(count)], NOW_MS)
+    pair.uplink.on_appended(pair.now)
+    pair.edge.commit()
+
+
+def classes(outs: list[Out]) -> list[int]:
+    return [FrameHeader.parse(o.header).cls for o in outs if isinstance(o.body, bytes)]
+
+
+def test_a_telemetry_backlog_never_delays_facts_of_orders() -> None:
+    """Neither fresh ones nor a backlog, nor those of a new epoch, whose stream became known after that of the telemetry."""
+    pair = Pair(settings=replace(SMALL, turn_frames=4, frame_facts=10, window_facts=100))
+    tell(pair, 500)
+    pair.say(30)
+    pair.edge.begin()
+    pair.edge.start_new_epoch(NOW_MS)
+    pair.edge.commit()
+    pair.say(30)
+    pair.restart_hub(credit=100)
+    pair.greet()
+    first = pair.send()
+    assert classes(first) == [0, 0, 0, 0]
+    pair.hear(*pair.hub_takes(first))
+    outs = [o for _ in range(20) for o in pair.send(SMALL.linger_ms)]
+    assert classes(outs)[-1] == 1, "then telemetry flows too"
+    pair.say(5)
+    assert classes(pair.send(SMALL.linger_ms))[:1] == [0], "there is always room for what is fresh"
+
+
+def test_telemetry_gets_through_behind_orders_with_any_credit() -> None:
+    for credit in (1, 2, 7):
+        pair = Pair(facts=3, settings=SMALL)
+        tell(pair, 6)
+        pair.restart_hub(credit=credit)
+        pair.greet()
+        pair.run(200)
+        assert all(pair.uplink.unreceived(s) == 0 for s in pair.edge.own_streams()), credit
+
+
+def test_without_credit_no_telemetry_is_sent() -> None:
+    pair = greeted(credit=0)
+    tell(pair, 5)
+    assert frames(pair.send(SMALL.linger_ms)) == []

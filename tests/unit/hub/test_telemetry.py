@@ -1,0 +1,66 @@
+"""Telemetry on its way: to the hub's ledger and the central store, settled and counted like any fact, folded into no order."""
+
+from __future__ import annotations
+
+from hub.fleet import fleet_rows
+from protocols.ledger import TELEMETRY
+from protocols.streams import StreamKey
+from tests.unit.hub.hub_world import World
+
+
+def test_telemetry_is_settled_and_counted_and_folded_into_nothing() -> None:
+    world = World()
+    dock = world.edge("dock-7")
+    dock.says("A1", "PLACED")
+    dock.reports("scanner-1", "scanner-2", "scanner-1")
+    world.settle()
+    stream = dock.core.ledger.own(TELEMETRY)
+    assert (stream.head[0], stream.settled_seq) == (3, 3)
+    counts = world.counts(stream.key)
+    assert counts is not None
+    assert (counts.facts, counts.quarantined) == (3, 0)
+    row = world.row("dock-7")
+    assert (row["captured"], row["settled"], row["queued"], row["quarantined"], row["balanced"]) == (4, 4, 0, 0, True)
+    assert [o.order_id for o in world.store.find("A1")] == ["A1"]
+    assert world.store.totals()["orders"] == 1
+
+
+def test_the_hub_knows_the_latest_of_each_device() -> None:
+    world = World()
+    dock, gate = world.edge("dock-7"), world.edge("gate-1")
+    dock.reports("scanner-1", "scanner-2", note="old")
+    dock.reports("scanner-1", note="new")
+    gate.reports("scanner-1")
+    world.settle()
+    found = {(one.node, one.reading.device): one.reading.values["note"] for one in world.hub.ledger.devices.page("", 10)}
+    assert found == {("dock-7", "scanner-1"): "new", ("dock-7", "scanner-2"): "old", ("gate-1", "scanner-1"): "x"}
+    rows = {r.node: r for r in fleet_rows(world.hub, {}, world.now_ms, lambda _: None, 30_000)}
+    assert (rows["dock-7"].devices, rows["gate-1"].devices) == (2, 1)
+    assert rows["dock-7"].telemetry_ms is not None
+
+
+def test_the_store_is_given_facts_of_orders_before_telemetry() -> None:
+    world = World()
+    dock = world.edge("dock-7")
+    dock.reports(*(f"d{n}" for n in range(20)))
+    dock.says("A1", "PLACED", "SHIPPED")
+    world.hub.begin()
+    world.hub.take_statement(world.store.statement(None), whole=True)
+    world.hub.commit()
+    world.run(4, store=False)
+    facts, _ = world.hub.lacking_in_store(10)
+    assert [f.stream.cls for f in facts][:2] == [0, 0]
+    assert StreamKey(*facts[2].stream).cls == TELEMETRY
+
+
+def test_a_new_epoch_has_a_telemetry_stream_of_its_own() -> None:
+    world = World()
+    dock = world.edge("dock-7")
+    dock.reports("scanner-1")
+    dock.core.begin()
+    dock.core.ledger.start_new_epoch(world.now_ms)
+    dock.core.commit()
+    dock.reports("scanner-1", note="after")
+    world.settle()
+    assert [s.settled_seq for s in dock.core.ledger.own_streams() if s.key.cls == TELEMETRY] == [1, 1]
+    assert world.row("dock-7")["balanced"]
