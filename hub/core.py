@@ -9,7 +9,7 @@ After a LedgerError the object is thrown away and rebuilt from disk, which is a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
@@ -83,6 +83,8 @@ class HubCore:
         self._asked = False
         """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
         self._hellos: list[tuple[Node, Hello]] = []
+        self._spoke: Node | None = None
+        """whose signature the message at hand bears"""
         self._beats: list[tuple[Node, Heartbeat]] = []
         self._replies: list[tuple[Node, Out]] = []
         self._unhanded: dict[StreamKey, None] = {}
@@ -132,13 +134,17 @@ class HubCore:
             if isinstance(opened, Control):
                 self._take_control(known, opened, data, now_ms)
                 return None
-            return self._take_frame(known, *opened, now_ms)
+            return self._take_frame(node, known, *opened, now_ms)
         except DecodeError as e:
             self.refuse(node, data, e.reason, now_ms)
             return None
+        finally:
+            self._note_carrier(node)
 
-    def _take_frame(self, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
-        self._believe(author, envelope, now_ms)
+    def _take_frame(self, node: str, author: Node, envelope: Envelope, header: FrameHeader, now_ms: int) -> Offered:
+        self._believe(author, envelope)
+        if node == header.author:
+            self._seen_ms[node] = now_ms  # what a relay kept for a week does not show that its author lives
         done = self.receiver.frame(header, envelope.body, now_ms)
         for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
             self._count(name, by)
@@ -155,21 +161,38 @@ class HubCore:
         for row, fact, _ in done.folded:
             self._read[row.sid, row.seq, row.h] = fact
 
-    def _believe(self, author: Node, envelope: Envelope, now_ms: int) -> None:
-        """Only what its author signed shows that the author lives. Errors: NotVerified."""
+    def _believe(self, author: Node, envelope: Envelope) -> None:
+        """Only what its author signed counts. Errors: NotVerified."""
         self._verify(author.public_key, envelope.signature, envelope.signed)
-        self._seen_ms[author.address.node] = now_ms
+        self._spoke = author
+
+    def _note_carrier(self, node: str) -> None:
+        """What `_spoke` signed came on the topic of `node`: where that is another, what is said to the author goes that way, too."""
+        if self._spoke is not None and self._may_carry(node, self._spoke.address.node):
+            self.receiver.carriers.note(self._spoke.address.node, node)
+        self._spoke = None
+
+    def _may_carry(self, relay: str, author: str) -> bool:
+        """Both admitted and of one organisation; the hub's own facts are everybody's to carry."""
+        carrier, known = self.registry.get(relay), self.registry.get(author)
+        if carrier is None or relay == author:
+            return False
+        return author == self.identity.node or (known is not None and known.address.org == carrier.address.org)
 
     def _take_control(self, author: Node, control: Control, data: bytes, now_ms: int) -> None:
         if control.addressee != self.identity.node:
             raise NotVerified(f"addressed to {control.addressee!r}, this is {self.identity.node!r}")
-        self._believe(author, control.envelope, now_ms)
+        self._believe(author, control.envelope)
+        self._seen_ms[author.address.node] = now_ms
         self._act(author, control.message(), data, now_ms)
 
     def _act(self, author: Node, message: Message, data: bytes, now_ms: int) -> None:
         node = author.address.node
         if isinstance(message, Hello):
-            self._hellos.append((author, message))
+            held = tuple(c for c in message.held if self._may_carry(node, c.node))
+            for carried in held:
+                self.receiver.carriers.note(carried.node, node)
+            self._hellos.append((author, replace(message, held=held)))
         elif isinstance(message, Heartbeat):
             self.registry.note_beat(node, message, now_ms)
             self._beats.append((author, message))
@@ -177,13 +200,16 @@ class HubCore:
             self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
 
     def refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:
-        """Damage moves nothing: kept within bounds, counted, named to whom the topic belongs (rule 8)."""
+        """Damage moves nothing: kept within bounds, counted, named to whom the topic belongs (rule 8); and to its author, where it is well
+        signed and came another way: only the author can cut it anew."""
         name = digest(data[:-64])
         self.registry.refuse(node, name, reason, data, now_ms)
-        sender = self.registry.get(node)
-        if sender is not None:
-            refused = Refused(self.receiver.incarnation, name, reason[:200])
-            self._replies.append((sender, Out(Channel.RECEIPT, Kind.REFUSED, [], refused.to_list())))
+        refused = Refused(self.receiver.incarnation, name, reason[:200])
+        author = self._spoke.address.node if self._spoke is not None else node
+        for told in dict.fromkeys((node, author)):
+            sender = self.registry.get(told)
+            if sender is not None:
+                self._replies.append((sender, Out(Channel.RECEIPT, Kind.REFUSED, [], refused.to_list())))
 
     def take_card(self, card: NodeCard, now_ms: int) -> Node:
         """Admit a node; what it sent before is looked at now. Errors: InvalidInput when the name or key is taken."""
@@ -201,12 +227,21 @@ class HubCore:
             (n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos
         ]
         for node, receipt in self.receiver.receipts(now_ms):
-            known = self.registry.get(node)
-            if known is not None:
-                outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
+            for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
+                known = self.registry.get(told)
+                if known is not None:
+                    outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
         outs += [*self._replies, *self._pulls()]
         self._hellos, self._beats, self._replies = [], [], []
-        return [Publish(n.address.topic(Channel.RECEIPT), seal(out, self.identity.node, n.address.node, self._sign)) for n, out in outs]
+        return [publish for n, out in outs for publish in self._said(n, out)]
+
+    def _said(self, to: Node, out: Out) -> Iterator[Publish]:
+        """What the hub says to a node: on its own topic and, in the same bytes, on those of the relays that carry for it (rule 16)."""
+        payload = seal(out, self.identity.node, to.address.node, self._sign)
+        for name in (to.address.node, *self.receiver.carriers.of(to.address.node)):
+            known = self.registry.get(name)
+            if known is not None:
+                yield Publish(known.address.topic(out.channel), payload)
 
     def _pulls(self) -> Iterator[tuple[Node, Out]]:
         """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from hub.core import HubCore
 from hub.registry import Node
 from hub.store.port import CentralStore, StreamCounts
-from hub.views import Balance, BalanceRow, FleetRow
+from hub.views import Balance, BalanceRow, CustodyRow, FleetRow
 from protocols.chains import RunKind
 from protocols.errors import LedgerError
 from protocols.limits import REFUSED_KEPT
@@ -231,7 +231,8 @@ def balance(
         [*(s.key.node for s in core.ledger.log.all()), *(n.address.node for n in core.registry.all()), core.identity.node]
     )
     names |= dict.fromkeys(key.node for key in counts or {})
-    nodes = [_balance_of(core, name, beats.get(name), counts) for name in sorted(names)]
+    carried = _carried(beats)
+    nodes = [_balance_of(core, name, beats.get(name), counts, carried.get(name, 0)) for name in sorted(names)]
     fleet, why = _sum(nodes), _unknown(core, counts, taking_back)
     if why:
         for row in (fleet, *nodes):
@@ -248,8 +249,17 @@ def _unknown(core: HubCore, counts: Mapping[StreamKey, StreamCounts] | None, tak
     return TAKING_BACK if taking_back else ""
 
 
+def _carried(beats: Mapping[str, tuple[Heartbeat, int]]) -> dict[str, int]:
+    """How many facts of each author relays say that they have in custody. Two relays may have the same ones."""
+    found: dict[str, int] = {}
+    for beat, _ in beats.values():
+        for author, events in beat.custody.by_author if beat.custody is not None else ():
+            found[author] = max(found.get(author, 0), events)
+    return found
+
+
 def _balance_of(
-    core: HubCore, node: str, heard: tuple[Heartbeat, int] | None, counts: Mapping[StreamKey, StreamCounts] | None
+    core: HubCore, node: str, heard: tuple[Heartbeat, int] | None, counts: Mapping[StreamKey, StreamCounts] | None, carried: int
 ) -> BalanceRow:
     streams = _streams_of(core, node, heard[0] if heard is not None else None)
     mine = [c for key, c in (counts or {}).items() if key.node == node]
@@ -263,11 +273,13 @@ def _balance_of(
         node,
         sum(s.head + s.twins for s in streams.values()),
         sum(c.facts for c in mine),
-        missing + sum(s.unstored for s in streams.values()),
+        missing - min(missing, carried) + sum(s.unstored for s in streams.values()),
         sum(c.quarantined for c in mine),
         evicted,
         missing if said else None,
     )
+    row["inCustody"] = min(missing, carried)  # not here yet, and not with its author alone
+    row["custody"] = _custody_of(heard)
     row["balanced"] = counts is not None and row["captured"] == _accounted(row)
     return row
 
@@ -281,11 +293,22 @@ def _row(
         "settled": settled,
         "queued": queued,
         "inCustody": 0,
+        "custody": _custody(0, 0, None),
         "quarantined": quarantined,
         "evicted": evicted,
         "balanced": False,
         "notHereYet": not_here_yet,
     }
+
+
+def _custody_of(heard: tuple[Heartbeat, int] | None) -> CustodyRow:
+    """What a node last said that it keeps for others."""
+    said = heard[0].custody if heard is not None else None
+    return _custody(said.events, said.bytes, said.oldest_ms) if said is not None else _custody(0, 0, None)
+
+
+def _custody(events: int, size: int, oldest_ms: int | None) -> CustodyRow:
+    return {"events": events, "bytes": size, "oldestMs": oldest_ms}
 
 
 def _accounted(row: BalanceRow) -> int:
@@ -306,6 +329,10 @@ def _sum(rows: list[BalanceRow]) -> BalanceRow:
         evicted,
         sum(row["notHereYet"] or 0 for row in rows),
     )
+    total["inCustody"] = sum(row["inCustody"] for row in rows)
+    kept = [row["custody"] for row in rows if "custody" in row]
+    oldest = [row["oldestMs"] for row in kept if row["oldestMs"] is not None]
+    total["custody"] = _custody(sum(row["events"] for row in kept), sum(row["bytes"] for row in kept), min(oldest, default=None))
     total["balanced"] = all(row["balanced"] for row in rows)
     return total
 

@@ -279,8 +279,9 @@ def _fleet_schemas() -> dict[str, Json]:
         holes=_INT, refused=_INT, waiting=_INT, forked=_BOOL, incarnations=_INT, version=_STR, diskFreeBytes=_OPT_INT,
         devices=_INT, telemetryAt=_WHEN,
     )  # fmt: skip
+    custody = _object(events=_INT, bytes=_INT, oldestMs=_OPT_INT)
     balance = _object(
-        node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT,
+        node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT, custody=custody,
         evicted={"type": "object", "additionalProperties": _INT}, balanced=_OPT_BOOL, unknown=_OPT, notHereYet=_OPT_INT,
         accounted=_INT, sentence=_STR,
     )  # fmt: skip

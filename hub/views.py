@@ -66,9 +66,18 @@ class FleetRow:
     telemetry_ms: int | None = None
 
 
+class CustodyRow(TypedDict):
+    """What a node keeps for others: facts that are not settled, their bytes, and when it took the oldest (its own clock; None: no fact)."""
+
+    events: int
+    bytes: int
+    oldestMs: int | None
+
+
 class BalanceRow(TypedDict):
-    """captured = settled + queued + inCustody + quarantined + the sum of evicted. `notHereYet`: of the queued, those the hub has not
-    (None: not known). `balanced` None: not known yet, for the reason in `unknown`; then its numbers are no alarm, however they add up.
+    """captured = settled + queued + inCustody + quarantined + the sum of evicted. `notHereYet`: of the queued and those in custody, those
+    the hub has not (None: not known). `inCustody`: of this node's own facts, those that are not here and that relays keep; `custody`: what
+    this node keeps for others. `balanced` None: not known yet, for the reason in `unknown`; then its numbers are no alarm.
     """
 
     node: str
@@ -77,6 +86,7 @@ class BalanceRow(TypedDict):
     queued: int
     inCustody: int
     quarantined: int
+    custody: NotRequired[CustodyRow]
     evicted: dict[str, int]
     balanced: bool | None
     unknown: NotRequired[str]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from protocols.carried import POINTS_CARRIED
 from protocols.chains import RunKind
 from protocols.codec import INT63_MAX
 from protocols.errors import CustodyFull
@@ -26,7 +27,7 @@ from protocols.sqlite import Db
 from protocols.streams import StreamKey, StreamLog
 
 BUDGET_BYTES: Final = 200_000_000
-POINTS_HELD: Final = 32
+POINTS_HELD: Final = POINTS_CARRIED
 """of one stream that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
 

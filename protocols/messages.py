@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols import limits
+from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import Kind, pack
 from protocols.downlink import Compare, Differ, Feed, Follow
@@ -84,29 +85,31 @@ class StreamHeld:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A node's greeting: a nonce for the answer to echo, its streams, and the formats it reads."""
+    """A node's greeting: a nonce for the answer to echo, its streams, and the formats it reads. `held`: others' streams in its custody."""
 
     nonce: bytes
     streams: tuple[StreamHeld, ...]
     formats: tuple[int, ...] = FORMATS
     dictionaries: tuple[int, ...] = DICTIONARIES
+    held: tuple[StreamCarried, ...] = ()
 
     KIND = Kind.HELLO
 
     def to_list(self) -> list[Any]:
         """The wire form."""
         streams = [[s.epoch, s.cls, list(s.head), [list(p) for p in s.points], s.freed_seq] for s in self.streams]
-        return [self.nonce, streams, list(self.formats), list(self.dictionaries)]
+        return [self.nonce, streams, list(self.formats), list(self.dictionaries), [held.to_list() for held in self.held]]
 
     @classmethod
     def parse(cls, body: object) -> Hello:
         """The message, checked. Errors: DecodeError."""
-        nonce, streams, formats, dictionaries = _items(body, 4)
+        nonce, streams, formats, dictionaries, held = _items(body, 4, [])
         return cls(
             _bytes(nonce, NONCE),
             _tuple(streams, _stream_held, limits.STREAMS_STATED),
             _tuple(formats, _small, 64),
             _tuple(dictionaries, _small, 64),
+            _tuple(held, StreamCarried.parse, limits.STREAMS_STATED),
         )
 
 
@@ -275,20 +278,23 @@ class Heartbeat:
     version: str
     refused: int = 0
     disk_free_bytes: int | None = None
+    custody: CustodyStated | None = None
 
     KIND = Kind.HEARTBEAT
 
     def to_list(self) -> list[Any]:
         """The wire form."""
         streams = [[q.epoch, q.cls, list(q.head), q.queued, q.queued_bytes, q.oldest_ms] for q in self.streams]
-        return [self.now_ms, streams, self.version, self.refused, self.disk_free_bytes]
+        custody = None if self.custody is None else self.custody.to_list()
+        return [self.now_ms, streams, self.version, self.refused, self.disk_free_bytes, custody]
 
     @classmethod
     def parse(cls, body: object) -> Heartbeat:
         """The message, checked. Errors: DecodeError."""
-        now_ms, streams, version, refused, disk = _items(body, 5)
+        now_ms, streams, version, refused, disk, custody = _items(body, 5, None)
         queues = _tuple(streams, _parse_queue, limits.STREAMS_STATED)
-        return cls(_whole(now_ms), queues, _text(version, 64), _whole(refused), None if disk is None else _whole(disk))
+        free = None if disk is None else _whole(disk)
+        return cls(_whole(now_ms), queues, _text(version, 64), _whole(refused), free, CustodyStated.parse(custody))
 
 
 @dataclass(frozen=True, slots=True)

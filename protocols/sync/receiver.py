@@ -6,7 +6,7 @@ Nothing here acknowledges: statements are read after the owner's commit, so that
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from protocols.chains import Chain, RunKind
@@ -17,6 +17,7 @@ from protocols.ledger import Ledger, Offered
 from protocols.limits import FRAME_WIRE_BYTES, SEGMENTS_STATED, STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream, StreamKey
+from protocols.sync.carriers import Carriers, held_points, reached
 from protocols.sync.frames import open_frame
 from protocols.sync.intervals import Intervals
 
@@ -39,6 +40,7 @@ class Receiver:
     def __init__(self, ledger: Ledger, incarnation: bytes, *, credit: int = 10_000) -> None:
         self._ledger, self.incarnation, self.credit = ledger, incarnation, credit
         self.backed_up = False
+        self.carriers = Carriers()
         self._store: dict[StreamKey, StoreSays] = {}
         self._changed: dict[str, dict[StreamKey, list[Point]]] = {}
         """whose streams a receipt is due about, and where the frames ended that came since the last one"""
@@ -133,7 +135,8 @@ class Receiver:
         """
         named = {StreamKey(node, s.epoch, s.cls): s for s in hello.streams}
         keys = [s.key for s in self._ledger.log.of_node(node) if s.chain.runs or s.key in named or s.key in self._store]
-        first, *others = _messages([self.statement(k, named.get(k)) for k in _first_named(keys, named)])
+        carried = [self._carried(StreamKey(c.node, c.epoch, c.cls), c.points) for c in hello.held]
+        first, *others = _messages([*(self.statement(k, named.get(k)) for k in _first_named(keys, named)), *carried])
         for stated in others:
             for s in stated:
                 self.touch(StreamKey(s.node, s.epoch, s.cls))
@@ -151,6 +154,20 @@ class Receiver:
         settled = says.settled[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.settled)
         freeable = says.freeable[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.freeable)
         return StreamStated(*key, runs, settled, freeable, wants, refused)
+
+    def _carried(self, key: StreamKey, points: Sequence[Point]) -> StreamStated:
+        """What is said of another's stream to a node that has facts of it in custody: all, and each of its points that counts."""
+        said, stream = self.statement(key), self._ledger.log.get(key)
+        if stream is None:
+            return said
+        says = self._store.get(key, StoreSays())
+        settled, freeable = reached(stream.chain, points, says.settled), reached(stream.chain, points, says.freeable)
+        return replace(
+            said,
+            runs=(*said.runs, *held_points(stream.chain, points)),
+            settled=(*settled, *said.settled)[:SEGMENTS_STATED],
+            freeable=(*freeable, *said.freeable)[:SEGMENTS_STATED],
+        )
 
     def _common(self, stream: Stream, hello: StreamHeld) -> list[RunStated]:
         """The highest point that a hello names and this hub holds: a node on another branch than ours learns how far they agree."""

@@ -193,7 +193,8 @@ def balance_row(node: str, captured: int, *, settled: int | None = None, queued:
     rest = captured - queued - quarantined - in_custody - sum(evicted.values())
     return {
         "node": node, "captured": captured, "settled": rest if settled is None else settled, "queued": queued,
-        "inCustody": in_custody, "quarantined": quarantined, "evicted": evicted, "balanced": more.get("balanced", True),
+        "inCustody": in_custody, "custody": {"events": 0, "bytes": 0, "oldestMs": None},
+        "quarantined": quarantined, "evicted": evicted, "balanced": more.get("balanced", True),
         "notHereYet": queued,
     }  # fmt: skip
 

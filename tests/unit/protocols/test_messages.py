@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocols import limits
+from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import Kind, pack, unpack
 from protocols.downlink import ROOT, Bucket, Compare, Differ, FedHead, FedOrder, Feed, FeedDone, Follow, Leaf, Vector
@@ -36,13 +37,17 @@ STATED = StreamStated(
     settled=((9, H),), freeable=((4, H),), wants=((13, 14, H),), refused=((3, H, "why"),),
 )  # fmt: skip
 MESSAGES: list[Message] = [
-    Hello(N, (StreamHeld(5, 0, (9, H), ((8, H), (7, H)), 2), StreamHeld(6, 1, (0, H)))),
+    Hello(
+        N, (StreamHeld(5, 0, (9, H), ((8, H), (7, H)), 2), StreamHeld(6, 1, (0, H))),
+        held=(StreamCarried("phone-1", 7, 0, ((4, H), (2, H))),),
+    ),
     Answer(N, N, 1_780_000_000_000, 500, (STATED, StreamStated("edge-1", 6, 1)), True),
     Receipt(N, 1_780_000_000_000, 0, (STATED,), False),
     Record(5, 0, 3, b"", 9, H, RunKind.PRUNED, 1_780_000_000_000),
     Refused(N, b"digest of 16 b..", "does not decompress"),
     Heartbeat(
-        1_780_000_000_000, (StreamQueue(5, 0, (9, H), 4, 900, 1_700_000_000_000), StreamQueue(5, 1, (0, H), 0, 0, None)), "0.1", 3, 1
+        1_780_000_000_000, (StreamQueue(5, 0, (9, H), 4, 900, 1_700_000_000_000), StreamQueue(5, 1, (0, H), 0, 0, None)), "0.1", 3, 1,
+        CustodyStated(7, 800, 1_700_000_000_000, (("phone-1", 7),)),
     ),
     Pull(N, ((5, 0, 1, 9), (6, 1, 2, 2))),
     Follow(N, 77, 200),
@@ -93,7 +98,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2}
+APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 1}
 """elements at the end that a node of version 1 does not send"""
 
 
