@@ -13,14 +13,17 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from protocols.chains import Run, RunKind
-from protocols.codec import INT63_MAX, pack, unpack
+from protocols.codec import INT63_MAX, pack
 from protocols.devices import Devices
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
-from protocols.fact import CONTINUES, FactRow, continues_row, from_row, genesis, read_continues, to_row
-from protocols.limits import CONTEXT_ENTRIES, FRAME_UNPACKED_BYTES, RUNS_HELD
+from protocols.fact import WITHDRAWN, FactRow, Replaces, continues_row, genesis, read_withdrawn, to_row
+from protocols.fixes import withdrawal
+from protocols.limits import CONTEXT_ENTRIES, RUNS_HELD
 from protocols.merge import Head
 from protocols.orderbook import Folded, Order, OrderBook
+from protocols.quarantine import TOO_MANY, Quarantine, settle_fixes, take_fixes
+from protocols.reading import kind_of, parse_row, readable
 from protocols.schema import migrate
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
@@ -84,6 +87,7 @@ class Ledger:
         self.log = StreamLog(db)
         self.book = OrderBook(db, self.log)
         self.devices = Devices(db)
+        self.quarantine_rows = Quarantine(db, self.log, self.book.fixes)
         self._meters: dict[int, _Meter] = {}
         row = db.one("SELECT value FROM meta WHERE key='epoch'")
         self._epoch = int(row[0]) if row else 0
@@ -169,6 +173,7 @@ class Ledger:
             self.book.fold(order, head, now_ms)
 
     def _log_own(self, stream: Stream, row: bytes, okey: int | None, now_ms: int) -> LogRow:
+        """Lengthen an own stream by a row; folding it is the caller's."""
         seq, prev = stream.head
         fact = LogRow(stream.sid, seq + 1, blake2b(prev + row, digest_size=8).digest(), prev, okey, now_ms, row)
         self.log.extend(stream, (fact,))
@@ -281,34 +286,48 @@ class Ledger:
         rows: list[LogRow] = []
         parsed: list[tuple[LogRow, FactRow, Order, Head]] = []
         poison: list[tuple[int, bytes, str]] = []
+        fixes: list[tuple[LogRow, Replaces, bool]] = []
         prev = hashes[start - 1] if start else h_before
         for i in range(start, end):
             data, values = facts[i]
-            fact, why = readable(values)
-            if bounded and fact is not None and not self._room_for(fact, stream.key.cls):
-                fact, why = None, "names more streams than are kept here"
+            fact, why = self._judge(stream.key, first + i, values, bounded)
             order = self.book.open(fact.org, fact.order_id, now_ms) if fact is not None else None
             row = LogRow(stream.sid, first + i, hashes[i], prev, order.okey if order is not None else None, now_ms, data)
             rows.append(row)
             if fact is not None and order is not None:
                 parsed.append((row, fact, order, self.book.as_head(row.sid, row.seq, row.h, fact)))
+                if fact.replaces is not None:
+                    fixes.append((row, fact.replaces, False))
             elif why:
                 poison.append((row.seq, row.h, why))
             elif is_telemetry(values):
                 self.devices.note(stream.key.node, read_telemetry(values)[0], row.sid, row.seq, now_ms, data)
+            elif (given_up := withdrawal(data)) is not None:
+                fixes.append((row, given_up.replaces, True))
             prev = hashes[i]
         joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
         self.devices.bound()
+        touched = take_fixes(self, stream, fixes)
         done = self.book.fold_all([(order, head) for _, _, order, head in parsed], now_ms)
         folded = [(row, fact, became) for (row, fact, _, _), became in zip(parsed, done, strict=True)]
         if joins or forked:
             self._fold_branches_again(stream)
         for seq, h, why in poison:
             self.quarantine(stream.sid, seq, h, why, now_ms)
+        if touched:
+            settle_fixes(self, touched, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
 
-    def _room_for(self, fact: FactRow, cls: int) -> bool:
-        return not fact.context or self.log.room_for(StreamKey(e[0], e[1], cls) for e in fact.context)
+    def _judge(self, key: StreamKey, seq: int, values: object, bounded: bool) -> tuple[FactRow | None, str]:
+        """`readable`, and whether it may stand here: (None, why) where it may not."""
+        fact, why = readable(values, key, seq)
+        if why or not bounded or (fact is not None and not fact.context and fact.replaces is None):
+            return fact, why
+        replaces = fact.replaces if fact is not None else read_withdrawn(values).replaces if kind_of(values) == WITHDRAWN else None
+        named = [StreamKey(e[0], e[1], key.cls) for e in fact.context] if fact is not None and fact.context else []
+        if replaces is not None:
+            named += [StreamKey(key.node, epoch, key.cls) for epoch, _, _ in replaces.all]
+        return (None, TOO_MANY) if named and not self.log.room_for(named) else (fact, "")
 
     def offer_opaque(
         self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int, *, bounded: bool = True
@@ -332,7 +351,7 @@ class Ledger:
 
     def quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
         """Note that a logged fact cannot be used here, or was refused elsewhere, and why. Once noted, it stays as it was noted."""
-        self.db.run("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", (sid, seq, h, reason, now_ms))
+        self.quarantine_rows.note(sid, seq, h, reason, now_ms)
 
     def close_hole(
         self, key: StreamKey, first: int, h_before: bytes, last: int, h_last: bytes, kind: RunKind, signed: bytes, now_ms: int
@@ -366,13 +385,18 @@ class Ledger:
     def quarantined(self, limit: int = 1000) -> list[dict[str, Any]]:
         """What could not be read, newest first."""
         self.flush()
-        rows = self.db.query("SELECT qid, sid, seq, h, reason, at_ms FROM quarantine ORDER BY qid DESC LIMIT ?", (limit,))
-        return [{"id": q, "fact": fact_id(self.log.by_sid(sid).key, seq, h), "reason": why, "atMs": at} for q, sid, seq, h, why, at in rows]
+        return [
+            {"id": i.qid, "fact": self.fact_id(i.identity), "reason": i.reason, "atMs": i.at_ms} for i in self.quarantine_rows.items(limit)
+        ]
+
+    def fact_id(self, identity: tuple[int, int, bytes]) -> str:
+        """The identity of a fact by its stream's local number, as people and JSON see it."""
+        return fact_id(self.log.by_sid(identity[0]).key, identity[1], identity[2])
 
     def first_quarantined(self, stream: Stream) -> int:
-        """The lowest seq of a stream that stands in quarantine, beyond all when none does: its author keeps it (rule 8)."""
-        row = self.db.one("SELECT min(seq) FROM quarantine WHERE sid=?", (stream.sid,))
-        return INT63_MAX if row is None or row[0] is None else int(row[0])
+        """The lowest seq of a stream that waits in quarantine, beyond all when none does: its author keeps it while it does (rule 8)."""
+        first = self.quarantine_rows.first_open(stream.sid)
+        return INT63_MAX if first is None else first
 
     def unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
         """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none).
@@ -430,25 +454,6 @@ def _waits(stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes])
 
 def _conflict(key: str) -> Conflict:
     return Conflict(f"idempotencyKey {key!r} was used before for another event", remedy="use a new key for a new event")
-
-
-def readable(values: object) -> tuple[FactRow | None, str]:
-    """A fact of an order; or (None, "") for one that is none; or (None, why it cannot be read here)."""
-    try:
-        if isinstance(values, list) and values and values[0] == CONTINUES:
-            read_continues(values)
-            return None, ""
-        if is_telemetry(values):
-            read_telemetry(values)
-            return None, ""
-        return from_row(values), ""
-    except DecodeError as e:
-        return None, e.reason
-
-
-def parse_row(row: bytes) -> FactRow:
-    """A logged order fact, read. Errors: DecodeError."""
-    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))
 
 
 def content_digest(event: OrderEvent) -> bytes:

@@ -5,6 +5,10 @@ stands for everything before it on its branch, so "had seen" is a comparison, ne
 The fold keeps the undominated facts, the heads. Late, doubled, shuffled: the same set. Which head is shown is decided by one total order
 (policy, lifecycle rank, digest), never by a clock. Heads of which neither may follow the other are a conflict, for people to settle.
 
+A fix of a fact that was refused takes its causal place: as a head it stands where the first one stood, and `by` says which fact it is. Of
+heads at one place the one with the greater `by` dominates. Who keeps facts leaves out what a fix overruled before folding
+(`protocols.fixes`): what a refused fact claimed to have seen must count nowhere, as it does not where it could not be read.
+
 Streams are named here by small local integers (`sid`); only comparisons within one database use them, so no outcome depends on them.
 Pure: everything about forks comes from an `Ancestry`.
 """
@@ -21,14 +25,32 @@ Entry = tuple[int, int, bytes]
 """(sid, seq, first 4 bytes of the hash)"""
 
 
+By = tuple[int, int, bytes, int] | tuple[()]
+"""(turn, seq, h, sid) of a fix: compared by the first three, which are the same everywhere; () for an ordinary fact"""
+
+
 class Head(NamedTuple):
-    """A fact as the fold needs it. `ctx` is sorted; `h` has 8 bytes, a context entry the first 4 of them."""
+    """A fact as the fold needs it. `ctx` is sorted; `h` has 8 bytes, a context entry the first 4 of them.
+
+    (sid, seq, h) is its causal place: its own, or for a fix that of the fact it replaces; `by` is then the fix itself.
+    """
 
     sid: int
     seq: int
     h: bytes
     status: int
     ctx: tuple[Entry, ...] = ()
+    by: By = ()
+
+    @property
+    def fact(self) -> tuple[int, int, bytes]:
+        """(sid, seq, h) of the fact that says it, as it lies in the log."""
+        return (self.by[3], self.by[1], self.by[2]) if self.by else (self.sid, self.seq, self.h)
+
+    @property
+    def place(self) -> tuple[int, int, bytes]:
+        """(sid, seq, h) of its causal place."""
+        return self[:3]
 
 
 class Ancestry(Protocol):
@@ -43,8 +65,11 @@ class Ancestry(Protocol):
 
 def dominates(f: Head, g: Head, ancestry: Ancestry) -> bool:
     """Had the author of f seen g? Where the branch is not known yet, up to the known fork point."""
-    if f.sid == g.sid and g.seq < f.seq and _reaches(f.sid, f.seq, f.h, g, ancestry):
-        return True
+    if f.sid == g.sid:
+        if g.seq < f.seq and _reaches(f.sid, f.seq, f.h, g, ancestry):
+            return True
+        if g.seq == f.seq and g.h == f.h:
+            return f.by > g.by
     return any(sid == g.sid and g.seq <= seq and _reaches(sid, seq, h4, g, ancestry) for sid, seq, h4 in f.ctx)
 
 
@@ -58,7 +83,7 @@ def _reaches(sid: int, seq: int, h: bytes, g: Head, ancestry: Ancestry) -> bool:
 def admit(heads: Sequence[Head], fact: Head, ancestry: Ancestry) -> tuple[Head, ...] | None:
     """The heads after one more fact; None when it is history (some head had seen it) or here already."""
     for h in heads:
-        if (h.sid == fact.sid and h.seq == fact.seq and h.h == fact.h) or dominates(h, fact, ancestry):
+        if (h.sid == fact.sid and h.seq == fact.seq and h.h == fact.h and h.by == fact.by) or dominates(h, fact, ancestry):
             return None
     return (*[h for h in heads if not dominates(fact, h, ancestry)], fact)
 
@@ -121,11 +146,22 @@ def _below(low: Entry, high: Entry, ancestry: Ancestry) -> bool:
 
 def dump_heads(heads: Sequence[Head]) -> bytes:
     """Heads as bytes for a column."""
-    data: bytes = pack([[h.sid, h.seq, h.h, h.status, [list(e) for e in h.ctx]] if h.ctx else [h.sid, h.seq, h.h, h.status] for h in heads])
+    data: bytes = pack([_listed(h) for h in heads])
     return data
+
+
+def _listed(h: Head) -> list[object]:
+    """As short as it may be: nearly all heads have seen nobody else's facts, and hardly any is a fix."""
+    if h.by:
+        return [h.sid, h.seq, h.h, h.status, [list(e) for e in h.ctx], list(h.by)]
+    return [h.sid, h.seq, h.h, h.status, [list(e) for e in h.ctx]] if h.ctx else [h.sid, h.seq, h.h, h.status]
 
 
 def load_heads(data: bytes) -> tuple[Head, ...]:
     """What `dump_heads` wrote. Without a bound of its own: what was written must be readable, or its order would be lost to everybody."""
     rows: list[list[object]] = unpack(data, max_bytes=len(data))  # type: ignore[assignment]
-    return tuple(Head(r[0], r[1], r[2], r[3], tuple((e[0], e[1], e[2]) for e in r[4]) if len(r) > 4 else ()) for r in rows)  # type: ignore[arg-type,attr-defined]
+    return tuple(Head(r[0], r[1], r[2], r[3], _entries(r), tuple(r[5]) if len(r) > 5 else ()) for r in rows)  # type: ignore[arg-type]
+
+
+def _entries(row: list[object]) -> tuple[Entry, ...]:
+    return tuple((e[0], e[1], e[2]) for e in row[4]) if len(row) > 4 else ()  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from protocols.codec import unpack
 from protocols.downlink import heads_digest, order_k
 from protocols.errors import DecodeError
 from protocols.fact import FactRow, from_row
+from protocols.fixes import Fixes, Identity
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.merge import Entry, Head, admit, conflicts, context, dominates, dump_heads, load_heads, refold, shown
 from protocols.sqlite import Db
@@ -24,7 +25,7 @@ CACHED_ORDERS: Final = 20_000
 
 @dataclass(slots=True)
 class Order:
-    """An order as folded here. `okey` is local to this database; heads are never empty once folded."""
+    """An order as folded here. `okey` is local to this database; heads are empty only while all its facts were given up or moved."""
 
     okey: int
     org: str
@@ -66,6 +67,7 @@ class OrderBook:
 
     def __init__(self, db: Db, log: StreamLog, *, cached: int = CACHED_ORDERS) -> None:
         self._db, self._log, self._cached = db, log, cached
+        self.fixes = Fixes(db, log)
         self._orders: dict[tuple[str, str], Order] = {}
         self._dirty: dict[int, Order] = {}
         row = db.one("SELECT max(okey) FROM orders")
@@ -97,6 +99,12 @@ class OrderBook:
         """Take one more fact, which the log has, into its order."""
         if self._forked(head.sid):
             return self.fold_all(((order, head),), at_ms)[0]
+        if head.by:
+            self.replace(order, self._again(order), at_ms)
+            return Folded(order, head in order.heads)
+        if self.fixes.overruled(head):
+            self.replace(order, order.heads, at_ms)
+            return Folded(order, False)
         heads = admit(order.heads, head, self._log)
         order.at_ms = at_ms
         self._dirty[order.okey] = order
@@ -125,16 +133,18 @@ class OrderBook:
         return refold(self.facts(order), _Walked(self._log))
 
     def facts(self, order: Order) -> list[Head]:
-        """Every fact of an order that is in the log, as the fold needs it. What is freed and still a head is kept from the heads."""
+        """Every fact of an order that is in the log and was not replaced, as the fold needs it. What is freed and still a head is kept
+        from the heads."""
         self._log.flush()
-        heads = list(order.heads)
+        overruled = self.fixes.overruled
+        heads = [head for head in order.heads if not overruled(head)]
         for sid, seq, h, row in self._db.query(
             """SELECT sid, seq, h, row FROM log WHERE okey=?1 UNION
                SELECT sid, seq, h, row FROM copies WHERE okey=?1 ORDER BY sid, seq, h""",
             (order.okey,),
         ):
             head = self.as_head(sid, seq, h, from_row(_row(row)))
-            if head not in heads:
+            if head not in heads and not overruled(head):
                 heads.append(head)
         return heads
 
@@ -143,28 +153,44 @@ class OrderBook:
 
         What stands here and is in neither was not known to who said it: it stays, and dominates what it had seen.
         """
-        known = {(h.sid, h.seq, h.h) for h in heads} | set(history)
-        ours = [h for h in order.heads if (h.sid, h.seq, h.h) not in known and not any(dominates(g, h, self._log) for g in heads)]
+        known = {h.fact for h in heads} | set(history)
+        ours = [
+            h
+            for h in order.heads
+            if h.fact not in known and not self.fixes.overruled(h) and not any(dominates(g, h, self._log) for g in heads)
+        ]
         theirs = [h for h in heads if not any(dominates(g, h, self._log) for g in ours)]
         self.replace(order, (*ours, *theirs) or order.heads, at_ms)
 
     def as_head(self, sid: int, seq: int, h: bytes, fact: FactRow) -> Head:
         """A fact as the fold needs it: its context with local stream numbers."""
-        if not fact.context:
+        if not fact.context and fact.replaces is None:
             return Head(sid, seq, h, int(fact.status))
-        cls = self._log.by_sid(sid).key.cls
-        ctx = tuple(sorted((self._log.open(StreamKey(e[0], e[1], cls)).sid, e[2], e[3]) for e in fact.context))
-        return Head(sid, seq, h, int(fact.status), ctx)
+        stream = self._log.by_sid(sid)
+        ctx = tuple(sorted((self._log.open(StreamKey(e[0], e[1], stream.key.cls)).sid, e[2], e[3]) for e in fact.context))
+        if fact.replaces is None:
+            return Head(sid, seq, h, int(fact.status), ctx)
+        place = self.fixes.place(stream, fact.replaces)
+        return Head(*place, int(fact.status), ctx, (fact.replaces.turn, seq, h, sid))
 
     def fold_again(self, sid: int, above: int) -> list[Order]:
         """A fork of a stream came to light: fold again every order that has facts of it above the fork point."""
+        return self._all_again(
+            """okey IN (SELECT okey FROM log WHERE sid=?1 AND seq>?2 AND okey IS NOT NULL)
+               OR okey IN (SELECT l.okey FROM fixes f JOIN log l ON l.sid=f.by_sid AND l.seq=f.by_seq AND l.h=f.by_h
+                           WHERE f.sid=?1 AND f.seq>?2 AND l.okey IS NOT NULL)""",
+            (sid, above),
+        )
+
+    def fold_replaced(self, facts: list[Identity]) -> list[Order]:
+        """A fix came for some of these facts, or holds their place: fold again every order that one of them belongs to."""
+        self.flush()
+        return [order for okey in self.fixes.orders(facts) for order in self._all_again("okey=?", (okey,))]
+
+    def _all_again(self, where: str, params: Sequence[int]) -> list[Order]:
         self.flush()
         out = []
-        for okey, org, order_id in self._db.query(
-            """SELECT okey, org, order_id FROM orders
-               WHERE okey IN (SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL) ORDER BY okey""",
-            (sid, above),
-        ):
+        for okey, org, order_id in self._db.query(f"SELECT okey, org, order_id FROM orders WHERE {where} ORDER BY okey", params):
             order = self.open(org, order_id, 0)
             order.heads = self._again(order)
             self._dirty[okey] = order
@@ -202,14 +228,14 @@ class OrderBook:
 def _columns(o: Order) -> Sequence[int | str | bytes | None]:
     clash = len(o.heads) > 1 and bool(conflicts(o.heads))
     return (
-        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status, int(clash), o.at_ms,
+        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(clash), o.at_ms,
         order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed),
     )  # fmt: skip
 
 
 def digest_of(heads: Sequence[Head]) -> int:
     """The digest of an order with these heads, as both ends of the downlink compare it."""
-    return heads_digest(h.h for h in heads)
+    return heads_digest(h.fact[2] for h in heads)
 
 
 def _row(data: bytes) -> list[object]:

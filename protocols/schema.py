@@ -16,6 +16,8 @@ from protocols.sqlite import Db
 _VERSIONS: Final = "CREATE TABLE IF NOT EXISTS versions (part TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID"
 
 # seq runs from 1 per stream; h is the chain hash at the fact, prev the one before it (8 bytes each).
+# fixes: what holds the place of a fact that was replaced after it had been refused; `gone`: nothing, its author gave it up.
+# quarantine.state: 0 open, 1 resubmitted, 2 discarded; by_*: the fact that did it.
 # log.okey is null for facts that are no order events or that are quarantined. `at_ms` is when this database took the fact.
 LEDGER: Final = (
     (
@@ -73,6 +75,17 @@ LEDGER: Final = (
              sid INTEGER NOT NULL, last INTEGER NOT NULL, superseded INTEGER NOT NULL, oldest INTEGER NOT NULL,
              PRIMARY KEY (sid, last)) WITHOUT ROWID""",
         "CREATE TABLE freed (sid INTEGER NOT NULL, first INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (sid, first)) WITHOUT ROWID",
+        """CREATE TABLE fixes (
+             sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, turn INTEGER NOT NULL, by_seq INTEGER NOT NULL,
+             by_h BLOB NOT NULL, by_sid INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (sid, seq, h)) WITHOUT ROWID""",
+        "ALTER TABLE quarantine ADD COLUMN state INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE quarantine ADD COLUMN by_sid INTEGER",
+        "ALTER TABLE quarantine ADD COLUMN by_seq INTEGER",
+        "ALTER TABLE quarantine ADD COLUMN by_h BLOB",
+        "ALTER TABLE quarantine ADD COLUMN resolved_ms INTEGER",
+        "ALTER TABLE quarantine ADD COLUMN who TEXT",
+        "ALTER TABLE quarantine ADD COLUMN note TEXT",
+        "CREATE INDEX quarantine_open ON quarantine (sid) WHERE state = 0",
     ),
 )
 

@@ -16,7 +16,8 @@ from hub.store.view import Order, ViewBook
 from protocols.chains import RunKind
 from protocols.codec import unpack
 from protocols.errors import DecodeError
-from protocols.fact import FactRow
+from protocols.fact import FactRow, Replaces
+from protocols.fixes import Identity, withdrawal
 from protocols.ledger import readable
 from protocols.lifecycle import STATUS_NAMES
 from protocols.limits import FRAME_UNPACKED_BYTES
@@ -43,6 +44,7 @@ class Batch:
         self._touched: dict[int, Stream] = {}
         self._below_records: dict[int, None] = {}
         self._poison: list[tuple[int, int, bytes, str, int]] = []
+        self._fixes: list[tuple[Stream, int, bytes, Replaces, bool]] = []
         self._new = 0
 
     def take(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord]) -> Applied:
@@ -100,27 +102,37 @@ class Batch:
                 order = self._book.open(fact.org, fact.order_id)
                 okey = order.okey
                 self._fresh.append((i, self._book.as_head(sid, cls, seq, h, fact), order, fact))
+                if fact.replaces is not None:
+                    self._fixes.append((stream, seq, h, fact.replaces, False))
             elif why:
                 self._poison.append((sid, seq, h, why, now_ms))
+            elif (given_up := withdrawal(row)) is not None:
+                self._fixes.append((stream, seq, h, given_up.replaces, True))
             rows.append(StoreRow(sid, seq, h, prev, okey, now_ms, row, received_ms))
         return rows
 
     def _fold(self, facts: Sequence[StoreFact]) -> None:
         """In the order in which the batch names them: whoever delivers sends causes before effects where it can."""
         self._fresh.sort(key=itemgetter(0))
+        replaced: dict[Identity, None] = {}
+        for stream, seq, h, replaces, gone in self._fixes:
+            replaced |= dict.fromkeys(self._book.fixes.take(stream, seq, h, replaces, gone=gone))
         fold = self._book.fold
         for i, head, order, fact in self._fresh:
             given = facts[i]
             fold(order, head, fact, given.stream.node, given.received_ms)
         for sid in self._forked:
             self._book.mark_forked(sid, self._log.fork_point(sid) or 0)
+        if replaced:
+            self._book.mark_replaced(list(replaced))
         self._book.mark_unsure(self._touched)
 
     def _changes(self, facts: Sequence[StoreFact]) -> list[Change]:
         changes = []
         for i, head, order, fact in self._fresh:
             given = facts[i]
-            status, now, node, is_head = _NAMES[fact.status], _NAMES[order.status], given.stream.node, head in order.heads
+            is_head = head in order.heads
+            status, now, node = _NAMES[fact.status], _NAMES[order.status if order.heads else fact.status], given.stream.node
             place = fact.source, fact.site, fact.region
             changes.append(
                 Change(order.org, order.order_id, status, now, *place, node, fact.happened_ms, given.received_ms, order.conflict, is_head)
@@ -149,7 +161,7 @@ def _read(f: StoreFact) -> _Read:
     if f.fact is not None:
         return f.fact, ""
     try:
-        return readable(unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES))
+        return readable(unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES), f.stream, f.seq)
     except DecodeError as e:
         return None, e.reason
 

@@ -151,6 +151,10 @@ class EventView:
     abnormal: bool
     context: list[list[Any]]
     details: dict[str, Any]
+    replaces: str | None = None
+    """the fact, refused, that this one puts right and whose causal place it takes"""
+    replaced_by: str | None = None
+    """the fact that stands in this one's place, which counts for nothing any more"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,8 @@ class StreamCounts:
     """seqs that a record closes and of which there is no data, by reason: lost, evicted, pruned"""
     twins: int
     """facts beyond the first at their seq, on other branches of a fork: facts + quarantined - twins + records is the seqs accounted for"""
+    resolved: int = 0
+    """of the quarantined, those that their author put right or gave up"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +240,7 @@ class CentralStore(Protocol):
         """Rows per stream, counted from the log."""
 
     def totals(self) -> dict[str, int]:
-        """orders, facts, open conflicts, quarantined: for the top of the page."""
+        """orders, facts, open conflicts, quarantined and not resolved: for the top of the page."""
 
     def close(self) -> None:
         """Release it. Idempotent."""

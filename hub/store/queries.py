@@ -106,7 +106,7 @@ class Queries:
         return OrderView(org, order_id, Status(status).name, *rest)
 
     def _details(self, head: Head) -> dict[str, Any]:
-        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (head.sid, head.seq, head.h))
+        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", head.fact)
         try:
             return parse_row(row[0]).details if row is not None else {}
         except DecodeError:  # a damaged file: the list still answers, and the statement goes down
@@ -122,10 +122,12 @@ class Queries:
             order = self._db.one("SELECT okey, heads FROM view WHERE order_id=? AND org=?", (order_id, org))
             if order is None:
                 return []
-            heads = dict.fromkeys((h.sid, h.seq, h.h) for h in load_heads(order[1]))
+            heads = dict.fromkeys(h.fact for h in load_heads(order[1]))
             odd = dict.fromkeys(self._db.query("SELECT sid, seq, h FROM oddities WHERE okey=?", (order[0],)))
             rows = self._db.query(
-                """SELECT l.sid, l.seq, l.h, s.node, s.epoch, s.cls, l.received_ms, l.at_ms, l.row FROM log l JOIN streams s USING (sid)
+                """SELECT l.sid, l.seq, l.h, s.node, s.epoch, s.cls, l.received_ms, l.at_ms, l.row, b.node, b.epoch, b.cls, f.by_seq, f.by_h
+                   FROM log l JOIN streams s USING (sid) LEFT JOIN fixes f ON f.sid=l.sid AND f.seq=l.seq AND f.h=l.h
+                   LEFT JOIN streams b ON b.sid=f.by_sid
                    WHERE l.okey=? ORDER BY l.at_ms, l.received_ms, l.sid, l.seq, l.h""",
                 (order[0],),
             )
@@ -167,11 +169,21 @@ class Queries:
         with self.moment():
             held: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM log GROUP BY sid"))
             bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
+            fixed: dict[int, int] = dict(
+                self._db.query("SELECT q.sid, count(*) FROM quarantine q JOIN fixes f USING (sid, seq, h) GROUP BY q.sid")
+            )
             twins = self._twins()
             closed = self._closed()
             streams = self._db.query("SELECT sid, node, epoch, cls FROM streams ORDER BY node, sid")
         return [
-            StreamCounts(StreamKey(*key), held.get(sid, 0) - bad.get(sid, 0), bad.get(sid, 0), closed.get(sid, {}), twins.get(sid, 0))
+            StreamCounts(
+                StreamKey(*key),
+                held.get(sid, 0) - bad.get(sid, 0),
+                bad.get(sid, 0),
+                closed.get(sid, {}),
+                twins.get(sid, 0),
+                fixed.get(sid, 0),
+            )
             for sid, *key in streams
             if sid in held or sid in closed
         ]
@@ -206,17 +218,21 @@ class Queries:
         """See `CentralStore.totals`."""
         row = self._db.one(
             """SELECT (SELECT count(*) FROM view), (SELECT count(*) FROM log WHERE okey IS NOT NULL),
-                 (SELECT count(*) FROM conflicts WHERE settled_ms IS NULL), (SELECT count(*) FROM quarantine)"""
+                 (SELECT count(*) FROM conflicts WHERE settled_ms IS NULL),
+                 (SELECT count(*) FROM quarantine q LEFT JOIN fixes f USING (sid, seq, h) WHERE f.sid IS NULL)"""
         )
         return dict(zip(("orders", "facts", "conflicts", "quarantined"), row or (0, 0, 0, 0), strict=True))
 
 
 def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
-    _, seq, h, node, epoch, cls, received_ms, stored_ms, row = r
+    _, seq, h, node, epoch, cls, received_ms, stored_ms, row, *by = r
     fact = parse_row(row)
+    target = fact.replaces.target if fact.replaces is not None else None
     return EventView(
         fact_id(StreamKey(node, epoch, cls), seq, h), node, epoch, seq, fact.status.name, fact.source, fact.region, fact.site, fact.actor,
         fact.happened_ms, int(fact.quality), fact.recorded_ms, received_ms, stored_ms, is_head, abnormal, fact.context, dict(fact.details),
+        None if target is None else fact_id(StreamKey(node, target[0], cls), target[1], target[2]),
+        None if by[0] is None else fact_id(StreamKey(by[0], by[1], by[2]), by[3], by[4]),
     )  # fmt: skip
 
 

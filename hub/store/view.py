@@ -19,6 +19,7 @@ from hub.store.log import StoreLog
 from protocols.errors import InvalidInput
 from protocols.event import parse_time
 from protocols.fact import FactRow
+from protocols.fixes import Fixes, Identity
 from protocols.ledger import parse_row
 from protocols.lifecycle import Status, conflict_sentence, may_follow
 from protocols.merge import Head, conflicts, dump_heads, load_heads, shown
@@ -92,9 +93,14 @@ class ViewBook:
         self._db, self._log, self._text_index, self._cached = db, log, text_index, cached
         self._orders: dict[tuple[str, str], Order] = {}
         self._dirty: dict[int, Order] = {}
-        row = db.one("SELECT coalesce(max(okey), 0), coalesce(max(pos), 0) FROM view")
-        self._okey: int = row[0] if row else 0
-        self._pos: int = row[1] if row else 0
+        self.fixes = Fixes(db, log)
+        # facts of an order that is gone, because all of them were given up, keep its number
+        row = db.one(
+            """SELECT coalesce(max(okey), 0), (SELECT coalesce(max(okey), 0) FROM log WHERE okey IS NOT NULL), coalesce(max(pos), 0)
+               FROM view"""
+        )
+        self._okey: int = max(row[0], row[1]) if row else 0
+        self._pos: int = row[2] if row else 0
         self._unsure = {sid for (sid,) in db.query("SELECT DISTINCT sid FROM unsure")}
 
     # ------------------------------------------------------------ orders
@@ -129,10 +135,13 @@ class ViewBook:
 
     def as_head(self, sid: int, cls: int, seq: int, h: bytes, fact: FactRow) -> Head:
         """A fact as the fold needs it: its context with local stream numbers."""
-        if not fact.context:
+        if not fact.context and fact.replaces is None:
             return Head(sid, seq, h, int(fact.status))
         ctx = tuple(sorted((self._log.open(StreamKey(e[0], e[1], cls)).sid, e[2], e[3]) for e in fact.context))
-        return Head(sid, seq, h, int(fact.status), ctx)
+        if fact.replaces is None:
+            return Head(sid, seq, h, int(fact.status), ctx)
+        place = self.fixes.place(self._log.by_sid(sid), fact.replaces)
+        return Head(*place, int(fact.status), ctx, (fact.replaces.turn, seq, h, sid))
 
     # ------------------------------------------------------------ folding
 
@@ -158,7 +167,9 @@ class ViewBook:
             order.expected_ms = order.expected_ms if expected_ms is None else expected_ms
 
     def _saw_all(self, order: Order, head: Head) -> bool:
-        """Had its author seen every fact of the order that is here? Beside a forked author nothing is taken for granted."""
+        """Had its author seen every fact of the order that is here? Beside a forked author nothing is taken for granted, nor of a fix."""
+        if head.by or self.fixes.overruled(head):
+            return False
         forked = self._log.forked_nodes
         if forked and any(self._log.by_sid(sid).key.node in forked for sid in (head.sid, *(e[0] for e in head.ctx))):
             return False
@@ -172,7 +183,17 @@ class ViewBook:
     def mark_forked(self, sid: int, above: int) -> None:
         """A fork of a stream came to light: every order with facts of it above the fork point is folded again."""
         self._log.write()
-        self._mark("okey IN (SELECT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL)", (sid, above))
+        self._mark(
+            """okey IN (SELECT okey FROM log WHERE sid=?1 AND seq>?2 AND okey IS NOT NULL)
+               OR okey IN (SELECT l.okey FROM fixes f JOIN log l ON l.sid=f.by_sid AND l.seq=f.by_seq AND l.h=f.by_h
+                           WHERE f.sid=?1 AND f.seq>?2 AND l.okey IS NOT NULL)""",
+            (sid, above),
+        )
+
+    def mark_replaced(self, facts: list[Identity]) -> None:
+        """A fix came for some of these facts, or holds their place: the orders they belong to are folded again."""
+        self._log.write()
+        self._mark("okey IN (SELECT value FROM json_each(?))", (json.dumps(self.fixes.orders(facts)),))
 
     def mark_unsure(self, sids: Iterable[int]) -> None:
         """Facts of these streams arrived: orders whose fold could not follow one of their branches are folded again."""
@@ -189,8 +210,11 @@ class ViewBook:
             order.again = order.again or not order.stored  # what is new in this batch the query cannot find
 
     def _refold(self, order: Order) -> None:
-        """From all its facts in the log."""
+        """From all its facts in the log that were not replaced; if none are left, the order is gone."""
         facts = self._facts(order)
+        if not facts:
+            order.heads, order.again = (), False
+            return
         ancestry = _Watching(self._log)
         done = fold_order([Known(head, promise(fact)) for head, fact, _ in facts], ancestry)
         first = shown(done.heads)
@@ -206,12 +230,14 @@ class ViewBook:
             "SELECT sid, seq, h, row, received_ms FROM log WHERE okey=? ORDER BY sid, seq, h", (order.okey,)
         ):
             fact = parse_row(row)
-            out.append((self.as_head(sid, self._log.by_sid(sid).key.cls, seq, bytes(h), fact), fact, received_ms))
+            head = self.as_head(sid, self._log.by_sid(sid).key.cls, seq, bytes(h), fact)
+            if not self.fixes.overruled(head):
+                out.append((head, fact, received_ms))
         return out
 
     def _note_odd(self, order: Order, heads: Sequence[Head]) -> None:
         order.abnormal = True
-        self._db.many("INSERT OR IGNORE INTO oddities VALUES (?, ?, ?, ?)", [(order.okey, h.sid, h.seq, h.h) for h in heads])
+        self._db.many("INSERT OR IGNORE INTO oddities VALUES (?, ?, ?, ?)", [(order.okey, *h.fact) for h in heads])
 
     def _replace_marks(self, order: Order, done: OrderFold, unsure: dict[int, None]) -> None:
         if order.abnormal:
@@ -248,7 +274,7 @@ class ViewBook:
 
     def _where_and_who(self, head: Head) -> str:
         self._log.write()
-        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", (head.sid, head.seq, head.h))
+        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", head.fact)
         fact = parse_row(row[0]) if row else None
         node = self._log.by_sid(head.sid).key.node
         if fact is None:
@@ -266,6 +292,9 @@ class ViewBook:
                 self._refold(order)
             if order.conflict or len(order.heads) > 1:
                 self._settle(order, now_ms)
+            if not order.heads:
+                self._remove(order)
+        changed = [o for o in changed if o.heads]
         new = [o for o in changed if not o.stored]
         self._db.many(_UPDATE, [(*_values(o)[7:], o.status, o.source, o.okey) for o in changed if o.stored])
         self._db.many(_UPDATE_MOVED, [(o.region, o.site, o.okey) for o in changed if o.stored and o.moved])
@@ -277,6 +306,12 @@ class ViewBook:
         self._dirty = {}
         self._forget()
 
+    def _remove(self, order: Order) -> None:
+        """Its facts stay in the log."""
+        for table in ("view", "oddities", "unsure"):
+            self._db.run(f"DELETE FROM {table} WHERE okey=?", (order.okey,))
+        self._orders.pop((order.org, order.order_id), None)
+
     def _forget(self) -> None:
         if len(self._orders) > self._cached:
             for key in list(self._orders)[: len(self._orders) - self._cached // 2]:
@@ -287,7 +322,7 @@ _PAIR: Final = "okey, shown_sid, shown_seq, shown_h, other_sid, other_seq, other
 
 
 def _pair_key(order: Order, a: Head, b: Head) -> tuple[int, int, int, bytes, int, int, bytes]:
-    return order.okey, a.sid, a.seq, a.h, b.sid, b.seq, b.h
+    return order.okey, *a.fact, *b.fact
 
 
 def _values(o: Order) -> tuple[int | str | bytes | None, ...]:

@@ -81,7 +81,7 @@ def test_json_event_row_bytes_and_back(event: OrderEvent, recorded_ms: int, cont
 
 
 def test_elements_of_a_later_version_are_kept() -> None:
-    fact = from_row([*changed(), "signature", {"b": [1]}])
+    fact = from_row([*changed(), None, None, "signature", {"b": [1]}])
     assert fact.extra == ("signature", {"b": [1]})
     assert fact.status is Status.SHIPPED
 

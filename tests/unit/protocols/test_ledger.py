@@ -248,7 +248,7 @@ def test_the_record_that_opens_an_epoch_is_no_order_and_no_poison() -> None:
 
 def test_elements_of_a_later_version_travel_on_unread() -> None:
     hub = ledger("hub")
-    offer(hub, rows_range(KEY, [[*order_row("A"), {"later": 1}]]))
+    offer(hub, rows_range(KEY, [[*order_row("A"), None, None, {"later": 1}]]))
     (row,) = rows_of(hub)
     assert parse_row(row).extra == ({"later": 1},)
 
