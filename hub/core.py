@@ -325,7 +325,7 @@ class HubCore:
             self._stated[key] = runs
             says.append((key, self._says(key, runs, statement)))
             older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
-        self.receiver.store_says(says, backed_up=statement.backed_up is not None)
+        self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered)
         self._settle_own(dict(says))
         return older
 

@@ -7,9 +7,10 @@ batch is being written.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from hub.store.backups import Backup
 from hub.store.port import (
     Applied,
     CentralStore,
@@ -109,6 +110,26 @@ class Readers:
     def totals(self) -> dict[str, int]:
         """See `CentralStore`."""
         return self._ask(lambda store: store.totals())
+
+    def backups(self) -> list[Backup]:
+        """See `CentralStore`."""
+        return self._ask(lambda store: store.backups())
+
+    def begin_backup(self, backup_id: str, tool: str, place: str, now_ms: int) -> Backup:
+        """Never: see `apply`."""
+        raise LedgerBroken("this is a reader of the central store")
+
+    def complete_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """Never: see `apply`."""
+        raise LedgerBroken("this is a reader of the central store")
+
+    def expire_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """Never: see `apply`."""
+        raise LedgerBroken("this is a reader of the central store")
+
+    def merge_backups(self, others: Iterable[Backup]) -> list[Backup]:
+        """Never: see `apply`."""
+        raise LedgerBroken("this is a reader of the central store")
 
     def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
         """Never: there is one writer, and it is the hub's loop."""

@@ -1,7 +1,7 @@
 """A backup as it lies on a disk: a folder with copies of databases, perhaps configuration and keys, and a manifest that names all of it.
 
-Everything is written into a folder beside the destination, synced, and renamed: a folder without a manifest, or with `.part` in its name, is
-no backup. A restore reads the manifest first, compares every file with it, and keeps aside what it replaces.
+Everything is written into a folder beside the destination, synced, and renamed: a folder without a manifest, or with `.part` in its name,
+is no backup. A restore reads the manifest first, compares every file with it, and keeps aside what it replaces.
 
 Touches files; clock and chance are arguments. Used by edge and hub alike.
 """

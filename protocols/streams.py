@@ -239,7 +239,7 @@ class StreamLog:
     def read_branch(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[LogRow]:
         """Facts first..last of one run, ascending; also of a branch that is not the head's."""
         self._write()
-        h = run.h_last if last == run.last else self._hash_in(stream, run, last)
+        h = run.h_last if last == run.last else self.hash_in(stream, run, last)
         rows = self._db.query(
             "SELECT sid, seq, h, prev, okey, at_ms, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq DESC",
             (stream.sid, first, last),
@@ -252,7 +252,7 @@ class StreamLog:
                 h = f.prev
         return reversed(kept)
 
-    def _hash_in(self, stream: Stream, run: Run, seq: int) -> bytes | None:
+    def hash_in(self, stream: Stream, run: Run, seq: int) -> bytes | None:
         """The hash at a seq inside a run. Without a fork there is one row there; a walk down a long backlog would be made for each page."""
         if stream.chain.fork_point is not None:
             return self.walk(stream.sid, run.last, run.h_last, seq)

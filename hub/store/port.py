@@ -7,10 +7,11 @@ and never from a cursor of whoever delivered. Methods may block; they are called
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
+from hub.store.backups import Backup
 from protocols.chains import RunKind
 from protocols.fact import FactRow
 from protocols.messages import RunStated
@@ -78,13 +79,15 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the store holds, at one moment: per stream its runs (data and records), and whether backups of it are configured.
+    """What the store holds, at one moment: per stream its runs (data and records), and what its backups have of that.
 
-    `backed_up`: runs that every backup which could still be restored has; None when no backup is configured.
+    `backed_up`: runs that every backup which could still be restored has, from the moment it was begun; None when there is none, and none
+    is required. `covered`: at least one of them is complete; without it nothing is freed but under pressure.
     """
 
     streams: dict[StreamKey, tuple[RunStated, ...]]
     backed_up: dict[StreamKey, tuple[RunStated, ...]] | None = None
+    covered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,21 @@ class CentralStore(Protocol):
 
     def totals(self) -> dict[str, int]:
         """orders, facts, open conflicts, quarantined and not resolved: for the top of the page."""
+
+    def backups(self) -> list[Backup]:
+        """Copies of this store that were registered, oldest first (`hub.store.backups`)."""
+
+    def begin_backup(self, backup_id: str, tool: str, place: str, now_ms: int) -> Backup:
+        """Register a backup before its first byte is copied: durable on return, with what the store holds in that very transaction."""
+
+    def complete_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """It is whole. Errors: InvalidInput: not known, or expired meanwhile."""
+
+    def expire_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """It will never be restored; final. Errors: InvalidInput."""
+
+    def merge_backups(self, others: Iterable[Backup]) -> list[Backup]:
+        """Take in what is remembered outside of the store, which may have come back older. Returns the list as it then is."""
 
     def close(self) -> None:
         """Release it. Idempotent."""

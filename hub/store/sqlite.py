@@ -6,10 +6,11 @@ commit while it does. The log is the truth: counts and the statement are read fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from hub.store.backups import Backup, Backups
 from hub.store.batch import Batch
 from hub.store.log import StoreLog
 from hub.store.port import (
@@ -34,6 +35,7 @@ from protocols.schema import migrate, version
 from protocols.sqlite import DRIVERS, Db
 from protocols.streams import StreamKey
 
+T = TypeVar("T")
 _PART: Final = "store"
 _CACHE_KIB: Final = 64_000
 """a batch of a backlog touches thousands of pages all over the view; fewer would be written more than once in one commit"""
@@ -44,8 +46,17 @@ _CHECKPOINT_PAGES: Final = 4_000
 class SqliteStore:
     """See `hub.store.port.CentralStore` and the module. `at`: the file, or an open database that the store takes over."""
 
-    def __init__(self, at: str | Path | Db, *, read_only: bool = False, driver: str = DRIVERS[0], cached: int = CACHED_ORDERS) -> None:
+    def __init__(
+        self,
+        at: str | Path | Db,
+        *,
+        read_only: bool = False,
+        driver: str = DRIVERS[0],
+        cached: int = CACHED_ORDERS,
+        backup_required: bool = False,
+    ) -> None:
         self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
+        self._backup_required = backup_required
         self._read_only, self._cached = read_only, cached
         self._broken = False
         try:
@@ -81,6 +92,7 @@ class SqliteStore:
         """What the writer keeps in memory, from disk."""
         self._log = StoreLog(self._db)
         self._verified = Verified(self._db, self._log)
+        self._backups = Backups(self._db, self._log)
         if not self._read_only:
             self._book = ViewBook(self._db, self._log, text_index=self._text_index, cached=self._cached)
             self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
@@ -131,7 +143,9 @@ class SqliteStore:
     def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
         """See `CentralStore.statement`."""
         with self._queries.moment():
-            return Statement(self._fresh().state(streams))
+            state = self._fresh().state(streams)
+            backed_up = self._backups.backed_up(streams, required=self._backup_required)
+            return Statement(state, backed_up, self._backups.any_complete)
 
     def facts(self, stream: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
         """See `CentralStore.facts`."""
@@ -171,6 +185,40 @@ class SqliteStore:
     def totals(self) -> dict[str, int]:
         """See `CentralStore.totals`."""
         return self._queries.totals()
+
+    # ------------------------------------------------------------ backups of it
+
+    def backups(self) -> list[Backup]:
+        """See `CentralStore.backups`."""
+        return Backups(self._db, self._log).rows() if self._read_only else self._backups.rows()
+
+    def begin_backup(self, backup_id: str, tool: str, place: str, now_ms: int) -> Backup:
+        """See `CentralStore.begin_backup`."""
+        return self._change(lambda: self._backups.begin(backup_id, tool, place, self._verified.state(None), now_ms))
+
+    def complete_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """See `CentralStore.complete_backup`."""
+        return self._change(lambda: self._backups.complete(backup_id, now_ms))
+
+    def expire_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """See `CentralStore.expire_backup`."""
+        return self._change(lambda: self._backups.expire(backup_id, now_ms))
+
+    def merge_backups(self, others: Iterable[Backup]) -> list[Backup]:
+        """See `CentralStore.merge_backups`."""
+        return self._change(lambda: self._backups.merge(others))
+
+    def _change(self, work: Callable[[], T]) -> T:
+        """One transaction on the list; memory goes back with the disk where it fails."""
+        self._db.begin()
+        try:
+            done = work()
+            self._log.flush()
+            self._commit()
+        except LongshoreError:
+            self._undo()
+            raise
+        return done
 
     def close(self) -> None:
         """Release the file. Idempotent."""
