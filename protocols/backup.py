@@ -134,7 +134,7 @@ def staged(place: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)
         raise of_system(error, place) from error
-    except BaseException:
+    except BaseException:  # boundary: whatever ended it, nothing half-made may stay
         shutil.rmtree(stage, ignore_errors=True)
         raise
 
