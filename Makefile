@@ -11,7 +11,7 @@ JOBS ?= auto
 ARGS ?=
 
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
-GENERATORS := protocols.lifecycle
+GENERATORS := protocols.lifecycle protocols.policies
 
 .PHONY: help demo setup setup-run system test quick sim bench lint fmt lock audit docs clean
 

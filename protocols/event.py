@@ -19,6 +19,7 @@ from protocols import limits
 from protocols.details import check_details, check_text, join, json_type, shown
 from protocols.errors import InvalidInput, TooLarge
 from protocols.lifecycle import STATUS_NAMES, Status
+from protocols.merged import check_quantities
 
 DAY_MS: Final = 86_400_000
 CLOCKS_WORK_FROM_MS: Final = 946_684_800_000
@@ -76,11 +77,12 @@ _SMALLER: Final = "Send smaller batches."
 
 
 def load_json(body: bytes) -> object:
-    """The JSON value in a request or file. Raises InvalidInput(field `body`): not UTF-8, not JSON, absurdly deep; TooLarge: too long."""
+    """The JSON value in a request or file. Raises InvalidInput (field `body`: not UTF-8, not JSON, absurdly deep; or the key that stands
+    twice in one object, of which a parser would silently drop one) and TooLarge."""
     if len(body) > limits.BATCH_BYTES:
         raise TooLarge("body", f"is {len(body)} bytes long, at most {limits.BATCH_BYTES} are taken at once.", remedy=_SMALLER)
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise InvalidInput("body", f"is not UTF-8 (byte {error.start}).") from error
     except json.JSONDecodeError as error:
@@ -88,6 +90,17 @@ def load_json(body: bytes) -> object:
     except (RecursionError, ValueError) as error:
         # too deep, or a number of thousands of digits
         raise InvalidInput("body", "is JSON that no event looks like: nested or a number beyond any bound.") from error
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise InvalidInput(shown(key), "stands twice in one object, and only one of the two could be kept.", remedy="Send it once.")
+            seen.add(key)
+    return found
 
 
 def parse_batch(obj: object, *, defaults: EventDefaults, now_ms: int) -> list[OrderEvent]:
@@ -127,7 +140,7 @@ def parse_event(obj: object, *, defaults: EventDefaults, now_ms: int, at: str = 
         defaults.region if region is None else check_text(region, "region", at, limits.TEXT_CHARS),
         defaults.site if site is None else check_text(site, "site", at, limits.TEXT_CHARS),
         None if actor is None else check_text(actor, "actor", at, limits.TEXT_CHARS),
-        {} if details is None else check_details(details, at),
+        {} if details is None else check_quantities(check_details(details, at), at),
         None if key is None else check_text(key, "idempotencyKey", at, limits.TEXT_CHARS),
     )
 

@@ -21,6 +21,7 @@ PRODUCT: Final = ("protocols", "models", "edge_agent", "hub", "mobile")
 
 OWNERS: Final = {
     "msgpack": "protocols/codec.py",
+    "yaml": "protocols/yaml_text.py",
     "apsw": "protocols/sqlite.py",
     "sqlite3": "protocols/sqlite.py",
     "cryptography": "protocols/trust.py",

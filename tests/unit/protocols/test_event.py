@@ -462,3 +462,27 @@ def test_the_schema_names_what_the_parser_knows() -> None:
 def test_every_example_in_the_schema_is_a_valid_event(example: dict[str, object]) -> None:
     event = parse_event(example, defaults=DEFAULTS, now_ms=NOW_MS)
     assert example.items() <= event_json(event).items()
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"orderId": "A", "orderId": "B", "source": "S", "status": "PLACED"}', "orderId"),
+        (b'[{"orderId": "A"}, {"details": {"a": {"weight": 1, "b": 2, "weight": 3}}}]', "weight"),
+        (b'{"a\\u0001": 1, "a\\u0001": 1}', "a\\u0001"),
+    ],
+)
+def test_a_key_twice_in_one_object_is_refused_by_its_name(body: bytes, key: str) -> None:
+    with pytest.raises(InvalidInput, match="stands twice in one object") as caught:
+        load_json(body)
+    assert caught.value.field == key
+    assert load_json(b'[{"a": 1}, {"a": 2}]') == [{"a": 1}, {"a": 2}]
+
+
+def test_quantities_of_an_event_are_checked_where_it_comes_in() -> None:
+    event = {"orderId": "A", "source": "S", "status": "PICKED", "timeQuality": "unknown"}
+    with pytest.raises(InvalidInput) as caught:
+        parse_event({**event, "details": {"quantities": {"picked": "3"}}}, defaults=EventDefaults("acme"), now_ms=0, at="[3]")
+    assert caught.value.field == "[3].details.quantities.picked"
+    taken = parse_event({**event, "details": {"quantities": {"picked": 3}}}, defaults=EventDefaults("acme"), now_ms=0)
+    assert taken.details == {"quantities": {"picked": 3}}

@@ -1,0 +1,307 @@
+"""The conflicts of a database: what the table of policies says of pairs of facts, kept beside the orders in the same transaction.
+
+An open conflict is a pair of heads for which somebody has to do something; it is there exactly while both are heads, so the open ones,
+their holds and tasks follow from the facts and the table alone. A closed one stays as history: *settled* by the facts that had seen both
+first, or *went on* when one of the two authors went on without having seen the other, which is a conflict of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from protocols.codec import pack, unpack
+from protocols.event import format_time
+from protocols.fact import FactRow
+from protocols.lifecycle import Status
+from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads
+from protocols.merged import notes
+from protocols.policy import Outcome, Policies, Step, Task, Told, Verdict, clash_id
+from protocols.sqlite import Db, Row
+from protocols.streams import StreamKey
+
+SETTLES: Final = "settles"
+NOTE_CHARS: Final = 400
+_IDS_MOST: Final = 64
+
+TABLES: Final = (
+    """CREATE TABLE clashes (
+         cid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, okey INTEGER NOT NULL, state INTEGER NOT NULL, outcome INTEGER NOT NULL,
+         policy TEXT NOT NULL, sentence TEXT NOT NULL, pair BLOB NOT NULL, task BLOB, heads BLOB NOT NULL, raised_ms INTEGER NOT NULL,
+         closed_ms INTEGER, closed_by BLOB)""",
+    "CREATE INDEX clashes_order ON clashes (okey)",
+    "CREATE INDEX clashes_open ON clashes (cid) WHERE state = 0",
+)
+"""Statements of the migrations of whoever keeps conflicts: ledgers and the store."""
+
+
+class State(IntEnum):
+    """Of a conflict. The codes are on disk."""
+
+    OPEN = 0
+    SETTLED = 1
+    WENT_ON = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A conflict as it is kept. `shown` is the fact whose status is shown. `settled_by`: the first facts that had seen both."""
+
+    id: str
+    okey: int
+    state: State
+    outcome: Outcome
+    policy: str
+    sentence: str
+    shown: Told
+    other: Told
+    task: Task | None
+    heads: tuple[Head, ...]
+    raised_ms: int
+    closed_ms: int | None
+    settled_by: tuple[Told, ...] = ()
+
+
+def tell(key: StreamKey, seq: int, h: bytes, fact: FactRow, received_ms: int) -> Told:
+    """A fact as policies and people see it."""
+    said = fact.details.get(SETTLES)
+    settles = tuple(one for one in said if type(one) is str)[:_IDS_MOST] if type(said) is list else ()
+    note = " / ".join(notes(fact.details))[:NOTE_CHARS]
+    return Told(
+        key.node, key.epoch, seq, h, fact.status, fact.source, fact.site, fact.actor, fact.happened_ms, fact.recorded_ms, received_ms,
+        settles, note,
+    )  # fmt: skip
+
+
+def tell_unknown(key: StreamKey, head: Head) -> Told:
+    """A fact of which only its identity and status are known here."""
+    return Told(key.node, key.epoch, head.seq, head.h, Status(head.status), known=False)
+
+
+def judged(policies: Policies, heads: Sequence[Head], told: Callable[[Head], Told]) -> list[tuple[Verdict, tuple[Head, Head]]]:
+    """What becomes of each pair of heads, gravest first, then by name."""
+    out = []
+    for i, a in enumerate(heads):
+        for b in heads[i + 1 :]:
+            verdict = policies.judge(told(a), told(b))
+            out.append((verdict, (a, b)))
+    return sorted(out, key=lambda one: (-one[0].outcome, one[0].id))
+
+
+def settlers(a: Head, b: Head, facts: Sequence[Head], ancestry: Ancestry) -> list[Head]:
+    """The facts that had seen both, without those that came after another of them."""
+    both = [f for f in facts if dominates(f, a, ancestry) and dominates(f, b, ancestry)]
+    return [f for f in both if not any(o is not f and dominates(f, o, ancestry) for o in both)]
+
+
+class Closed(NamedTuple):
+    """A pair that some facts had seen: what the table says of it, and those facts."""
+
+    verdict: Verdict
+    heads: tuple[Head, Head]
+    by: tuple[Told, ...]
+
+
+class ClashBook:
+    """The conflicts of one database. Inside the owner's transaction; keeps nothing in memory but whether there are any."""
+
+    def __init__(self, db: Db, policies: Policies) -> None:
+        self._db, self.policies = db, policies
+
+    # ------------------------------------------------------------ writing
+
+    def update(self, okey: int, verdicts: Sequence[tuple[Verdict, tuple[Head, Head]]], closed: Sequence[Closed], now_ms: int) -> Outcome:
+        """Write down what is open of an order now, and what was closed. Returns the gravest outcome of the open ones.
+
+        `closed` may name pairs that were never open here: they are history too.
+        """
+        open_now = {verdict.id: (verdict, heads) for verdict, heads in verdicts if verdict.outcome is not Outcome.ACCEPT}
+        by_id = {one.verdict.id: one for one in closed}
+        for clash in self.of_order(okey):
+            now = open_now.pop(clash.id, None)
+            done = by_id.pop(clash.id, None)
+            if now is not None:
+                self._keep_open(clash, now[0])
+            elif done is not None:
+                if clash.state is not State.SETTLED or clash.settled_by != done.by:
+                    self._close(clash.id, State.SETTLED, now_ms if clash.closed_ms is None else clash.closed_ms, done.by)
+            elif clash.state is State.OPEN:
+                self._close(clash.id, State.WENT_ON, now_ms, ())
+        for verdict, heads in open_now.values():
+            self._insert(okey, verdict, heads, now_ms)
+        for one in by_id.values():
+            if one.verdict.outcome is not Outcome.ACCEPT:
+                self._insert(okey, one.verdict, one.heads, now_ms)
+                self._close(one.verdict.id, State.SETTLED, now_ms, one.by)
+        return max((verdict.outcome for verdict, _ in verdicts), default=Outcome.ACCEPT)
+
+    def _keep_open(self, clash: Clash, verdict: Verdict) -> None:
+        """Open again where a fork showed that it never was settled; and as the table in use says it."""
+        if clash.state is State.OPEN and (clash.policy, clash.outcome) == (verdict.rule.id, verdict.outcome):
+            return
+        self._db.run(
+            "UPDATE clashes SET state=0, closed_ms=NULL, closed_by=NULL, policy=?, outcome=?, sentence=?, task=? WHERE id=?",
+            (verdict.rule.id, int(verdict.outcome), verdict.sentence, _dump_task(verdict.rule.task), clash.id),
+        )
+
+    def _close(self, clash_id: str, state: State, now_ms: int, by: Sequence[Told]) -> None:
+        self._db.run(
+            "UPDATE clashes SET state=?, closed_ms=?, closed_by=? WHERE id=?",
+            (int(state), now_ms, pack([_told_row(t) for t in by]) if by else None, clash_id),
+        )
+
+    def _insert(self, okey: int, verdict: Verdict, heads: Sequence[Head], now_ms: int) -> None:
+        self.insert(okey, verdict, heads, verdict.sentence, now_ms)
+
+    def insert(self, okey: int, verdict: Verdict, heads: Sequence[Head], sentence: str, raised_ms: int) -> None:
+        """A conflict that is not here yet, open."""
+        pair = pack([_told_row(verdict.shown), _told_row(verdict.other)])
+        task = _dump_task(verdict.rule.task)
+        self._db.run(
+            """INSERT OR IGNORE INTO clashes (id, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms)
+               VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)""",
+            (verdict.id, okey, int(verdict.outcome), verdict.rule.id, sentence, pair, task, dump_heads(heads), raised_ms),
+        )
+
+    # ------------------------------------------------------------ reading
+
+    def of_order(self, okey: int) -> list[Clash]:
+        """All of an order, oldest first."""
+        return read_clashes(self._db, "okey=?", (okey,), "cid")
+
+
+_COLUMNS: Final = "id, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms, closed_ms, closed_by"
+
+
+def read_clashes(db: Db, where: str, params: Sequence[Any], order: str) -> list[Clash]:
+    """Conflicts of a database, for readers beside the writer too. `where` and `order` are ours, never a caller's text."""
+    return [as_clash(row) for row in db.query(f"SELECT {_COLUMNS} FROM clashes WHERE {where} ORDER BY {order}", params)]
+
+
+def as_clash(row: Row) -> Clash:
+    """A row of `clashes`, its columns as in `_COLUMNS`."""
+    clash, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms, closed_ms, closed_by = row
+    shown, other = (_told(one) for one in _rows(pair))
+    by = tuple(_told(one) for one in _rows(closed_by)) if closed_by else ()
+    return Clash(
+        clash, okey, State(state), Outcome(outcome), policy, sentence, shown, other, _load_task(task), load_heads(heads), raised_ms,
+        closed_ms, by,
+    )  # fmt: skip
+
+
+def _rows(data: bytes) -> list[Any]:
+    rows: Any = unpack(data, max_bytes=len(data))
+    return list(rows)
+
+
+def _told_row(t: Told) -> list[Any]:
+    return [
+        t.node, t.epoch, t.seq, t.h, int(t.status), t.source, t.site, t.actor, t.happened_ms, t.recorded_ms, t.received_ms, list(t.settles),
+        t.note, t.known,
+    ]  # fmt: skip
+
+
+def _told(row: list[Any]) -> Told:
+    node, epoch, seq, h, status, source, site, actor, happened_ms, recorded_ms, received_ms, settles, note, known = row
+    said = source, site, actor, happened_ms, recorded_ms, received_ms
+    return Told(node, epoch, seq, h, Status(status), *said, tuple(settles), note, known)
+
+
+def _dump_task(task: Task | None) -> bytes | None:
+    if task is None:
+        return None
+    data: bytes = pack([task.title, task.assignee, [[int(s.record), s.words] for s in task.steps]])
+    return data
+
+
+def _load_task(data: bytes | None) -> Task | None:
+    if data is None:
+        return None
+    title, assignee, steps = _rows(data)
+    return Task(title, assignee, tuple(Step(Status(record), words) for record, words in steps))
+
+
+# ------------------------------------------------------------------ JSON
+
+Json = dict[str, Any]
+
+
+def iso(ms: int | None) -> str | None:
+    """RFC 3339 text; null stays null."""
+    return None if ms is None else format_time(max(ms, 0))
+
+
+def told_json(told: Told) -> Json:
+    """Who did what, when and where."""
+    return {
+        "factId": told.fact_id, "status": told.status.name, "actor": told.actor, "node": told.node, "source": told.source or None,
+        "site": told.site, "at": iso(told.happened_ms), "recordedAt": iso(told.recorded_ms), "note": told.note or None,
+    }  # fmt: skip
+
+
+def task_json(task: Task | None, clash: str, *, is_open: bool) -> Json | None:
+    """What has to be done, by whom, and how it may be settled."""
+    if task is None:
+        return None
+    steps = [{"record": step.record.name, "words": step.words} for step in task.steps]
+    return {"id": clash, "title": task.title, "for": task.assignee, "open": is_open, "steps": steps}
+
+
+def clash_json(clash: Clash, org: str, order_id: str) -> Json:
+    """One conflict with its task and its history."""
+    is_open = clash.state is State.OPEN
+    return {
+        "id": clash.id,
+        "org": org,
+        "orderId": order_id,
+        "open": is_open,
+        "state": clash.state.name.lower().replace("_", "-"),
+        "outcome": clash.outcome.word,
+        "policy": clash.policy,
+        "held": is_open and clash.outcome is Outcome.HOLD,
+        "sentence": clash.sentence,
+        "shownFact": clash.shown.fact_id,
+        "otherFact": clash.other.fact_id,
+        "facts": [told_json(clash.shown), told_json(clash.other)],
+        "credited": credited((clash.shown, clash.other)),
+        "task": task_json(clash.task, clash.id, is_open=is_open),
+        "raisedAt": iso(clash.raised_ms),
+        "settledAt": iso(clash.closed_ms),
+        "settledBy": [told_json(told) for told in clash.settled_by],
+        "links": {
+            "order": f"/v1/orders/{quote(order_id, safe='')}?org={quote(org, safe='')}",
+            "settle": f"/v1/conflicts/{clash.id}/settle",
+        },
+    }
+
+
+def credited(facts: Sequence[Told]) -> list[str]:
+    """The people and machines behind some facts, each once."""
+    return list(dict.fromkeys(told.who for told in facts))
+
+
+def concurrent_json(verdicts: Sequence[Verdict]) -> list[Json]:
+    """What the table says of each pair of an order's heads, also where nothing has to be done."""
+    return [
+        {
+            "id": verdict.id,
+            "outcome": verdict.outcome.word,
+            "policy": verdict.rule.id,
+            "sentence": verdict.sentence,
+            "shownFact": verdict.shown.fact_id,
+            "otherFact": verdict.other.fact_id,
+            "credited": credited((verdict.shown, verdict.other)),
+        }
+        for verdict in verdicts
+    ]
+
+
+def notes_json(facts: Sequence[tuple[Told, Mapping[str, object]]]) -> list[Json]:
+    """The notes of facts that stand side by side, each with who wrote it."""
+    return [{"text": text, "by": told.who, "factId": told.fact_id} for told, details in facts for text in notes(details)]
+
+
+__all__ = ["SETTLES", "TABLES", "Clash", "ClashBook", "Closed", "State", "clash_id", "clash_json", "tell", "tell_unknown"]
