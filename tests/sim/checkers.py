@@ -1,5 +1,5 @@
 """The checkers, outside of everything: they believe no return value, keep their own list of what was committed and said, and read the
-databases with plain SQL. Each complaint begins with the invariant of reliability.md (I1 … I13) or the always-on check that it breaks."""
+databases with plain SQL. Each complaint begins with the number of the invariant that it breaks (`invariants.py`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.messages import Answer, Receipt, StreamStated
 from protocols.streams import StreamKey
+from tests.sim.bounds import exceeded
 from tests.sim.disks import Disk
+from tests.sim.invariants import INVARIANTS
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
 if TYPE_CHECKING:
@@ -22,7 +24,11 @@ Answered = Sequence[Appended] | LongshoreError
 
 
 class Violation(AssertionError):
-    """The product broke a promise."""
+    """The product broke a promise: the one whose number the text begins with."""
+
+    def __init__(self, what: str) -> None:
+        assert what.split()[0] in INVARIANTS, f"which invariant is that? {what}"
+        super().__init__(what)
 
 
 def demand(fine: bool, what: str) -> None:
@@ -103,11 +109,11 @@ class Checker:
         for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):
             own = disk.own.get(StreamKey(node, epoch, cls), [])
             below = sum(1 << i for i in own[:settled])
-            demand(settled <= len(own) and not below & ~self.stored, f"settled: {who} believes {self.truth.show(below & ~self.stored)}")
+            demand(settled <= len(own) and not below & ~self.stored, f"I5 {who} believes settled {self.truth.show(below & ~self.stored)}")
             gone = sum(1 << i for i in own[:freed]) & disk.held
             if gone:
                 unsafe = gone & ~self._safe()
-                demand(not unsafe, f"freed: {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
+                demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
                 disk.held &= ~gone
                 self.truth.freed |= gone
 
@@ -174,7 +180,7 @@ class Checker:
             missing = self.truth.facts[at].chain & ~self.stored if at is not None else 0
             demand(
                 at is not None and not missing,
-                f"settled: the hub says so of {s.node} up to {seq}, the store lacks {self.truth.show(missing)}",
+                f"I5 the hub says settled of {s.node} up to {seq}, the store lacks {self.truth.show(missing)}",
             )
 
     # ------------------------------------------------------------ the store
@@ -250,7 +256,9 @@ class Checker:
             self.world.say("scenario", f"destroys the only copy of {self.truth.show(lost)}")
 
     def everything(self) -> None:
-        """Each yes is on some disk; the mirrors of the disks are right; nothing is held that nobody said (I1, I2)."""
+        """Each yes is on some disk; the mirrors of the disks are right; nothing is held that nobody said; bounds hold (I1, I2, I7)."""
+        for what in exceeded(self.world):
+            raise Violation(what)
         lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused
         demand(not lost, f"I1 on no disk and in no record: {self.truth.show(lost)}")
         for disk in [self.world.hub.disk, self.world.store.disk, *(e.disk for e in self.world.edges)]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from protocols.codec import unpack
 from protocols.errors import LedgerBroken
+from protocols.schema import LEDGER, migrate
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
 from tests.sim.truth import FactId, Mask, Order, Truth
@@ -123,6 +125,18 @@ class Disk:
         row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (head[0],))
         assert row is not None
         return FactId(row[0], row[1], row[2], head[1], head[2])
+
+
+@lru_cache(maxsize=1)
+def newer_tables_bytes() -> int:
+    """How much larger an empty ledger is than one of version 1, so that a budget that was drawn then still leaves the same room."""
+    sizes = []
+    for migrations in (LEDGER[:1], LEDGER):
+        db = SimDb(":memory:")
+        migrate(db, migrations)
+        sizes.append(db.file_bytes())
+        db.close()
+    return sizes[1] - sizes[0]
 
 
 def _unpacked(heads: bytes) -> list[list[Any]]:

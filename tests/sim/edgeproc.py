@@ -10,7 +10,7 @@ from protocols.codec import Kind, pack
 from protocols.errors import Conflict, LedgerBroken, LedgerFull
 from protocols.streams import StreamKey
 from protocols.topics import Address
-from tests.sim.disks import Disk
+from tests.sim.disks import Disk, newer_tables_bytes
 from tests.sim.options import SECOND
 from tests.sim.procs import Down, Link, Proc, Request
 
@@ -47,7 +47,7 @@ class EdgeProc(Proc):
 
     def now(self) -> Now:
         """What its clocks say."""
-        return Now(max(0, self.world.wall + self.skew_ms), self.world.now - self._mono_from)
+        return Now(max(0, self.world.wall + self.skew_ms + self.world.shift(self.name)), self.world.now - self._mono_from)
 
     def open(self) -> None:
         """See `Proc.open`."""
@@ -56,7 +56,7 @@ class EdgeProc(Proc):
         hub = world.hub_address.node
         sign, verify = world.keys.signer(self.node), world.keys.verify
         o = world.options
-        settings = EdgeSettings(o.uplink, o.heartbeat_ms, o.budget_bytes, 0 if o.pressed else 80, o.floor_ms)
+        settings = EdgeSettings(o.uplink, o.heartbeat_ms, o.budget_bytes + newer_tables_bytes(), 0 if o.pressed else 80, o.floor_ms)
         rng = world.rng(f"core/{self.name}/{self.boots}")
         self.core = EdgeCore(self.disk.db, EdgeIdentity(self.address, hub, world.keys.public(hub)), sign, verify, rng, settings)
         if self.linked:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tests.sim.audit import audit
 from tests.sim.disks import Disk
 from tests.sim.edgeproc import EdgeProc
+from tests.sim.isolation import strangers_orders
 from tests.sim.oracle import right
 from tests.sim.truth import FactId, Mask, Order, bits
 
@@ -37,7 +39,16 @@ def goals(world: World) -> Iterator[str]:
     yield from _holes(world)
     for edge in world.edges:
         yield from _edge_done(world, edge)
+    yield from _forks(world)
     yield from _views(world)
+
+
+def last_look(world: World) -> Iterator[str]:
+    """What is looked at once, when all else is well: the chains on every disk, and who holds whose orders."""
+    for disk in [world.hub.disk, world.store.disk, *(edge.disk for edge in world.edges)]:
+        yield from (f"I11 {disk.name}: {finding}" for finding in audit(disk.db))
+    for edge in world.edges:
+        yield from strangers_orders(edge)
 
 
 def _all_there(world: World) -> Iterator[str]:
@@ -50,11 +61,20 @@ def _all_there(world: World) -> Iterator[str]:
     if late:
         yield f"I13 on a disk, and never reached the store: {truth.show(late)}"
     if store.held & ~world.hub.disk.held:
-        yield f"I12 the hub lacks what the store has: {truth.show(store.held & ~world.hub.disk.held)}"
+        yield f"I8 the hub lacks what the store has: {truth.show(store.held & ~world.hub.disk.held)}"
     odd = [truth.of[fid] for fid, row in store.everything() if row in world.check.odd_rows]
     kept = store.db.query("SELECT s.node, s.epoch, s.cls, q.seq, q.h FROM quarantine q JOIN streams s USING (sid)")
     if truth.mask(FactId(n, e, c, q, bytes(h)) for n, e, c, q, h in kept) != sum(1 << i for i in odd):
         yield "I1 the store's quarantine is not what nobody can read"
+
+
+def _forks(world: World) -> Iterator[str]:
+    """Where the hub holds two facts at one place, it has to know that a card was cloned or a disk restored."""
+    truth, hub = world.check.truth, world.hub
+    for key in truth.forked:
+        seqs = [truth.facts[i].id.seq for i in bits(truth.streams[key] & hub.disk.held)]
+        if len(seqs) != len(set(seqs)) and hub.alive and key.node not in hub.core.ledger.log.forked_nodes:
+            yield f"I13 the hub does not know that {key.node} is forked in epoch {key.epoch % 4096:03x}"
 
 
 def _holes(world: World) -> Iterator[str]:
@@ -78,7 +98,7 @@ def _edge_done(world: World, edge: EdgeProc) -> Iterator[str]:
             yield f"I8 {edge.name} still waits: epoch {s.key.epoch % 4096:03x} {state}"
         mine = sum(1 << i for i in edge.disk.own.get(s.key, []))
         if mine & ~(store.held | store.recorded(truth)):
-            yield f"settled: {edge.name} believes {truth.show(mine & ~store.held)}"
+            yield f"I5 {edge.name} believes settled {truth.show(mine & ~store.held)}"
     current = edge.core.ledger.own().key
     strange = store.held & truth.streams.get(current, 0) & ~sum(1 << i for i in edge.disk.own.get(current, []))
     if strange:

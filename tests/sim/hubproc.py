@@ -42,7 +42,7 @@ class HubProc(Proc):
 
     def wall(self) -> int:
         """What its clock says."""
-        return max(0, self.world.wall + self.skew_ms)
+        return max(0, self.world.wall + self.skew_ms + self.world.shift("hub"))
 
     def step(self, things: Sequence[Any]) -> None:
         """See `Proc.step`. Either the messages or the requests of a moment come first."""

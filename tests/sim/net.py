@@ -11,6 +11,7 @@ from protocols.sync.seal import seal
 from protocols.sync.uplink import Out
 from protocols.topics import Channel
 from tests.sim.broker import Broker
+from tests.sim.checkers import Violation
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.procs import Down, Up
 
@@ -43,6 +44,8 @@ class Net:
         node = topic.split("/")[5]
         self._past[node] = [*self._past.get(node, []), payload][-REMEMBERED:]
         for edge in self.world.edges:
+            if edge.node == node and not topic.startswith(f"{edge.address.prefix}/"):
+                raise Violation(f"I10 a message for {edge.address.prefix} goes to {topic}")
             if edge.node == node and edge.linked and not edge.silent:
                 for delay, data in self._copies(payload):
                     self.broker.carry(edge.name, delay, self._at_edge, edge, data)
@@ -90,10 +93,14 @@ class Net:
         return copies
 
     def _damaged(self, payload: bytes) -> bytes:
-        at = self.rng.randrange(len(payload))
+        at = self._place(len(payload))
         if self.rng.random() < 0.3:
             return payload[:at]
         return payload[:at] + bytes((payload[at] ^ 1 << self.rng.randrange(8),)) + payload[at + 1 :]
+
+    def _place(self, length: int) -> int:
+        """Somewhere in a message. Small worlds keep the draw that they were made with, of which the length changes the next ones."""
+        return self.rng.randrange(length) if self.world.options.profile == "small" else int(self.rng.random() * length)
 
     # ------------------------------------------------------------ strangers
 

@@ -71,6 +71,10 @@ class Options:
     """messages that the broker lets pile up and then hands out in any order. 0: none"""
     reorder_ms: int = 0
     """after this long it hands out what has piled up, also when that is less"""
+    orgs: int = 1
+    """organisations that share the hub, and use the same order ids"""
+    sites: int = 0
+    """sites that the edges share; 0: each edge is a site by itself"""
     profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""

@@ -79,6 +79,8 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "segments": rng.choice((12, 16, 64)),
         "group_ms": rng.choice((0, 5, 40)),
         "latency_ms": rng.choice((2, 100, 800)),
+        "orgs": Random(f"{seed}/orgs").choice((1, 1, 2)),
+        "sites": Random(f"{seed}/sites").choice((0, 3)),
     }
     options |= levels(Random(f"{seed}/levels"), faults) | _broker_levels(Random(f"{seed}/broker"), faults)
     plan = Plan(Random(f"{seed}/plan"), duration, edges, outage_ms=profile.outage_ms)

@@ -20,7 +20,7 @@ from tests.sim.checkers import Checker, Violation, demand
 from tests.sim.disks import Disk
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.faults import Faults
-from tests.sim.healing import goals, reached
+from tests.sim.healing import goals, last_look, reached
 from tests.sim.hubproc import HubProc
 from tests.sim.keys import Keys
 from tests.sim.net import Net
@@ -29,6 +29,7 @@ from tests.sim.truth import Mask
 from tests.sim.workload import Clients
 
 START_MS = 1_780_000_000_000
+ORGS = ("acme", "globex")
 STEPS = 400_000
 """events of the first phase; more means that something spins"""
 HEAL_STEPS = 4_000
@@ -44,8 +45,12 @@ Trace = Callable[[str], None]
 class World:
     """See the module. `trace` gets a line for each thing that happens."""
 
-    def __init__(self, options: Options, trace: Trace | None = None, *, strangers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, options: Options, trace: Trace | None = None, *, strangers: Sequence[str] = (), shift: Callable[[str], int] | None = None
+    ) -> None:
         self.options, self.trace = options, trace
+        self.shift = shift or (lambda machine: 0)
+        """ms by which a machine's wall clock is elsewhere from the first moment on (I9)"""
         self.now = 0
         self.faulty = True
         self.hub_full = False
@@ -78,9 +83,15 @@ class World:
         self.hub.start()
         for n in range(self.options.edges):
             node = f"dock-{n}"
-            self.add_edge(node, Address("acme", "EMEA", f"W{n}", node), Disk.blank(node))
+            self.add_edge(node, self._address(n, node), Disk.blank(node))
         self.operator()
         self.store.regularly()
+
+    def _address(self, n: int, node: str) -> Address:
+        """Where an edge stands: the last quarter of them belongs to another organisation, where there is one."""
+        o = self.options
+        org = ORGS[1] if o.orgs > 1 and n >= o.edges - max(1, o.edges // 4) else ORGS[0]
+        return Address(org, "EMEA", f"W{n % o.sites if o.sites else n}", node)
 
     # ------------------------------------------------------------ time and chance
 
@@ -216,7 +227,7 @@ class World:
             if self.heal_steps > budget or self.heal_ms > HEAL_ROUNDS * slowest:
                 raise Violation(f"I8 not healed after {self.heal_steps} steps, {self.heal_ms / 1000:.0f} s: {'; '.join(goals(self))}")
         self.check.everything()
-        for goal in goals(self):
+        for goal in [*goals(self), *last_look(self)]:
             raise Violation(goal)
 
     def close(self) -> None:

@@ -1,0 +1,99 @@
+"""I7: what a machine keeps in memory and in files stays within bounds, however long it is cut off and however much waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from protocols.orderbook import CACHED_ORDERS
+from protocols.sqlite import Db
+
+if TYPE_CHECKING:
+    from tests.sim.edgeproc import EdgeProc
+    from tests.sim.hubproc import HubProc
+    from tests.sim.world import World
+
+OURS = ("protocols.", "hub.", "edge_agent.")
+THINGS_ALWAYS = 400
+THINGS_PER_STREAM = 80
+"""a stream, what is believed of it, and its statement"""
+THINGS_PER_RUN = 14
+THINGS_UNDER_WAY = 12
+"""for each fact of the window"""
+PAGE_BYTES = 4_096
+FILE_ALWAYS_BYTES = 100 * PAGE_BYTES
+FILE_PER_FACT_BYTES = 2_500
+"""of a fact in the log, its order, its key and the indexes; in small worlds each takes a page of its own now and then"""
+ONE_TURN_BYTES = 40 * PAGE_BYTES
+"""by which a ledger may exceed its budget: what one transaction wrote that began below it"""
+
+
+def things(root: object, leave: tuple[str, ...] = ()) -> int:
+    """Elements in all containers that can be reached from an object of the product, without its database."""
+    seen: dict[int, object] = {}
+    stack: list[Any] = [root]
+    count = 0
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen or isinstance(thing, str | bytes | int | float | Db | Random | type | None):
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, dict):
+            count += len(thing)
+            stack += [*thing.values(), *(key for key in thing if isinstance(key, tuple))]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            count += len(thing)
+            stack += thing
+        elif type(thing).__module__.startswith(OURS):
+            stack += [value for name, value in _attributes(thing) if name not in leave]
+    return count
+
+
+def _attributes(thing: object) -> Iterator[tuple[str, object]]:
+    for kind in type(thing).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if hasattr(thing, name):
+                yield name, getattr(thing, name)
+    yield from getattr(thing, "__dict__", {}).items()
+
+
+def exceeded(world: World) -> Iterator[str]:
+    """Every bound that a live machine exceeds."""
+    for edge in world.edges:
+        if edge.alive:
+            yield from _edge(edge)
+    if world.hub.alive:
+        yield from _hub(world.hub)
+    facts, pages = len(world.check.truth.facts), FILE_ALWAYS_BYTES
+    for disk in [world.hub.disk, world.store.disk, *(edge.disk for edge in world.edges)]:
+        if disk.db.file_bytes() > pages + FILE_PER_FACT_BYTES * facts:
+            yield f"I7 the file of {disk.name} has {disk.db.file_bytes()} bytes for {facts} facts"
+
+
+def _edge(edge: EdgeProc) -> Iterator[str]:
+    core, settings = edge.core, edge.core.settings
+    window = settings.uplink.window_facts
+    flights = sum(last - first + 1 for _, first, last in core.uplink.streams_under_way())
+    if flights > window + settings.uplink.frame_facts:
+        yield f"I7 {edge.name} has {flights} facts under way, its window is {window}"
+    yield from _memory(core, edge.name, window)
+    if edge.disk.db.file_bytes() > settings.budget_bytes + ONE_TURN_BYTES:
+        yield f"I7 the file of {edge.name} has {edge.disk.db.file_bytes()} bytes, its budget is {settings.budget_bytes}"
+
+
+def _hub(hub: HubProc) -> Iterator[str]:
+    core = hub.core
+    yield from _memory(core, "hub", len(core._read) + sum(len(q) for q in core.receiver._quarantine.values()))
+
+
+def _memory(core: Any, who: str, window: int) -> Iterator[str]:
+    streams = core.ledger.log.all()
+    runs = sum(len(stream.chain.runs) for stream in streams)
+    most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + THINGS_UNDER_WAY * window
+    cached = core.ledger.book._orders
+    found = things(core, ("_orders", "_dirty"))
+    if found > most:
+        yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and a window of {window}: at most {most}"
+    if len(cached) > CACHED_ORDERS:
+        yield f"I7 {who} keeps {len(cached)} orders in memory"
