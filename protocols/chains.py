@@ -168,10 +168,11 @@ class Chain:
         """The run that new facts from `first` on simply lengthen: the common case, decided without touching the log."""
         if not self.runs:
             return None
-        only = self.runs[-1]
-        if only.last == first - 1 and only.h_last == h_before and only.kind is RunKind.DATA and len(self.runs) == 1:
-            return only
-        return None
+        top = self.runs[-1]
+        if top.last != first - 1 or top.h_last != h_before or top.kind is not RunKind.DATA:
+            return None
+        alone = len(self.runs) == 1 or (self.fork_point is None and all(r.last < top.first for r in self.runs[:-1]))
+        return top if alone else None
 
     def apart(self, first: int, h_before: bytes, hashes: Sequence[bytes]) -> bool:
         """Would these new facts stand by themselves: neither the first to follow a run or the genesis, nor below a run that is here?
@@ -222,6 +223,30 @@ class Chain:
         self.runs.append(record)
         self._sort()
         return True
+
+    def evict(self, first: int, h_before: bytes, last: int, h_last: bytes) -> Run | None:
+        """The author lets go of first..last of its own branch: their place becomes a record, joined with records that it meets. The run
+        that stands there then; None where they are not the lower or middle part of one run of an unforked stream: the head is never let go.
+        """
+        run = next((r for r in self.data() if r.first <= first and last < r.last), None)
+        if run is None or self.fork_point is not None:
+            return None
+        if run.first < first:
+            self.runs.append(Run(run.first, run.h_before, first - 1, h_before))
+        run.first, run.h_before = last + 1, h_last
+        record = Run(first, h_before, last, h_last, RunKind.EVICTED)
+        below = next((r for r in self.runs if r.kind is RunKind.EVICTED and (r.last, r.h_last) == (first - 1, h_before)), None)
+        if below is not None:
+            below.last, below.h_last = last, h_last
+            record = below
+        else:
+            self.runs.append(record)
+        above = next((r for r in self.runs if r.kind is RunKind.EVICTED and (r.first - 1, r.h_before) == (last, h_last)), None)
+        if above is not None:
+            record.last, record.h_last = above.last, above.h_last
+            self.runs = [r for r in self.runs if r is not above]
+        self._sort()
+        return record
 
     def _known(self, seq: int, h: bytes) -> bool:
         """Is there data at this point, or does a record end in it?"""

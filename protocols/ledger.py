@@ -8,7 +8,6 @@ arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +27,7 @@ from protocols.schema import migrate
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
 from protocols.telemetry import Reading, is_telemetry, read_telemetry, telemetry_row
+from protocols.weight import Weights
 
 ORDERS: Final = 0
 TELEMETRY: Final = 1
@@ -67,17 +67,6 @@ def fact_id(stream: StreamKey, seq: int, h: bytes) -> str:
     return f"{stream.node}/{stream.epoch:x}/{seq}/{h[:4].hex()}"
 
 
-@dataclass(slots=True)
-class _Meter:
-    """What waits in a stream, as last weighed: facts in (settled, head]."""
-
-    settled: int
-    freed: int
-    head: int
-    facts: int = 0
-    size: int = 0
-
-
 class Ledger:
     """See the module. `new_epoch` gives a random int of 1..2^63-1; it is asked when the database is made and when an epoch must begin."""
 
@@ -88,7 +77,7 @@ class Ledger:
         self.book = OrderBook(db, self.log)
         self.devices = Devices(db)
         self.quarantine_rows = Quarantine(db, self.log, self.book.fixes)
-        self._meters: dict[int, _Meter] = {}
+        self.weights = Weights(db)
         row = db.one("SELECT value FROM meta WHERE key='epoch'")
         self._epoch = int(row[0]) if row else 0
 
@@ -210,8 +199,9 @@ class Ledger:
             (now_ms - IDEMPOTENCY_MS,),
         )
 
-    def free(self, stream: Stream, up_to: int, now_ms: int) -> int:
-        """Delete the facts of a stream up to a seq; places and orders stay known, requests for 30 days more. Returns how many went."""
+    def free(self, stream: Stream, up_to: int, now_ms: int, *, hashed: bool = False) -> int:
+        """Delete the facts of a stream up to a seq; places and orders stay known, requests for 30 days more. Returns how many went.
+        `hashed`: keep their hashes, so that a branch that leaves there is told apart."""
         below = stream.freed_seq
         gone = self.log.free(stream, up_to)
         if gone:
@@ -399,26 +389,9 @@ class Ledger:
         return INT63_MAX if first is None else first
 
     def unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
-        """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none).
-
-        Each row is weighed when it comes and when it goes, so asking costs what changed since, not the length of a long outage.
-        """
+        """Facts above the settled point of a stream: how many, their bytes, and when the oldest was taken (None when there is none)."""
         self.flush()
-        meter = self._meters.get(stream.sid)
-        if meter is None or meter.settled > stream.settled_seq or meter.freed != stream.freed_seq:
-            meter = self._meters[stream.sid] = _Meter(stream.settled_seq, stream.freed_seq, stream.settled_seq)
-        gone, came = self._weigh(stream, meter.settled, stream.settled_seq), self._weigh(stream, meter.head, stream.head[0])
-        meter.facts += came[0] - gone[0]
-        meter.size += came[1] - gone[1]
-        meter.settled, meter.head = stream.settled_seq, stream.head[0]
-        oldest = self.db.one("SELECT at_ms FROM log WHERE sid=? AND seq>? ORDER BY seq LIMIT 1", (stream.sid, stream.settled_seq))
-        return meter.facts, meter.size, None if oldest is None else int(oldest[0])
-
-    def _weigh(self, stream: Stream, above: int, up_to: int) -> tuple[int, int]:
-        row = self.db.one(
-            "SELECT count(*), coalesce(sum(length(row)), 0) FROM log WHERE sid=? AND seq>? AND seq<=?", (stream.sid, above, up_to)
-        )
-        return (row[0], row[1]) if row else (0, 0)
+        return self.weights.unsettled(stream)
 
     def events(self, order: Order) -> Iterator[tuple[LogRow, FactRow]]:
         """Every fact of an order that is still here, in the order in which this database took them."""

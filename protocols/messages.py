@@ -210,12 +210,14 @@ class Record:
     h_last: bytes
     kind: RunKind
     made_ms: int
+    reason: str = ""
+    """in words, for people; absent in version 1"""
 
     KIND = Kind.RECORD
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.epoch, self.cls, self.first, self.h_before, self.last, self.h_last, int(self.kind), self.made_ms]
+        return [self.epoch, self.cls, self.first, self.h_before, self.last, self.h_last, int(self.kind), self.made_ms, self.reason]
 
     @classmethod
     def parse(cls, body: object) -> Record:
@@ -230,6 +232,7 @@ class Record:
             _bytes(h_last, HASH),
             _kind(kind),
             _whole(made_ms),
+            _text(body[8], REASON_CHARS) if isinstance(body, list) and len(body) > 8 else "",
         )
         if out.kind is RunKind.DATA or out.last < out.first:
             raise DecodeError("a record covers first..last without data")

@@ -72,8 +72,8 @@ LEDGER: Final = (
              node TEXT NOT NULL, device TEXT NOT NULL, kind TEXT NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL,
              at_ms INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (node, device, kind)) WITHOUT ROWID""",
         """CREATE TABLE evictions (
-             sid INTEGER NOT NULL, last INTEGER NOT NULL, superseded INTEGER NOT NULL, oldest INTEGER NOT NULL,
-             PRIMARY KEY (sid, last)) WITHOUT ROWID""",
+             sid INTEGER NOT NULL, last INTEGER NOT NULL, settled INTEGER NOT NULL, superseded INTEGER NOT NULL,
+             oldest INTEGER NOT NULL, PRIMARY KEY (sid, last)) WITHOUT ROWID""",
         "CREATE TABLE freed (sid INTEGER NOT NULL, first INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (sid, first)) WITHOUT ROWID",
         """CREATE TABLE fixes (
              sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, turn INTEGER NOT NULL, by_seq INTEGER NOT NULL,

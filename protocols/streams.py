@@ -271,7 +271,7 @@ class StreamLog:
         if stream.chain.fork_point is None or seq <= stream.chain.fork_point:
             self._write()
             row = self._db.one("SELECT h FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
-            return None if row is None else bytes(row[0])
+            return _recorded(stream, seq) if row is None else bytes(row[0])
         return self.walk(stream.sid, head, h, seq)
 
     def free(self, stream: Stream, up_to: int) -> int:
@@ -282,6 +282,15 @@ class StreamLog:
         self._db.run("DELETE FROM log WHERE sid=? AND seq<=?", (stream.sid, up_to))
         gone, stream.freed_seq, stream.freed_h, stream.dirty = up_to - stream.freed_seq, up_to, h, True
         return gone
+
+    def evict(self, stream: Stream, first: int, last: int) -> Run | None:
+        """Delete facts of an own stream; a run of kind EVICTED keeps their place, which is returned. None: it cannot be."""
+        h_before, h_last = self.hash_at(stream, first - 1), self.hash_at(stream, last)
+        run = None if h_before is None or h_last is None else stream.chain.evict(first, h_before, last, h_last)
+        if run is not None:
+            self._db.run("DELETE FROM log WHERE sid=? AND seq BETWEEN ? AND ?", (stream.sid, first, last))
+            stream.dirty = True
+        return run
 
     # ------------------------------------------------------------ writing down
 
@@ -307,6 +316,11 @@ class StreamLog:
             [(s.sid, r.first, r.h_before, r.last, r.h_last, int(r.kind)) for r in s.chain.runs],
         )
         s.dirty = False
+
+
+def _recorded(stream: Stream, seq: int) -> bytes | None:
+    """The hash at the end of a record: where the facts are gone, both ends of the place are still known."""
+    return next((r.h_last for r in stream.chain.runs if r.kind is not RunKind.DATA and r.last == seq), None)
 
 
 def _fitting(facts: list[LogRow], first: int, max_bytes: int) -> list[LogRow]:

@@ -18,12 +18,14 @@ from typing import Any, Final, NamedTuple
 
 from protocols.chains import RunKind
 from protocols.codec import Kind, envelope
+from protocols.eviction import evicted_at
 from protocols.ledger import ORDERS, Ledger
 from protocols.limits import FRAME_FACTS, STREAMS_STATED
 from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.intervals import Intervals
+from protocols.sync.records import records
 from protocols.topics import Channel
 
 
@@ -279,7 +281,8 @@ class Uplink:
         for run in mine:
             progress.received.add(run.first, run.last)
             progress.busy.add(run.first, run.last)
-        if stream is self._ledger.own(stream.key.cls) and any(_foreign(run, mine, stream.freed_seq) for run in data if run not in mine):
+        strange = [run for run in data if run not in mine and evicted_at(stream, run.last) is None]  # of what is gone no hash is known
+        if stream is self._ledger.own(stream.key.cls) and any(_foreign(run, mine, stream.freed_seq) for run in strange):
             heard.fork = True
         settled = max((seq for seq, h in said.settled if self._mine(stream, seq, h)), default=0)
         if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
@@ -301,19 +304,9 @@ class Uplink:
                 self._progress_ms = self.last_heard_ms or 0
 
     def _record(self, said: StreamStated, now: int) -> None:
-        """Signed records for holes that this node cannot fill: it freed them, or they went with another branch (rule 9)."""
-        stream = self._own(said)
-        for first, last, h in said.wants:
-            kind = self._why_not(stream, last, h)
-            if kind is not None:
-                self._to_record[said.epoch, said.cls, last, h] = Record(said.epoch, said.cls, first, b"", last, h, kind, now)
-
-    def _why_not(self, stream: Stream | None, last: int, h: bytes) -> RunKind | None:
-        if stream is None or last > stream.head[0]:
-            return RunKind.LOST
-        if last <= stream.freed_seq:
-            return RunKind.PRUNED
-        return None if self._ledger.log.hash_at(stream, last) == h else RunKind.LOST
+        """Signed records for holes that this node cannot fill (rule 9)."""
+        for record in records(self._ledger, self._own(said), said, now):
+            self._to_record[record.epoch, record.cls, record.last, record.h_last] = record
 
     # ------------------------------------------------------------ sending
 
@@ -426,6 +419,10 @@ class Uplink:
         self._progress[stream.sid].busy.add(frame.first, frame.last)
         return Out(lane.value, Kind.FRAME, header, frame.body)
 
+    def on_evicted(self) -> None:
+        """Facts of own streams are gone for good: they are not to be sent any more."""
+        self._rebuild()
+
     def _forget_flights(self) -> None:
         self._flights = {}
         self._rebuild()
@@ -435,14 +432,17 @@ class Uplink:
 
     def _rebuild(self) -> None:
         for sid, progress in self._progress.items():
-            progress.busy = Intervals([*progress.received, *((f.first, f.last) for f in self._flights.values() if f.sid == sid)])
+            under_way = ((f.first, f.last) for f in self._flights.values() if f.sid == sid)
+            progress.busy = Intervals([*progress.received, *under_way, *_gone(self._ledger.log.by_sid(sid))])
 
     # ------------------------------------------------------------ asking
 
     def unreceived(self, stream: Stream) -> int:
         """Facts of an own stream that the hub is not believed to hold, of those that are not settled."""
         progress = self._progress.get(stream.sid, _Progress())
-        return sum(b - a + 1 for a, b in progress.received.missing(stream.settled_seq + 1, stream.head[0]))
+        gone = _gone(stream)
+        held = Intervals([*progress.received, *gone]) if gone else progress.received
+        return sum(b - a + 1 for a, b in held.missing(stream.settled_seq + 1, stream.head[0]))
 
     def freeable(self, stream: Stream) -> int:
         """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""
@@ -451,6 +451,11 @@ class Uplink:
     def streams_under_way(self) -> Iterable[tuple[int, int, int]]:
         """(sid, first, last) of what was sent and not yet acknowledged."""
         return [(f.sid, f.first, f.last) for f in self._flights.values()]
+
+
+def _gone(stream: Stream) -> list[tuple[int, int]]:
+    """What its author has no data for any more."""
+    return [(r.first, r.last) for r in stream.chain.runs if r.kind is not RunKind.DATA]
 
 
 def _foreign(run: RunStated, mine: Sequence[RunStated], freed_seq: int) -> bool:

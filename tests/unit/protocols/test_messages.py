@@ -98,7 +98,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 1}
+APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 1, Kind.RECORD: 1}
 """elements at the end that a node of version 1 does not send"""
 
 
