@@ -1,20 +1,21 @@
 """Who gets the room that there is: facts of orders before telemetry, always.
 
-The ledger has a budget in bytes, and within it telemetry has its own share. Where telemetry outgrows its share, or what is left of the whole
-is needed for facts of orders (the reserve), telemetry goes, as signed records: first what the central store has, then what later readings
-supersede, then the oldest. The newest fact of a stream stays, and what is under way to the hub. Facts of orders never go. When even the
-reserve is used up, nothing more is taken, and the caller is told so.
+The ledger has a budget in bytes, and within it telemetry has its own share. Where telemetry outgrows its share, or what is left of the
+whole is needed for facts of orders (the reserve), telemetry goes, as signed records: first what the central store has, then what later
+readings supersede, then the oldest. The newest fact of a stream stays, and what is under way to the hub. Facts of orders never go. When
+even the reserve is used up, nothing more is taken, and the caller is told so.
 
 Pure: runs inside the core's transaction, and looks at nothing but the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from protocols.devices import read_row
+from protocols.errors import OverBudget
 from protocols.eviction import REASONS, evict, evicted_by_reason
 from protocols.ledger import ORDERS, Ledger
 from protocols.streams import Stream
@@ -30,24 +31,34 @@ MOST_RUNS: Final = 48
 """of one stream: a hub states 64"""
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetSettings:
-    """Bytes. `telemetry_bytes` 0: a quarter of the budget. `reserve_bytes` 0: a tenth of it."""
-
-    budget_bytes: int = 1_000_000_000
-    telemetry_bytes: int = 0
-    reserve_bytes: int = 0
-    pressure_percent: int = 80
+class Room(Protocol):
+    """What the operator grants, in bytes. `telemetry_bytes` 0: a quarter of the budget. `reserve_bytes` 0: a tenth of it."""
 
     @property
-    def telemetry(self) -> int:
-        """The share of telemetry."""
-        return self.telemetry_bytes or self.budget_bytes // 4
+    def budget_bytes(self) -> int:
+        """Of the ledger file."""
 
     @property
-    def reserve(self) -> int:
+    def telemetry_bytes(self) -> int:
+        """Of telemetry in it."""
+
+    @property
+    def reserve_bytes(self) -> int:
         """What only facts of orders may use."""
-        return self.reserve_bytes or self.budget_bytes // 10
+
+    @property
+    def pressure_percent(self) -> int:
+        """Of the budget: beyond it settled facts go even without a backup."""
+
+
+def share_of_telemetry(room: Room) -> int:
+    """Bytes."""
+    return room.telemetry_bytes or room.budget_bytes // 4
+
+
+def reserve(room: Room) -> int:
+    """Bytes."""
+    return room.reserve_bytes or room.budget_bytes // 10
 
 
 @dataclass(slots=True)
@@ -62,13 +73,23 @@ class _Scale:
 class Budget:
     """See the module. `used`, `telemetry_used`: bytes, as of the last `look`. `disk_full`: the owner was told so by the disk itself."""
 
-    def __init__(self, ledger: Ledger, uplink: Uplink, settings: BudgetSettings) -> None:
-        self.settings = settings
+    def __init__(self, ledger: Ledger, uplink: Uplink, room: Callable[[], Room]) -> None:
+        self._room = room
         self._ledger, self._uplink = ledger, uplink
         self._scales: dict[int, _Scale] = {}
         self._walked: dict[int, int] = {}
         """up to which seq no superseded fact was found: what is walked once need not be walked each time"""
         self.used = self.telemetry_used = 0
+        self.disk_full = False
+        self._disk_target = 0
+
+    def on_disk_full(self, wanted_bytes: int) -> None:
+        """The disk itself is full: make so much room inside the file, and take nothing until `on_disk_room`."""
+        self.look()
+        self.disk_full, self._disk_target = True, max(0, self.used - wanted_bytes)
+
+    def on_disk_room(self) -> None:
+        """There is room again."""
         self.disk_full = False
 
     # ------------------------------------------------------------ looking
@@ -76,17 +97,17 @@ class Budget:
     @property
     def pressed(self) -> bool:
         """Near the budget, or the disk is full: settled facts go even without a backup of the store."""
-        return self.disk_full or self.used * 100 >= self.settings.budget_bytes * self.settings.pressure_percent
+        return self.disk_full or self.used * 100 >= self._room().budget_bytes * self._room().pressure_percent
 
     @property
     def full(self) -> bool:
         """No room for facts of orders, not even in the reserve."""
-        return self.disk_full or self.used >= self.settings.budget_bytes
+        return self.disk_full or self.used >= self._room().budget_bytes
 
     @property
     def telemetry_full(self) -> bool:
         """No room for telemetry: what is left is the reserve of facts of orders."""
-        return self.full or self.used >= self.settings.budget_bytes - self.settings.reserve
+        return self.full or self.used >= self._room().budget_bytes - reserve(self._room())
 
     def look(self) -> None:
         """Weigh the ledger's file and the telemetry in it."""
@@ -115,7 +136,7 @@ class Budget:
         most = self._excess()
         if most <= 0:
             return 0
-        left = _Left(most + self.settings.telemetry // 20, TURN_ROWS)
+        left = _Left(most + share_of_telemetry(self._room()) // 20, TURN_ROWS)
         for stream in self._streams():
             self._evict(stream, stream.freed_seq + 1, stream.settled_seq, "settled", left)
         for stream in self._streams():
@@ -131,10 +152,9 @@ class Budget:
 
     def _excess(self) -> int:
         """Bytes of telemetry that have no room."""
-        s = self.settings
-        if self.disk_full:
-            return self.telemetry_used
-        return max(self.telemetry_used - s.telemetry, min(self.telemetry_used, self.used - (s.budget_bytes - s.reserve)))
+        room = self._room()
+        over = self.used - (self._disk_target if self.disk_full else room.budget_bytes - reserve(room))
+        return max(self.telemetry_used - share_of_telemetry(room), min(self.telemetry_used, over))
 
     def _evict(self, stream: Stream, first: int, last: int, reason: str, left: _Left) -> None:
         """The oldest facts of first..last that may go, until enough have gone."""
@@ -191,11 +211,11 @@ class Budget:
         """A stream in too many pieces: single facts between evicted ones go too, the oldest first. Bounded by how much was evicted."""
         while len(stream.chain.runs) > MOST_RUNS and left.gone:
             before = len(stream.chain.runs)
-            low = next((r for r in stream.chain.data() if r.first > stream.freed_seq and r.last < stream.head[0]), None)
-            if low is None:
+            between = [r for r in stream.chain.data() if r.first > stream.freed_seq + 1 and r.last < stream.head[0]]
+            if not between:
                 return
-            may = list(self._may_go(stream, low.first, low.last))
-            for first, last in may:
+            least = min(between, key=lambda r: (r.last - r.first, r.first))
+            for first, last in list(self._may_go(stream, least.first, least.last)):
                 self._gone(stream, first, last, "oldest", left)
             if len(stream.chain.runs) >= before:
                 return
@@ -215,12 +235,37 @@ class Budget:
 
     # ------------------------------------------------------------ asking
 
+    def unready(self) -> list[str]:
+        """Why facts of orders cannot be taken, in few words."""
+        if self.disk_full:
+            return ["the disk is full"]
+        return ["the ledger has reached its budget"] if self.full else []
+
+    def no_room(self) -> OverBudget:
+        """Why not even facts of orders are taken."""
+        if self.disk_full:
+            return OverBudget("the disk is full, and what is left of it is needed to free something", remedy="free disk space")
+        budget = self._room().budget_bytes
+        return OverBudget(
+            f"the ledger has reached its budget of {budget} bytes, the reserve for facts of orders included, and nothing in it may go yet",
+            remedy="restore the link to the hub, or raise storage.budget_bytes",
+        )
+
+    def no_room_for_telemetry(self) -> OverBudget:
+        """Why no telemetry is taken."""
+        if self.full:
+            return self.no_room()
+        return OverBudget(
+            f"the last {reserve(self._room())} bytes of the ledger's budget are kept for facts of orders, and no telemetry is left to go",
+            remedy="restore the link to the hub, or raise storage.budget_bytes",
+        )
+
     def status(self) -> dict[str, Any]:
         """For `GET /v1/status`, beside the size of the file and its budget."""
         return {
-            "reserveBytes": self.settings.reserve,
+            "reserveBytes": reserve(self._room()),
             "telemetryBytes": self.telemetry_used,
-            "telemetryBudgetBytes": self.settings.telemetry,
+            "telemetryBudgetBytes": share_of_telemetry(self._room()),
             "telemetryFull": self.telemetry_full,
             "evicted": evicted_by_reason(self._ledger),
         }
@@ -238,4 +283,4 @@ class _Left:
         return self.size > 0 and self.rows > 0
 
 
-__all__ = ["REASONS", "Budget", "BudgetSettings"]
+__all__ = ["REASONS", "Budget", "Room", "reserve", "share_of_telemetry"]

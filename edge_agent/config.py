@@ -91,6 +91,10 @@ class Storage:
     budget_bytes: int = _setting(
         1_000_000_000, "Room for the ledger. When it is used up and nothing may be freed, requests are answered 507.", least=1_000_000
     )
+    telemetry_bytes: int = _setting(
+        0, "Of it for telemetry; what is superseded goes first, then the oldest, as signed records. 0: a quarter of the budget.", least=0
+    )
+    reserve_bytes: int = _setting(0, "Of it kept for facts of orders when telemetry has used the rest. 0: a tenth of the budget.", least=0)
     pressure_percent: int = _setting(80, "Of the budget; beyond it settled facts go even where no backup is configured.", least=1, most=100)
     floor_days: int = _setting(7, "Settled facts stay at least as long.", least=0, most=3_650)
 
@@ -197,7 +201,8 @@ class EdgeConfig:
         )  # fmt: skip
         return EdgeSettings(
             uplink=uplink, heartbeat_ms=s.heartbeat_ms, budget_bytes=self.storage.budget_bytes,
-            pressure_percent=self.storage.pressure_percent, floor_ms=self.storage.floor_days * _DAY_MS,
+            pressure_percent=self.storage.pressure_percent, telemetry_bytes=self.storage.telemetry_bytes,
+            reserve_bytes=self.storage.reserve_bytes, floor_ms=self.storage.floor_days * _DAY_MS,
         )  # fmt: skip
 
 
@@ -343,6 +348,11 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
             f"node.org is {config.node.org}, and the hub at hub.address is of {config.hub_address.org}.", remedy="Make them one."
         )
     require_tls(config.hub_address)
+    s = config.storage
+    if s.reserve_bytes >= s.budget_bytes or s.telemetry_bytes > s.budget_bytes:
+        raise ConfigError(
+            "storage.telemetry_bytes and storage.reserve_bytes are parts of storage.budget_bytes.", remedy="Make them smaller than it is."
+        )
     wrong = [text for text in config.api.token_hashes if not text.startswith("sha256$")]
     if wrong:
         raise ConfigError("api.token_hashes holds something that is not a hash.", remedy="Put hashes there (sha256$…), never tokens.")

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from edge_agent.budget import Budget
+from edge_agent.freeing import EdgeFreeing
 from protocols.chains import RunKind
-from protocols.errors import DecodeError, LedgerFull, NotVerified
+from protocols.errors import DecodeError, NotVerified
 from protocols.event import OrderEvent
 from protocols.ledger import Appended, Ledger
 from protocols.limits import STREAMS_STATED
@@ -53,12 +55,15 @@ class EdgeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """Bounds and rhythms. `budget_bytes`: of the ledger file; `floor_ms`: how long settled facts stay at least, by the hub's time."""
+    """Bounds and rhythms. `budget_bytes`: of the ledger file; `telemetry_bytes`, `reserve_bytes`: see `budget.Room`.
+    `floor_ms`: how long settled facts stay at least, by the hub's time."""
 
     uplink: UplinkSettings = field(default_factory=UplinkSettings)
     heartbeat_ms: int = 10_000
     budget_bytes: int = 1_000_000_000
     pressure_percent: int = 80
+    telemetry_bytes: int = 0
+    reserve_bytes: int = 0
     floor_ms: int = 7 * _DAY_MS
 
 
@@ -91,15 +96,15 @@ class EdgeCore:
         self.damaged = 0
         """messages from the hub that did not verify or decode"""
         self._beat_due: int | None = None
-        self._pressed = False
-        self.full = False
+        self.freeing = EdgeFreeing(self.ledger, self.uplink, self.settings.floor_ms)
+        self.budget = Budget(self.ledger, self.uplink, lambda: self.settings)
 
     # ------------------------------------------------------------ in (inside a transaction)
 
     def begin(self) -> None:
         """Open the transaction that the following `take_*` share."""
-        self.check_budget()
         self.ledger.begin()
+        self.budget.relieve()
 
     def commit(self) -> None:
         """Make them durable, together."""
@@ -108,21 +113,15 @@ class EdgeCore:
     def take_events(self, events: Sequence[OrderEvent], now: Now) -> list[Appended]:
         """Say yes to a batch, whole or not at all; the answer counts once `commit` returned. Errors: Conflict, LedgerFull."""
         if self.full:
-            raise self._no_room()
+            raise self.budget.no_room()
         done = self.ledger.append_all(events, now.wall)
         self.uplink.on_appended(now.mono)
         return done
 
-    def _no_room(self) -> LedgerFull:
-        return LedgerFull(
-            f"the ledger has reached its budget of {self.settings.budget_bytes} bytes and nothing in it may be freed yet",
-            remedy="restore the link to the hub, or raise storage.budget_bytes",
-        )
-
     def take_telemetry(self, readings: Sequence[Reading], now: Now) -> list[Appended]:
         """Say yes to readings of devices, whole or not at all, as `take_events` does. Errors: Conflict, LedgerFull."""
-        if self.full:
-            raise self._no_room()
+        if self.budget.telemetry_full:
+            raise self.budget.no_room_for_telemetry()
         done = self.ledger.append_telemetry(readings, now.wall)
         self.uplink.on_appended(now.mono)
         return done
@@ -168,52 +167,7 @@ class EdgeCore:
             self.uplink.on_appended(now.mono)
         for stream, seq, h, why in heard.refused:
             self.ledger.quarantine(stream.sid, seq, h, why, now.wall)
-        self._mark()
-        self._free()
-
-    # ------------------------------------------------------------ freeing (rule 11)
-
-    def _mark(self) -> None:
-        """Remember, once a day of the hub's time, how far everything was freeable: the floor counts from then."""
-        hub_ms = self._hub_now()
-        if hub_ms is None:
-            return
-        for stream in self.ledger.own_streams():
-            seq = self.uplink.freeable(stream)
-            marks = [m for m in self._marks(stream) if m[0] <= hub_ms]  # a hub's clock that once ran ahead must not keep them for years
-            if seq > max((m[1] for m in marks), default=stream.freed_seq) and (not marks or hub_ms - marks[-1][0] >= _DAY_MS):
-                self._set_marks(stream, [*marks, (hub_ms, seq)])
-
-    def _hub_now(self) -> int | None:
-        """The hub's time, while its word counts: a message that was ignored moves nothing."""
-        return self.uplink.hub_ms if self.uplink.incarnation is not None else None
-
-    def _marks(self, stream: Stream) -> list[tuple[int, int]]:
-        row = self.ledger.db.one("SELECT value FROM meta WHERE key=?", (f"marks/{stream.sid}",))
-        return [(int(a), int(b)) for a, b in (pair.split(":") for pair in str(row[0]).split())] if row and row[0] else []
-
-    def _set_marks(self, stream: Stream, marks: list[tuple[int, int]]) -> None:
-        text = " ".join(f"{a}:{b}" for a, b in marks)
-        self.ledger.db.run(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
-            (f"marks/{stream.sid}", text),
-        )
-
-    def _free(self) -> None:
-        """Free what is settled at a point of the own chain, older than the floor by the hub's time, and in every backup of the store.
-
-        Where no backup is configured, only under pressure of the budget. Only what this incarnation's hub says now counts.
-        """
-        hub_ms = self._hub_now()
-        if hub_ms is None or not (self.uplink.backed_up or self._pressed):
-            return
-        for stream in self.ledger.own_streams():
-            marks = self._marks(stream)
-            old = [m for m in marks if hub_ms - m[0] >= self.settings.floor_ms]
-            up_to = min(old[-1][1], self.uplink.freeable(stream), self.ledger.first_quarantined(stream) - 1) if old else 0
-            if self.ledger.free(stream, up_to, hub_ms):
-                self._set_marks(stream, [m for m in marks if m[1] > stream.freed_seq])
-                self.ledger.forget_requests(hub_ms)
+        self.freeing.heard(pressed=self.budget.pressed)
 
     # ------------------------------------------------------------ out (after the commit)
 
@@ -245,11 +199,14 @@ class EdgeCore:
         beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals)
         return Out(Channel.CONTROL, Heartbeat.KIND, [], beat.to_list())
 
+    @property
+    def full(self) -> bool:
+        """Is there no room for facts of orders, not even in the reserve?"""
+        return self.budget.full
+
     def check_budget(self) -> None:
         """Look at the size of the file: near the budget, settled facts go even without a backup; at the budget, no more is taken."""
-        used = self.ledger.db.file_bytes()
-        self._pressed = used * 100 >= self.settings.budget_bytes * self.settings.pressure_percent
-        self.full = used >= self.settings.budget_bytes
+        self.budget.look()
 
     # ------------------------------------------------------------ asking
 
@@ -286,7 +243,8 @@ class EdgeCore:
                 "hubMs": hub_ms,
                 "skewMs": None if hub_ms is None or heard is None else now.wall - (hub_ms + now.mono - heard),
             },
-            "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full},
+            "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full}
+            | self.budget.status(),
         }
 
     def _stream_status(self, s: Stream, now: Now) -> dict[str, Any]:

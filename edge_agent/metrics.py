@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from edge_agent.runtime import EdgeRuntime
 from protocols.errors import LedgerError
+from protocols.eviction import REASONS
 
 Status = dict[str, Any]
 
@@ -24,6 +25,26 @@ class Metric:
 
 def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1_000
+
+
+def _evicted(why: str) -> Metric:
+    return Metric(
+        f"longshore_ledger_evicted_{why}_events_total",
+        "counter",
+        f"Telemetry let go as signed records: {_WHY[why]}.",
+        lambda r, s: s["disk"]["evicted"][why],
+    )
+
+
+_WHY: Final = {
+    "settled": "the central store had it",
+    "superseded": "a later reading of the device was there",
+    "oldest": "it was the oldest",
+}
+
+
+def _freed(s: Status) -> float:
+    return float(sum(stream["freed"] for stream in s["streams"]))
 
 
 ALWAYS: Final = (
@@ -100,6 +121,13 @@ OPEN: Final = (
     ),
     Metric("longshore_ledger_size_bytes", "gauge", "Size of the ledger.", lambda r, s: s["disk"]["ledgerBytes"]),
     Metric("longshore_ledger_budget_bytes", "gauge", "Room it may take.", lambda r, s: s["disk"]["budgetBytes"]),
+    Metric("longshore_ledger_full", "gauge", "1 while facts of orders find no room.", lambda r, s: float(s["disk"]["full"])),
+    Metric("longshore_ledger_reserve_bytes", "gauge", "Of it, kept for facts of orders.", lambda r, s: s["disk"]["reserveBytes"]),
+    Metric("longshore_ledger_telemetry_size_bytes", "gauge", "Telemetry in the ledger.", lambda r, s: s["disk"]["telemetryBytes"]),
+    Metric("longshore_ledger_telemetry_budget_bytes", "gauge", "Room it may take.", lambda r, s: s["disk"]["telemetryBudgetBytes"]),
+    Metric("longshore_ledger_telemetry_full", "gauge", "1 while telemetry finds no room.", lambda r, s: float(s["disk"]["telemetryFull"])),
+    *(_evicted(why) for why in REASONS),
+    Metric("longshore_ledger_freed_events_total", "counter", "Settled facts freed since the beginning.", lambda r, s: _freed(s)),
 )
 """those of which the ledger must be open"""
 

@@ -53,10 +53,19 @@ def status_text(s: Json) -> str:
         lines.append(f"       {queue['quarantined']:,} in quarantine, {link['refused']:,} frames refused (longshore-edge queue ls)")
     skew = clock["skewMs"]
     lines.append(f"clock  {'not compared with the hub yet' if skew is None else _skew(skew)}")
-    lines.append(
-        f"disk   {size(disk['ledgerBytes'])} of {size(disk['budgetBytes'])}{', FULL: nothing more is taken' if disk['full'] else ''}"
-    )
+    lines += _disk(disk)
     return "\n".join(lines)
+
+
+def _disk(disk: Json) -> list[str]:
+    """The ledger against its budget, and what telemetry has of it."""
+    full = ", FULL: nothing more is taken" if disk["full"] else ", nothing but facts of orders is taken" if disk["telemetryFull"] else ""
+    lines = [f"disk   {size(disk['ledgerBytes'])} of {size(disk['budgetBytes'])}{full}"]
+    gone = {why: n for why, n in disk["evicted"].items() if n}
+    if disk["telemetryBytes"] or gone:
+        words = f"; evicted: {', '.join(f'{n:,} {why}' for why, n in gone.items())}" if gone else ""
+        lines.append(f"       telemetry {size(disk['telemetryBytes'])} of {size(disk['telemetryBudgetBytes'])}{words}")
+    return lines
 
 
 def _link(link: Json) -> str:

@@ -23,7 +23,17 @@ from random import Random, SystemRandom
 from typing import Any, Final, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
-from protocols.errors import Conflict, InvalidInput, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError, TransportError
+from protocols.errors import (
+    Conflict,
+    InvalidInput,
+    LedgerBroken,
+    LedgerBusy,
+    LedgerError,
+    LedgerFull,
+    LongshoreError,
+    OverBudget,
+    TransportError,
+)
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.sqlite import Db
@@ -217,7 +227,7 @@ class EdgeRuntime:
         """Why events cannot be taken now; empty when they can."""
         if self._core is None:
             return [self._why.reason]
-        return ["the ledger has reached its budget"] if self._core.full else []
+        return self._core.budget.unready()
 
     def status(self) -> dict[str, Any]:
         """What `GET /v1/status` shows. Errors: LedgerError."""
@@ -390,11 +400,7 @@ class EdgeRuntime:
             if request.telemetry:
                 return core.take_telemetry(cast("Sequence[Reading]", request.events), now)
             return core.take_events(cast("Sequence[OrderEvent]", request.events), now)
-        except (Conflict, InvalidInput) as error:
-            return error
-        except LedgerFull as error:
-            if not core.full:
-                raise
+        except (Conflict, InvalidInput, OverBudget) as error:
             return error
 
     def _answer(self, request: _Request, answer: list[Appended] | LongshoreError) -> None:

@@ -226,14 +226,13 @@ class Chain:
 
     def evict(self, first: int, h_before: bytes, last: int, h_last: bytes) -> Run | None:
         """The author lets go of first..last of its own branch: their place becomes a record, joined with records that it meets. The run
-        that stands there then; None where they are not the lower or middle part of one run of an unforked stream: the head is never let go.
+        that stands there then; None where they are not within one run of an unforked stream, or are its head, which is never let go.
         """
-        run = next((r for r in self.data() if r.first <= first and last < r.last), None)
-        if run is None or self.fork_point is not None:
+        run, top = next((r for r in self.data() if r.first <= first and last <= r.last), None), self.top()
+        if run is None or top is None or last >= top.last or self.fork_point is not None:
             return None
-        if run.first < first:
-            self.runs.append(Run(run.first, run.h_before, first - 1, h_before))
-        run.first, run.h_before = last + 1, h_last
+        pieces = [Run(run.first, run.h_before, first - 1, h_before), Run(last + 1, h_last, run.last, run.h_last)]
+        self.runs = [*(r for r in self.runs if r is not run), *(p for p in pieces if p.first <= p.last)]
         record = Run(first, h_before, last, h_last, RunKind.EVICTED)
         below = next((r for r in self.runs if r.kind is RunKind.EVICTED and (r.last, r.h_last) == (first - 1, h_before)), None)
         if below is not None:

@@ -88,6 +88,10 @@ class LedgerFull(LedgerError):
     exit_code = 5
 
 
+class OverBudget(LedgerFull):
+    """The byte budget is used up: refused before anything was written, and everything goes on. (A plain LedgerFull is the disk's word.)"""
+
+
 class CustodyFull(LedgerFull):
     """No room for more of others' facts in custody; nothing of them was kept. This node's own events are still taken."""
 

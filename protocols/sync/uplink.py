@@ -275,7 +275,7 @@ class Uplink:
 
     def _believe(self, stream: Stream, said: StreamStated, heard: Heard, *, absolute: bool) -> None:
         """A point counts only if it is on this node's own chain; a record never takes the place of data that is here (rule 9)."""
-        progress = self._progress.setdefault(stream.sid, _Progress(live_above=stream.head[0]))
+        progress = self._progress_of(stream, stream.head[0])
         data = [run for run in said.runs if run.kind is RunKind.DATA]
         mine = [run for run in data if self._mine(stream, run.last, run.h_last)]
         for run in mine:
@@ -290,6 +290,12 @@ class Uplink:
         free = max((seq for seq, h in said.freeable if self._mine(stream, seq, h)), default=0)
         self._freeable[stream.sid] = free
         heard.refused += [(stream, seq, h, why) for seq, h, why in said.refused if self._mine(stream, seq, h)]
+
+    def _progress_of(self, stream: Stream, live_above: int = 0) -> _Progress:
+        progress = self._progress.get(stream.sid)
+        if progress is None:
+            progress = self._progress[stream.sid] = _Progress(busy=Intervals(_gone(stream)), live_above=live_above)
+        return progress
 
     def _mine(self, stream: Stream, seq: int, h: bytes) -> bool:
         return seq <= stream.head[0] and self._ledger.log.hash_at(stream, seq) == h
@@ -394,7 +400,7 @@ class Uplink:
         return sum(f.last - f.first + 1 for f in self._flights.values())
 
     def _send_next(self, stream: Stream, lane: Lane, room: int, now: int) -> Out | None:
-        progress = self._progress.setdefault(stream.sid, _Progress())
+        progress = self._progress_of(stream)
         head = stream.head[0]
         low, high = (progress.live_above + 1, head) if lane is Lane.LIVE else (stream.freed_seq + 1, progress.live_above)
         gap = next(progress.busy.missing(low, high), None)

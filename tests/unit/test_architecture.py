@@ -33,6 +33,8 @@ OWNERS: Final = {
 PURE: Final = (
     "protocols/**",
     "edge_agent/core.py",
+    "edge_agent/budget.py",
+    "edge_agent/freeing.py",
     "edge_agent/rules.py",
     "hub/core.py",
     "hub/fleet.py",

@@ -59,7 +59,10 @@ STATUS: dict[str, Any] = {
     "node": "n", "site": "S", "region": "R", "org": "o", "version": "1", "uptimeMs": 1_000,
     "link": {"connected": False, "answered": False, "lastHeardAgoMs": None, "refused": 0},
     "queue": {"events": 1, "bytes": 10, "oldestAgeMs": 5_000, "notReceived": 1, "quarantined": 0},
-    "clock": {"skewMs": None}, "disk": {"ledgerBytes": 1, "budgetBytes": 2, "full": False},
+    "clock": {"skewMs": None}, "disk": {
+        "ledgerBytes": 1, "budgetBytes": 2, "full": False, "telemetryFull": False, "telemetryBytes": 0, "telemetryBudgetBytes": 9_000,
+        "evicted": {"superseded": 0},
+    },
 }  # fmt: skip
 
 
@@ -77,6 +80,9 @@ STATUS: dict[str, Any] = {
         ("clock", {"skewMs": -120_000}, "2 m behind the hub's"),
         ("clock", {"skewMs": 120_000}, "2 m ahead of the hub's"),
         ("disk", {"full": True}, "FULL"),
+        ("disk", {"telemetryFull": True}, "nothing but facts of orders"),
+        ("disk", {"telemetryBytes": 8_000}, "telemetry 8.0 kB of 9.0 kB"),
+        ("disk", {"evicted": {"superseded": 1_200, "oldest": 0}}, "evicted: 1,200 superseded"),
     ],
 )
 def test_a_status_says_what_matters(section: str, change: dict[str, Any], says: str) -> None:

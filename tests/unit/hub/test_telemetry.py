@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from hub.fleet import fleet_rows
+from hub.store.sqlite import SqliteStore
+from protocols.chains import RunKind
+from protocols.eviction import evict
 from protocols.ledger import TELEMETRY
+from protocols.messages import Record
+from protocols.sqlite import Db
 from protocols.streams import StreamKey
-from tests.unit.hub.hub_world import World
+from protocols.sync.seal import Control, unseal
+from tests.unit.hub.hub_world import Edge, World
 
 
 def test_telemetry_is_settled_and_counted_and_folded_into_nothing() -> None:
@@ -64,3 +70,60 @@ def test_a_new_epoch_has_a_telemetry_stream_of_its_own() -> None:
     world.settle()
     assert [s.settled_seq for s in dock.core.ledger.own_streams() if s.key.cls == TELEMETRY] == [1, 1]
     assert world.row("dock-7")["balanced"]
+
+
+def lets_go(edge: Edge, first: int, last: int, reason: str = "oldest") -> int:
+    """Evict a range of the edge's telemetry."""
+    edge.core.begin()
+    facts = evict(edge.core.ledger, edge.core.ledger.own(TELEMETRY), first, last, reason).facts
+    edge.core.uplink.on_evicted()
+    edge.core.commit()
+    return facts
+
+
+def test_the_balance_closes_with_what_was_evicted_and_says_why() -> None:
+    world = World()
+    dock = world.edge("dock-7", linked=False)
+    dock.says("A1", "PLACED", "SHIPPED")
+    dock.reports(*(f"d{n}" for n in range(20)))
+    assert lets_go(dock, 3, 9) == 7
+    dock.link()
+    world.settle()
+    row = world.row("dock-7")
+    assert (row["captured"], row["settled"], row["queued"], row["evicted"]) == (22, 15, 0, {"evicted": 7})
+    assert row["balanced"]
+    stream = dock.core.ledger.own(TELEMETRY)
+    assert stream.settled_seq == 20, "a record settles its place"
+    (record,) = world.store.records(stream.key)
+    opened = unseal(record.signed)
+    assert isinstance(opened, Control)
+    said = opened.message()
+    assert isinstance(said, Record)
+    assert (said.first, said.last, said.kind, said.reason) == (3, 9, RunKind.EVICTED, "7 oldest")
+
+
+def test_what_the_store_had_already_stays_settled_and_is_counted_once() -> None:
+    world = World()
+    dock = world.edge("dock-7")
+    dock.reports(*(f"d{n}" for n in range(20)))
+    world.settle()
+    assert lets_go(dock, 1, 15, "settled") == 15
+    dock.reports("d1")
+    world.settle()
+    row = world.row("dock-7")
+    assert (row["captured"], row["settled"], row["evicted"], row["balanced"]) == (21, 21, {}, True)
+
+
+def test_a_store_that_went_back_below_what_was_evicted_is_told_by_a_record() -> None:
+    """The hub still has the data and hands it over; where the hub lost it too, the author's record closes the place."""
+    world = World()
+    dock = world.edge("dock-7")
+    hub_before, store_before = world.db.dump(), SqliteStore(Db(":memory:"))
+    dock.reports(*(f"d{n}" for n in range(20)))
+    world.settle()
+    lets_go(dock, 5, 10, "settled")
+    world.store = store_before
+    world.restart(hub_before)
+    world.settle()
+    row = world.row("dock-7")
+    assert (row["captured"], row["settled"], row["evicted"], row["balanced"]) == (20, 14, {"evicted": 6}, True)
