@@ -62,9 +62,9 @@ class EdgeSettings:
     heartbeat_ms: int = 10_000
     budget_bytes: int = 1_000_000_000
     pressure_percent: int = 80
+    floor_ms: int = 7 * _DAY_MS
     telemetry_bytes: int = 0
     reserve_bytes: int = 0
-    floor_ms: int = 7 * _DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

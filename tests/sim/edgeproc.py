@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Now, Publish
 from protocols.codec import Kind, pack
-from protocols.errors import Conflict, LedgerBroken, LedgerFull
+from protocols.errors import Conflict, LedgerBroken, LedgerFull, OverBudget
 from protocols.streams import StreamKey
 from protocols.topics import Address
 from tests.sim.disks import Disk, newer_tables_bytes
@@ -98,11 +98,7 @@ class EdgeProc(Proc):
             done.append(thing)
             try:
                 thing.answer = self.core.take_events(thing.events, now)
-            except Conflict as e:
-                thing.answer = e
-            except LedgerFull as e:
-                if not self.core.full:
-                    raise  # the disk, not the budget
+            except (Conflict, OverBudget) as e:
                 thing.answer = e
         elif isinstance(thing, Down):
             self.core.take_message(thing.payload, now)

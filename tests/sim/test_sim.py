@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.core import EdgeCore, Now
 from protocols.codec import pack
-from protocols.errors import LedgerFull
+from protocols.errors import OverBudget
 from protocols.fact import genesis
 from tests.sim import profiles
 from tests.sim.net import Net
@@ -96,8 +96,7 @@ def test_a_clock_that_decides_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def not_before_2020(self: EdgeCore, events: Any, now: Now) -> Any:
         if now.wall < 1_577_836_800_000:
-            self.full = True
-            raise LedgerFull("the clock of this edge is wrong")
+            raise OverBudget("the clock of this edge is wrong")
         return real(self, events, now)
 
     monkeypatch.setattr(EdgeCore, "take_events", not_before_2020)
