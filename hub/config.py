@@ -21,6 +21,8 @@ KEY_FILE: Final = "hub.key"
 TOKEN_FILE: Final = "api.token"
 LEDGER_FILE: Final = "hub.db"
 STORE_FILE: Final = "store.db"
+REGISTER_DIR: Final = "backups.d"
+"""what is remembered of the store's backups outside of the store, which may come back older"""
 LOCK_FILE: Final = "run.lock"
 PORTS_FILE: Final = "run.ports.json"
 """where a running hub says on which ports it listens, for commands that ask it"""
@@ -84,6 +86,29 @@ SETTINGS: Final = (
         "seconds",
         least=1,
         most=86_400,
+    ),
+    Setting(
+        "backup",
+        "required",
+        False,
+        "Nothing is freed anywhere before a backup of the central store is complete, not even where room runs out.",
+    ),
+    Setting(
+        "backup",
+        "keep",
+        0,
+        "So many complete backups of the store stay, the newest; older ones expire. Until then nodes keep what they lack. 0: all stay.",
+        least=0,
+        most=10_000,
+    ),
+    Setting(
+        "backup",
+        "max_age_days",
+        0,
+        "Backups of the store that were begun longer ago expire, but for the newest complete one. 0: none does.",
+        "days",
+        least=0,
+        most=3_650,
     ),
     Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
     Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
@@ -167,6 +192,15 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Backup:
+    """Section [backup]."""
+
+    required: bool
+    keep: int
+    max_age_days: int
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Section [log]."""
 
@@ -184,6 +218,7 @@ class HubConfig:
     api: Api
     broker: Broker
     sync: Sync
+    backup: Backup
     log: Log
 
     @property
@@ -220,6 +255,7 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
         Api(**parts["api"]),
         Broker(**parts["broker"]),
         Sync(**parts["sync"]),
+        Backup(**parts["backup"]),
         Log(**parts["log"]),
     )
     _check_names(config.hub, loaded.origins)

@@ -28,7 +28,7 @@ from protocols.schema import refuse_newer
 from protocols.sqlite import Db
 from protocols.streams import Stream, StreamKey
 from protocols.sync.frames import digest
-from protocols.sync.handover import ahead, lacking, records_lacking
+from protocols.sync.handover import ahead, lacking, records_lacking, went_back
 from protocols.sync.receiver import Receiver, StoreSays, rooted_points
 from protocols.sync.seal import Control, Sign, Verify, seal, unseal
 from protocols.sync.uplink import Out
@@ -74,7 +74,7 @@ class HubCore:
 
     def __init__(self, db: Db, identity: HubIdentity, sign: Sign, verify: Verify, rng: Random, settings: HubSettings | None = None) -> None:
         self.identity, self.settings = identity, settings or HubSettings()
-        self._sign, self._verify = sign, verify
+        self._sign, self._verify, self._rng = sign, verify, rng
         refuse_newer(db, REGISTRY, part="registry")
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.registry = Registry(db)
@@ -315,18 +315,23 @@ class HubCore:
 
         Returns what the store holds and this hub does not: it came back older, and `take_from_store` gives it those facts (rule 12).
         """
+        before, streams = self._stated, statement.streams
         self._asked = True
         if whole:
             self._stated = {}
             self._unhanded = {s.key: None for s in self.ledger.log.all()}
+            streams = streams | {key: () for key in before if key not in streams}
+        if any(went_back(before.get(key, ()), runs) for key, runs in streams.items()):
+            # A receipt raises what is believed settled, and only the answer to a hello lowers it: another incarnation makes nodes say one.
+            self.receiver.incarnation = self._rng.randbytes(8)
         says: list[tuple[StreamKey, StoreSays]] = []
         older: list[tuple[StreamKey, RunStated]] = []
-        for key, runs in statement.streams.items():
+        for key, runs in streams.items():
             self._stated[key] = runs
             says.append((key, self._says(key, runs, statement)))
             older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
         self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered)
-        self._settle_own(dict(says))
+        self._settle_own(dict(says), lower=whole)
         return older
 
     def _says(self, key: StreamKey, runs: Sequence[RunStated], statement: Statement) -> StoreSays:
@@ -335,12 +340,12 @@ class HubCore:
         data = [r for r in kept if r.kind is RunKind.DATA]  # who still holds what a record calls lost frees nothing because of it (rule 9)
         return StoreSays(rooted_points(runs, start), rooted_points(data, start))
 
-    def _settle_own(self, says: dict[StreamKey, StoreSays]) -> None:
+    def _settle_own(self, says: dict[StreamKey, StoreSays], *, lower: bool) -> None:
         for stream in self.ledger.own_streams():
             points = says.get(stream.key, StoreSays()).settled
             seq = max((s for s, h in points if self.ledger.log.hash_at(stream, s) == h), default=0)
-            if seq > stream.settled_seq:
-                stream.settled_seq, stream.dirty = seq, True
+            if seq > stream.settled_seq or (lower and seq < stream.settled_seq):
+                stream.settled_seq, stream.dirty = max(seq, stream.freed_seq), True
 
     def take_from_store(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> None:
         """Facts that the store has and this hub lost; if they are of its own stream, it never goes on in that epoch (rules 2, 12)."""

@@ -17,11 +17,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from hub.core import HubCore, Publish
-from hub.fleet import Left, Seen, look
+from hub.engine_ports import EngineCounts, Ports, Rhythm
+from hub.first_word import FirstWord
+from hub.fleet import Seen, look
 from hub.inputs import Admit, Append, Came, Input, Inputs
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
@@ -35,6 +36,7 @@ from protocols.trust import NodeCard
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+__all__ = ["Engine", "EngineCounts", "Ports", "Rhythm"]
 
 LOOK_EVERY_MS: Final = 500
 BACKOFF_FIRST_MS: Final = 250
@@ -43,42 +45,6 @@ POISON_KEPT: Final = 1_000
 TURN_FACTS: Final = 4_000
 """handed over in one turn: more than one turn takes in, so that the store keeps up"""
 REFILL_FACTS: Final = 1_000
-
-
-@dataclass(slots=True)
-class EngineCounts:
-    """Totals since the start, for metrics."""
-
-    turns_total: int = 0
-    commits_total: int = 0
-    facts_total: int = 0
-    applied_total: int = 0
-    doubled_total: int = 0
-    refilled_total: int = 0
-    published_total: int = 0
-    rebuilt_total: int = 0
-    store_errors_total: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What the engine works with. `open_core` and `open_store` open from disk, also again after a failure; `now_ms` is the wall clock;
-    `publish` may be called from the worker and never blocks; `applied` is called on the loop after each batch that the store took."""
-
-    open_core: Callable[[], HubCore]
-    open_store: Callable[[], CentralStore]
-    publish: Callable[[str, bytes], None]
-    applied: Callable[[Applied], None]
-    now_ms: Callable[[], int]
-    left: Left
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """`store_check_ms`: how often the store is asked for all that it holds."""
-
-    store_check_ms: int = 60_000
-    offline_after_ms: int = 30_000
 
 
 class _Done(NamedTuple):
@@ -113,12 +79,22 @@ class Engine:
         self._core_due_ms = self._store_due_ms = self._check_due_ms = self._look_due_ms = 0
         self._core_wait_ms, self._store_wait_ms = 0, BACKOFF_FIRST_MS
         self._changed = True
+        self._first_word = FirstWord()
 
     # ------------------------------------------------------------ for the owner
 
     async def open(self) -> HubCore:
         """Open ledger and store for the first time. Errors: LedgerError, ConfigError: the hub cannot start."""
-        return await self._in_worker(self._first_open)
+        core = await self._in_worker(self._first_open)
+        self._first_word.begin(self._ports.now_ms())
+        return core
+
+    async def with_store(self, work: Callable[[CentralStore], T]) -> T:
+        """Let the worker do something with the store between two turns; then it is asked again for all that it holds. Errors: those of
+        `work`; LedgerBroken: it is not open."""
+        done = await self._in_worker(self._with_store, work)
+        self._wake.set()
+        return done
 
     async def run(self) -> None:
         """Until `stop`, and then until nothing waits. Ends by itself only for a bug, which it raises."""
@@ -145,8 +121,14 @@ class Engine:
             if not item.answer.done():
                 item.answer.set_exception(answer) if isinstance(answer, Exception) else item.answer.set_result(answer)
         applied = await self._in_worker(self._after)
+        self._first_word.note(spoken=self._own_is_here())
         if applied is not None:
             self._ports.applied(applied)
+
+    def _own_is_here(self) -> bool:
+        """Has the store spoken, and is nothing of the hub's own facts still to come back from it?"""
+        core = self._core
+        return core is not None and core.asked_store and not any(key.node == core.identity.node for key, _ in self._refill)
 
     async def _rest(self) -> None:
         if self._core is None:
@@ -179,6 +161,10 @@ class Engine:
     async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
         """Take a batch; returns once it is on disk. Errors: Conflict, LedgerFull, LedgerBusy, LedgerBroken."""
         self._refuse_if_down()
+        try:
+            await self._first_word.heard(self._ports.now_ms(), reachable=self._store is not None)
+        finally:
+            self._refuse_if_down()
         answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
         self.inputs.append(Append(events, answer))
         self._wake.set()
@@ -273,7 +259,8 @@ class Engine:
         for statement, whole in self._said:
             older = core.take_statement(statement, whole=whole)
             if whole:
-                self._refill = [one for one in older if one not in self._unfit]
+                own = core.identity.node
+                self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)
         self._said = []
 
     def _take(self, core: HubCore, item: Input, answers: list[tuple[Append | Admit, Any]]) -> None:
@@ -341,6 +328,17 @@ class Engine:
             log.exception("The central store failed on a batch")
             self._lose_store(LedgerBroken(f"internal error: {type(error).__name__}"))
         return None
+
+    def _with_store(self, work: Callable[[CentralStore], T]) -> T:
+        if self._store is None:
+            raise LedgerBroken("the central store is not open", remedy="try again once it is")
+        try:
+            done = work(self._store)
+        except LedgerError as error:
+            self._lose_store(error)
+            raise
+        self._check_due_ms = 0
+        return done
 
     def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
         try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from hub.backup_register import Register
 from hub.store.port import CentralStore
 from hub.stream import Feed
 from hub.views import Balance, FleetRow
 from protocols.event import EventDefaults, OrderEvent
 from protocols.ledger import Appended
+
+T = TypeVar("T")
 
 
 class Metric(NamedTuple):
@@ -52,6 +55,9 @@ class HubFacade(Protocol):
 
     async def admit(self, card: object) -> dict[str, Any]:
         """Admit a node by its card, durable on return. Errors: InvalidInput, Conflict (the name is taken by another key)."""
+
+    async def with_register(self, work: Callable[[Register], T]) -> T:
+        """Let the loop's worker do something with the list of the store's backups, between two turns. Errors: those of `work`."""
 
     def nodes(self) -> list[dict[str, Any]]:
         """The admitted nodes, as JSON objects with at least `node`; never a password's hash."""

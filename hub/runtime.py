@@ -13,15 +13,16 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hub.api import create_app
+from hub.backup_register import Register, files_of, open_store
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
 from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
@@ -36,6 +37,7 @@ from hub.store.port import Applied, CentralStore, Change
 from hub.store.sqlite import SqliteStore
 from hub.stream import Feed
 from hub.views import Balance, FleetRow
+from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
 from protocols.event import EventDefaults, OrderEvent
 from protocols.heads import bounded
@@ -47,6 +49,7 @@ from protocols.transport.port import Event, Message, Transport, Up
 from protocols.trust import NodeKey, parse_card, read_secret, token_matches, verify
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LINE_UP_S: Final = 10.0
 STOP_S: Final = 5.0
@@ -145,6 +148,7 @@ class Hub:
         hub = self.config.hub
         identity = HubIdentity(hub.org, hub.region, hub.node, self.key.public)
         settings = HubSettings(self.config.sync.credit_facts, self.config.storage.budget_bytes)
+        refuse_half_restored(Path(self.config.storage.data_dir))
         db = Db(self.config.storage.path(LEDGER_FILE))
         try:
             core = HubCore(db, identity, self.key.sign, verify, SystemRandom(), settings)
@@ -155,7 +159,7 @@ class Hub:
         return core
 
     def _open_store(self) -> CentralStore:
-        return SqliteStore(self._store_path)
+        return open_store(self.config, now_ms)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if self.line is not None:
@@ -279,6 +283,10 @@ class Hub:
         if self.broker is not None:
             self.broker.door.enter(node.address.node)
         return node_json(node)
+
+    async def with_register(self, work: Callable[[Register], T]) -> T:
+        """See `HubFacade`."""
+        return await self.engine.with_store(lambda store: work(Register(store, files_of(self.config), now_ms())))
 
     def nodes(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""

@@ -51,3 +51,16 @@ def ahead(chain: Chain, stated: Iterable[RunStated]) -> list[RunStated]:
     holes = dict.fromkeys((last, h) for _, last, h in chain.holes())
     data = [s for s in stated if s.kind is RunKind.DATA and not chain.covered(s.last, s.h_last).covers(s.first, s.last)]
     return data + [s for s in stated if s.kind is not RunKind.DATA and (s.last, s.h_last) in holes]
+
+
+def went_back(before: Sequence[RunStated], now: Sequence[RunStated]) -> bool:
+    """Does a statement lack something that an earlier one named? Its maker came back older, or lost rows. Runs may have joined, parted at a
+    branch, or grown; data may stand where a record stood."""
+    data = Intervals(sorted((r.first, r.last) for r in now if r.kind is RunKind.DATA))
+    known = Intervals(sorted((r.first, r.last) for r in now))
+    return any(not (data if r.kind is RunKind.DATA else known).covers(r.first, r.last) or _end_is_gone(r, now) for r in before)
+
+
+def _end_is_gone(run: RunStated, now: Sequence[RunStated]) -> bool:
+    """No run of `now` ends in the same point, nor goes on beyond it: this branch is not held as far any more."""
+    return not any((r.last, r.h_last) == (run.last, run.h_last) or r.first <= run.last < r.last for r in now)

@@ -97,6 +97,8 @@ class HubProc(Proc):
     def look(self, done: Sequence[Request], spans: Sequence[tuple[StreamKey, int, int]], *, own_first: bool = False) -> None:
         """Let the checkers see what is on the disk after a transaction."""
         check, incarnation = self.world.check, self.core.receiver.incarnation
+        if incarnation not in check.ever:
+            check.hub_started(incarnation, self.disk)  # the store came back older, and every node is made to ask again
         new = check.own_committed(self.disk, "hub") if own_first else 0
         for key, first, last in spans:
             new |= check.hub_holds(self.disk, incarnation, key, first, last)

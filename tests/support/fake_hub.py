@@ -23,6 +23,7 @@ import httpx
 import uvicorn
 
 from hub.api import create_app
+from hub.backup_register import Register, RegisterFiles
 from hub.facade import Metric
 from hub.store.port import StoreFact
 from hub.store.sqlite import SqliteStore
@@ -68,6 +69,7 @@ class FakeHub:
 
     def __init__(self, folder: Path, *, open_loopback: bool = True, feed: Feed | None = None) -> None:
         self.store: Any = Locked(SqliteStore(folder / "store.db"))
+        self.register_files = RegisterFiles(folder / "backups.d")
         self.feed = feed or Feed(boot="t1")
         self.defaults = EventDefaults("acme", "EMEA", "HQ")
         self.https = False
@@ -103,6 +105,9 @@ class FakeHub:
         if self.fails_with is not None:
             raise self.fails_with
         return [self._append(event) for event in events]
+
+    async def with_register(self, work: Callable[[Register], T]) -> T:
+        return work(Register(self.store, self.register_files, self.clock_ms))
 
     def _append(self, event: OrderEvent) -> Appended:
         key = event.idempotency_key

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from hub import engine as engine_module
+from hub import first_word
 from hub.core import HubCore, HubIdentity
 from hub.engine import Engine, Ports, Rhythm
 from hub.fleet import Seen, look
@@ -91,6 +92,7 @@ def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doors:
     monkeypatch.setattr(engine_module, "BACKOFF_FIRST_MS", 20)
     monkeypatch.setattr(engine_module, "BACKOFF_MOST_MS", 50)
     monkeypatch.setattr(engine_module, "LOOK_EVERY_MS", 5)
+    monkeypatch.setattr(first_word, "GRACE_MS", 200)
     return Doors(tmp_path)
 
 
@@ -142,12 +144,14 @@ def test_an_answer_comes_after_the_commit_and_the_fact_settles(doors: Doors) -> 
 def test_a_commit_that_fails_is_told_to_who_waits_and_the_next_one_works(doors: Doors, error: Exception) -> None:
     async def story() -> None:
         async with running(doors) as engine:
+            await engine.append([event("A0")])
+            await until(lambda: settled(engine) == 1, "settled")
             doors.commit_errors.append(error)
             with pytest.raises(type(error)):
                 await engine.append([event("A1")])
             await until(lambda: engine.troubles() == [], "open again")
             await engine.append([event("A2")])
-            await until(lambda: settled(engine) == 1, "settled")
+            await until(lambda: settled(engine) == 2, "settled")
             assert doors.opened_cores == 2, "a new incarnation"
             assert engine.counts.rebuilt_total == 1
 
@@ -180,6 +184,8 @@ def test_a_ledger_that_opens_and_fails_again_and_again_is_not_ready_and_not_hamm
 def test_while_the_ledger_cannot_be_opened_callers_hear_why_and_it_comes_back_by_itself(doors: Doors) -> None:
     async def story() -> None:
         async with running(doors) as engine:
+            await engine.append([event("A0")])
+            await until(lambda: settled(engine) == 1, "settled")
             doors.commit_errors.append(LedgerBroken("pulled out"))
             doors.ledger_error = LedgerFull("no space left")
             with pytest.raises(LedgerBroken):

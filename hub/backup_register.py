@@ -1,0 +1,145 @@
+"""The list of the store's backups, in the store and beside it.
+
+The store's own list is what counts: it is read at one moment with its rows. But it is restored with them, so a store that comes back older
+forgets the backups that were begun since, and freeing would no longer wait for them. Each change is therefore also written to a file of its
+own in `backups.d` of the data directory, which no restore replaces, and told to the store again whenever it is opened. Where the whole disk
+was lost, `restore` looks for manifests beside the backup that it restores.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hub.config import REGISTER_DIR, STORE_FILE, HubConfig
+from hub.store.backups import Backup, to_expire, unpack_cover
+from hub.store.port import CentralStore
+from hub.store.sqlite import SqliteStore
+from hub.views import iso
+from protocols.backup import refuse_half_restored, sync
+from protocols.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_DAY_MS = 86_400_000
+
+
+class RegisterFiles:
+    """`backups.d`: one file for each backup, written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> list[Backup]:
+        """What is remembered; a file that cannot be read is left where it is, and told."""
+        out = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                out.append(from_json(json.loads(path.read_text("utf-8"))))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("%s cannot be read, and is left out: %s", path, error)
+        return out
+
+    def save(self, backup: Backup) -> None:
+        """On disk when it returns. Errors: ConfigError."""
+        path = self._folder / f"{backup.id}.json"
+        part = path.with_suffix(".part")
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            part.write_text(json.dumps(to_json(backup)) + "\n", "utf-8")
+            sync(part)
+            part.replace(path)
+            sync(self._folder)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}.", remedy="The data directory must be writable.") from error
+
+
+def to_json(b: Backup) -> dict[str, Any]:
+    """A backup as it is written to a file or a manifest."""
+    covers = base64.b64encode(b.covers).decode()
+    return {
+        "id": b.id, "begunMs": b.begun_ms, "finishedMs": b.finished_ms, "expiredMs": b.expired_ms, "tool": b.tool, "place": b.place,
+        "covers": covers,
+    }  # fmt: skip
+
+
+def from_json(data: dict[str, Any]) -> Backup:
+    """What `to_json` gave. Errors: ValueError, KeyError, TypeError."""
+    finished, expired = data["finishedMs"], data["expiredMs"]
+    return Backup(
+        str(data["id"]), int(data["begunMs"]), None if finished is None else int(finished), None if expired is None else int(expired),
+        str(data["tool"]), str(data["place"]), base64.b64decode(data["covers"]),
+    )  # fmt: skip
+
+
+def shown(b: Backup) -> dict[str, Any]:
+    """A backup as people and the API see it."""
+    cover = unpack_cover(b.covers)
+    return {
+        "id": b.id, "state": b.state, "begunAt": iso(b.begun_ms), "finishedAt": iso(b.finished_ms), "expiredAt": iso(b.expired_ms),
+        "tool": b.tool, "place": b.place, "streams": len(cover),
+        "facts": sum(r.last - r.first + 1 for runs in cover.values() for r in runs if not r.kind),
+    }  # fmt: skip
+
+
+class Register:
+    """Changes the list in the store, then in the files. Call it where the store's writer is called."""
+
+    def __init__(self, store: CentralStore, files: RegisterFiles, now_ms: int) -> None:
+        self._store, self._files, self._now_ms = store, files, now_ms
+
+    def begin(self, tool: str, place: str) -> Backup:
+        """Register a backup before its first byte is copied."""
+        return self._saved(self._store.begin_backup(new_id(), tool, place, self._now_ms))
+
+    def complete(self, backup_id: str) -> Backup:
+        """It is whole."""
+        return self._saved(self._store.complete_backup(backup_id, self._now_ms))
+
+    def expire(self, backup_id: str) -> Backup:
+        """It will never be restored."""
+        return self._saved(self._store.expire_backup(backup_id, self._now_ms))
+
+    def retention(self, keep: int, max_age_days: int) -> list[Backup]:
+        """Expire what the configuration does not keep."""
+        gone = to_expire(self._store.backups(), self._now_ms, keep=keep, max_age_ms=max_age_days * _DAY_MS)
+        return [self.expire(b.id) for b in gone]
+
+    def merge(self, others: Sequence[Backup]) -> list[Backup]:
+        """Take in what is remembered elsewhere; files and store then say the same."""
+        remembered = {b.id: b for b in self._files.all()}
+        rows = self._store.merge_backups([*remembered.values(), *others])
+        for b in rows:
+            if remembered.get(b.id) != b:
+                self._files.save(b)
+        return rows
+
+    def _saved(self, backup: Backup) -> Backup:
+        self._files.save(backup)
+        return backup
+
+
+def new_id() -> str:
+    """Eight characters, to be typed."""
+    return secrets.token_hex(4)
+
+
+def files_of(config: HubConfig) -> RegisterFiles:
+    """Where this hub remembers backups."""
+    return RegisterFiles(config.storage.path(REGISTER_DIR))
+
+
+def open_store(config: HubConfig, now_ms: Callable[[], int]) -> SqliteStore:
+    """The store for its writer, with every backup that is remembered. Errors: ConfigError, LedgerError."""
+    refuse_half_restored(Path(config.storage.data_dir))
+    store = SqliteStore(config.storage.path(STORE_FILE), backup_required=config.backup.required)
+    try:
+        Register(store, files_of(config), now_ms()).merge(())
+    except ConfigError:
+        store.close()
+        raise
+    return store
