@@ -8,12 +8,13 @@ PY := .venv/bin/python
 SEEDS ?= 200
 QUICK_SEEDS ?= 6
 JOBS ?= auto
+KILLS ?= 100
 ARGS ?=
 
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
 GENERATORS := protocols.lifecycle protocols.policies
 
-.PHONY: help demo setup setup-run system test quick sim bench lint fmt lock audit docs clean
+.PHONY: help demo setup setup-run system test quick sim chaos bench lint fmt lock audit docs clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ quick: setup ## unit tests and a smoke of the simulation, under 30 s
 
 sim: setup ## the simulated world, SEEDS=n fortnights of 8 edges and others, on all cores (ARGS="--seed N" replays one)
 	@$(PY) -m tests.sim $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
+
+chaos: setup system ## real processes killed behind lines that lie, KILLS=n (ARGS="--engine mosquitto --seed 7", "--replay JOURNAL", "--sweep 1")
+	@$(PY) -m tests.chaos --kills $(KILLS) $(ARGS)
 
 bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)
 	@$(PY) -m deploy.bench $(ARGS)

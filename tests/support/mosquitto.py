@@ -8,10 +8,13 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from tests.support.needs import where
 from tests.support.ports import listening
 from tests.support.procs import Child
+
+FAST: Final = ("persistence false", "max_inflight_messages 0")
 
 
 class Mosquitto:
@@ -19,25 +22,8 @@ class Mosquitto:
 
     def __init__(self, folder: Path, port: int, *, passwords: Mapping[str, str], acl: Sequence[str]) -> None:
         self.port = port
-        self._config = folder / "mosquitto.conf"
+        self._config = write_config(folder, port, passwords=passwords, acl=acl)
         self._child: Child | None = None
-        (folder / "passwords").write_text("".join(f"{user}:{password_line(text)}\n" for user, text in passwords.items()))
-        (folder / "acl").write_text("\n".join(acl) + "\n")
-        for name in ("passwords", "acl"):
-            (folder / name).chmod(0o600)
-        self._config.write_text("\n".join(self._lines(folder)) + "\n")
-
-    def _lines(self, folder: Path) -> list[str]:
-        as_root = ["user root"] if os.geteuid() == 0 else []
-        return [
-            *as_root,
-            f"listener {self.port} 127.0.0.1",
-            "allow_anonymous false",
-            f"password_file {folder / 'passwords'}",
-            f"acl_file {folder / 'acl'}",
-            "persistence false",
-            "max_inflight_messages 0",
-        ]
 
     def start(self) -> None:
         """Return when it listens."""
@@ -50,6 +36,24 @@ class Mosquitto:
             self._child.kill()
             self._child.discard()
             self._child = None
+
+
+def write_config(folder: Path, port: int, *, passwords: Mapping[str, str], acl: Sequence[str], settings: Sequence[str] = FAST) -> Path:
+    """A `mosquitto.conf` for loopback with passwords and access rules, and the files it names; `settings` are lines of their own."""
+    (folder / "passwords").write_text("".join(f"{user}:{password_line(text)}\n" for user, text in passwords.items()))
+    (folder / "acl").write_text("\n".join(acl) + "\n")
+    for name in ("passwords", "acl"):
+        (folder / name).chmod(0o600)
+    lines = [
+        *(["user root"] if os.geteuid() == 0 else []),
+        f"listener {port} 127.0.0.1",
+        "allow_anonymous false",
+        f"password_file {folder / 'passwords'}",
+        f"acl_file {folder / 'acl'}",
+        *settings,
+    ]
+    (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+    return folder / "mosquitto.conf"
 
 
 def password_line(password: str) -> str:

@@ -1,0 +1,48 @@
+"""Make the directories of a hub and its edges with the commands that people type, all in one process: `python -m tests.chaos.init SITE`.
+
+SITE is JSON: {"hub": DIR, "api_port": n, "broker_port": n, "edges": [{"dir": …, "node": …, "line": port, "port": port}]}. `line` is the
+port by which the edge reaches the broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from typing import Any, Final
+
+import edge_agent.cli
+import hub.cli
+
+ORG: Final = "acme"
+REGION: Final = "EMEA"
+
+
+def make(site: dict[str, Any]) -> None:
+    """All of it. Errors: SystemExit with what a command said."""
+    said = _run(
+        hub.cli.main, "init", site["hub"], "--org", ORG, "--region", REGION, "--api-port", site["api_port"],
+        "--broker-port", site["broker_port"], "--loopback-without-token", "--json",
+    )  # fmt: skip
+    address = json.loads(said)["address"]
+    for edge in site["edges"]:
+        through = address.replace(f":{site['broker_port']}/", f":{edge['line']}/")
+        _run(
+            edge_agent.cli.main, "init", edge["dir"], "--node", edge["node"], "--site", edge["node"].upper(), "--region", REGION,
+            "--hub", through, "--port", edge["port"], "--loopback-without-token",
+        )  # fmt: skip
+        _run(hub.cli.main, "nodes", "add", f"{edge['dir']}/node.card.json", "--dir", site["hub"])
+
+
+def _run(command: Any, *args: object) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = command([str(arg) for arg in args])
+    if code:
+        raise SystemExit(f"{' '.join(map(str, args[:2]))} ended with {code}: {out.getvalue()}")
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    make(json.loads(sys.argv[1]))

@@ -1,0 +1,331 @@
+"""One run: a site is started, used, killed, healed, left alone until it is quiet, ended, and read by the oracle.
+
+Nobody restarts anything by hand: the supervisor starts again whoever has ended, and that is all the help there is.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from tests.chaos import oracle
+from tests.chaos.clients import Chronicle, EdgeReader, Http, HubReader, Writer
+from tests.chaos.faults import HEALTHY, Fault
+from tests.chaos.history import What, check
+from tests.chaos.journal import Journal
+from tests.chaos.plan import CONT, CUT, FAULT, HEAL, KILL, STOP, TERM, Action, Pace, plan
+from tests.chaos.site import BROKER, FORGETFUL, HUB, Layout, Site, build
+from tests.support.procs import python
+
+PACE: Final = Pace()
+READY_S: Final = 30.0
+QUIET_S: Final = 60.0
+SWEEP_S: Final = 600.0
+SWEEP_REQUESTS: Final = 8
+SETTLED_LOOKS: Final = 2
+WAIT_FOR_VICTIM_S: Final = 3.0
+STEP_S: Final = 0.05
+COMPLAINTS_SHOWN: Final = 12
+_SIGNALS: Final = {KILL: signal.SIGKILL, TERM: signal.SIGTERM, STOP: signal.SIGSTOP, CONT: signal.SIGCONT}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is drawn from."""
+
+    seed: int = 0
+    engine: str = "amqtt"
+    kills: int = 30
+    edges: int = 3
+    writers: int = 2
+    """per node, the hub included"""
+    sabotage: str = ""
+    """"kind:name" of `tests.chaos.sabotage`"""
+    gap_ms: tuple[int, int] = PACE.gap_ms
+    fault_percent: int = PACE.fault_percent
+    favour: str = ""
+    """a kind of process that is hit more often"""
+    quiet_s: float = QUIET_S
+    """how long everything may take to come to rest"""
+
+    @classmethod
+    def from_json(cls, said: dict[str, Any]) -> Options:
+        """What `asdict` gave, by way of JSON."""
+        return cls(**{**said, "gap_ms": tuple(said["gap_ms"])})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How it went. `complaints` is empty when every promise was kept."""
+
+    options: Options
+    complaints: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    quiet_s: float = 0.0
+    journal: Path | None = None
+
+    def text(self) -> str:
+        """For people."""
+        c = self.counts
+        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, "resets up", "resets down") if c[k])
+        asked = ", ".join(f"{c[str(k)]} {k}" for k in What)
+        line = (
+            f"seed {self.options.seed} {self.options.engine}: {done}; {c['restarts']} restarts; requests: {asked}; "
+            f"{c['stored']} facts stored, {c['freed']} freed, {c['looked']} looks; {self.seconds:.0f} s, quiet after {self.quiet_s:.1f} s"
+        )
+        said = self.complaints[:COMPLAINTS_SHOWN]
+        more = len(self.complaints) - len(said)
+        return "\n".join([line, *(f"  FAILED {s}" for s in said), *([f"  … and {more} more"] if more > 0 else [])])
+
+
+def run(options: Options, folder: Path, *, again: Sequence[Action] | None = None) -> Outcome:
+    """Play it in an empty folder. `again`: do this instead of what the seed draws (a replay)."""
+    outcome, journal = Outcome(options), Journal(folder / "journal.jsonl")
+    outcome.journal = journal.path
+    began_s = time.monotonic()
+    kind, _, name = options.sabotage.partition(":")
+    layout = Layout(options.engine, options.edges, options.seed, sabotage=(kind, name) if kind else None)
+    site = build(folder, layout, journal)
+    try:
+        _play(options, site, journal, outcome, again)
+    finally:
+        site.close()
+        journal.close()
+    outcome.complaints[:0] = site.supervisor.complaints
+    outcome.seconds = time.monotonic() - began_s
+    return outcome
+
+
+def sweep(options: Options, folder: Path, *, step: int) -> Outcome:
+    """One edge, of whose line each connection is reset `step` bytes later than the one before: on the way up from the first byte until a
+    frame comes through whole, then on the way down until a receipt does. What was said yes to meanwhile arrives once.
+    """
+    outcome, journal = Outcome(options), Journal(folder / "journal.jsonl")
+    outcome.journal = journal.path
+    began_s = time.monotonic()
+    site = build(folder, Layout(options.engine, 1, options.seed, freeing=0, sabotage=("edge", "hasty")), journal)
+    try:
+        _sweep(options, site, journal, outcome, step)
+    finally:
+        site.close()
+        journal.close()
+    outcome.complaints[:0] = site.supervisor.complaints
+    outcome.seconds = time.monotonic() - began_s
+    return outcome
+
+
+def _sweep(options: Options, site: Site, journal: Journal, outcome: Outcome, step: int) -> None:
+    site.supervisor.start()
+    if not until(lambda: not site.unready(), READY_S):
+        outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
+        return
+    journal.begin(**asdict(options))
+    node, chronicle, unused = site.nodes[0], Chronicle(journal), threading.Event()
+    line = site.lines[f"{node}>broker"]
+    for name, fault, key in (
+        ("up", Fault(reset_up_at=0, reset_step=step), "notReceived"),
+        ("down", Fault(reset_down_at=0, reset_step=step), "events"),
+    ):
+        line.set(fault)
+        line.cut()
+        before = line.counts["resets"]
+        complain = site.supervisor.complain
+        Writer(f"{node}/{name}", node, site.ports[node], options.seed, chronicle, unused, unused, complain).hand_over(SWEEP_REQUESTS)
+        if not until(partial(_queue_is_empty, site, node, key), SWEEP_S):
+            outcome.complaints.append(f"resets that walk {name} by {step} never let a frame through: {line.counts}")
+        outcome.counts[f"resets {name}"] = line.counts["resets"] - before
+    line.heal()
+    _await_quiet(site, outcome)
+    _judge(site, chronicle, outcome)
+
+
+def _queue_is_empty(site: Site, node: str, key: str) -> bool:
+    status = ask(f"{site.url(node)}/v1/status")
+    return status is not None and status["queue"][key] == 0
+
+
+def _play(options: Options, site: Site, journal: Journal, outcome: Outcome, again: Sequence[Action] | None) -> None:
+    site.supervisor.start()
+    if not until(lambda: not site.unready(), READY_S):
+        outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
+        return
+    journal.begin(**asdict(options))
+    pace = Pace(gap_ms=options.gap_ms, fault_percent=options.fault_percent)
+    favour = options.favour or (BROKER if options.engine == FORGETFUL else "")
+    chronicle = Chronicle(journal)
+    with Crowd(options, site, chronicle) as crowd:
+        actions = plan(options.seed, site.kinds(), site.integrity(), options.kills, pace, favour=favour) if again is None else again
+        for action in actions:
+            _pause_until(journal, action.at_ms)
+            _do(site, journal, action, outcome.counts)
+        for name in site.lines:
+            _do(site, journal, Action(journal.now_ms(), HEAL, name), Counter())
+        for name in site.supervisor.services:
+            _do(site, journal, Action(journal.now_ms(), CONT, name), Counter())
+        crowd.let_finish()
+    outcome.counts["looked"] = crowd.looked
+    _await_quiet(site, outcome)
+    _judge(site, chronicle, outcome)
+
+
+# ------------------------------------------------------------ doing
+
+
+def until(so: Callable[[], bool], within_s: float) -> bool:
+    """Whether it is so before time is up; looks every few hundredths of a second."""
+    deadline, pause = time.monotonic() + within_s, threading.Event()
+    while not so():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(STEP_S)
+    return True
+
+
+def _pause_until(journal: Journal, at_ms: int) -> None:
+    threading.Event().wait(max(0.0, (at_ms - journal.now_ms()) / 1_000))
+
+
+def _do(site: Site, journal: Journal, action: Action, counts: Counter[str]) -> None:
+    """To a process that is just being restarted it is done once it runs again; a kill is never left out."""
+    journal.write(action.do, who=action.who, **({"fault": action.fault} if action.fault else {}))
+    if action.do in _SIGNALS:
+        number = _SIGNALS[action.do]
+        again_s = WAIT_FOR_VICTIM_S if action.do in (KILL, TERM) else 0.0
+        counts[action.do] += until(lambda: site.supervisor.send(action.who, number), again_s)
+        return
+    line = site.lines[action.who]
+    counts[action.do] += 1
+    if action.do == CUT:
+        line.cut()
+    else:
+        line.set(Fault.from_json(action.fault) if action.fault else HEALTHY)
+
+
+class Crowd:
+    """All clients of a site, each in a thread of its own for the length of a `with` block."""
+
+    def __init__(self, options: Options, site: Site, chronicle: Chronicle) -> None:
+        self._stop, self._look, self._abandon = threading.Event(), threading.Event(), threading.Event()
+        complain = site.supervisor.complain
+        self.writers = [
+            Writer(f"{node}/w{n}", node, site.client_port(node), options.seed, chronicle, self._stop, self._abandon, complain)
+            for node in (*site.nodes, HUB)
+            for n in range(options.writers)
+        ]
+        self.readers: list[EdgeReader | HubReader] = [
+            EdgeReader(node, site.client_port(node), options.seed, chronicle, self._look, complain) for node in site.nodes
+        ]
+        self.readers.append(HubReader(site.client_port(HUB), options.seed, self._look, complain))
+        self._threads = [threading.Thread(target=one.run, daemon=True) for one in (*self.writers, *self.readers)]
+
+    def __enter__(self) -> Crowd:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for event in (self._stop, self._look, self._abandon):
+            event.set()
+        for thread in self._threads:
+            thread.join()
+
+    def let_finish(self) -> None:
+        """No new requests; those with a key are asked to their end, now that all is healed."""
+        self._stop.set()
+        for thread in self._threads[: len(self.writers)]:
+            thread.join(READY_S)
+
+    @property
+    def looked(self) -> int:
+        """How often a reader had something to compare."""
+        return sum(reader.looked for reader in self.readers)
+
+
+# ------------------------------------------------------------ quiet
+
+
+def _await_quiet(site: Site, outcome: Outcome) -> None:
+    """No queue at any edge and a balance that closes, twice in a row. Liveness: this must come by itself."""
+    began_s = time.monotonic()
+    why = [""]
+    looks = [0]
+
+    def quiet() -> bool:
+        why[0] = _unquiet(site)
+        looks[0] = 0 if why[0] else looks[0] + 1
+        return looks[0] >= SETTLED_LOOKS
+
+    if not until(quiet, outcome.options.quiet_s):
+        outcome.complaints.append(f"not quiet after {outcome.options.quiet_s} s: {why[0]}")
+    outcome.quiet_s = time.monotonic() - began_s
+
+
+def _unquiet(site: Site) -> str:
+    """Why it is not quiet yet; "" when it is."""
+    if site.unready():
+        return f"not ready: {site.unready()}"
+    for node in site.nodes:
+        status = ask(f"{site.url(node)}/v1/status")
+        if status is None or status["queue"]["events"]:
+            return f"{node}: {status and {k: status[k] for k in ('link', 'queue')}}"
+    balance = ask(f"{site.url(HUB)}/v1/balance")
+    if balance is None or not balance["nodes"]:
+        return "the hub says nothing of its balance"
+    bad = [row for row in balance["nodes"] if not row["balanced"] or row["queued"]]
+    return f"balance: {bad}" if bad else ""
+
+
+def ask(url: str) -> Any:
+    """JSON of a GET, or None."""
+    try:
+        with urllib.request.urlopen(url, timeout=5.0) as answer:
+            return json.loads(answer.read())
+    except (urllib.error.URLError, OSError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------ the verdict
+
+
+def _judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
+    balance = subprocess.run(
+        python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"), capture_output=True, text=True, check=False, timeout=60
+    )
+    if balance.returncode:
+        outcome.complaints.append(f"longshore-hub balance ended with {balance.returncode}: {balance.stdout[:300]}{balance.stderr[:300]}")
+    outcome.complaints += _last_look(site, chronicle)
+    site.supervisor.retire(*site.nodes, HUB, *(name for name in site.supervisor.services if name == BROKER))
+    outcome.counts["restarts"] = sum(service.starts - 1 for service in site.supervisor.services.values())
+    store, hub, *edges = (oracle.read(site.database(name)) for name in ("store", HUB, *site.nodes))
+    outcome.counts["stored"] = len(store.facts)
+    outcome.counts["freed"] = sum(freed for edge in edges for _, _, freed in edge.own.values())
+    outcome.complaints += oracle.compare(store, hub, edges)
+    facts = [fact.stored() for fid, fact in store.facts.items() if fid.cls == oracle.ORDERS]
+    outcome.complaints += [str(found) for found in check(chronicle.entries, facts)]
+    outcome.counts.update(str(entry.what) for entry in chronicle.entries)
+
+
+def _last_look(site: Site, chronicle: Chronicle) -> list[str]:
+    """Now that nothing is in the way, every edge shows what it said yes to."""
+    said: list[str] = []
+    rng = Random(site.layout.seed)
+    for node in site.nodes:
+        reader = EdgeReader(node, site.ports[node], site.layout.seed, chronicle, threading.Event(), said.append)
+        line = Http(site.ports[node])
+        for _ in range(10):
+            reader.look(rng, line)
+        line.close()
+    return said

@@ -1,0 +1,206 @@
+"""A whole site of real processes: hub, edges, a broker of one of four kinds, and a line of ours between any two that talk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.topics import Address, mosquitto_acl
+from tests.chaos.faults import Fault
+from tests.chaos.init import ORG, REGION
+from tests.chaos.journal import Journal
+from tests.chaos.proxy import Proxy
+from tests.chaos.service import Service, Supervisor
+from tests.support.mosquitto import write_config
+from tests.support.needs import where
+from tests.support.ports import lasting_port, listening
+from tests.support.procs import http_ok, python
+
+AMQTT: Final = "amqtt"
+MOSQUITTO: Final = "mosquitto"
+CUT: Final = "mosquitto-cut"
+FORGETFUL: Final = "mosquitto-forgetful"
+ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
+    AMQTT: (),
+    MOSQUITTO: ("persistence true", "persistence_location {folder}/"),
+    CUT: ("persistence false", "max_queued_messages 2", "max_inflight_messages 1"),
+    FORGETFUL: ("persistence false",),
+}
+"""the broker inside the hub; Mosquitto as Debian ships it (persistent, queues as by default); with its queue cut; without persistence"""
+
+HUB: Final = "hub"
+EDGE: Final = "edge"
+BROKER: Final = "broker"
+_HUB_USER: Final = "hub"
+_HUB_PASSWORD: Final = "of the hub at the broker"
+
+HASTE: Final = {
+    "LONGSHORE_SYNC__RETRY_MS": "400", "LONGSHORE_SYNC__RETRY_MOST_MS": "3000", "LONGSHORE_SYNC__IDLE_HELLO_MS": "2000",
+    "LONGSHORE_SYNC__STALL_MS": "3000", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_HUB__RECONNECT_MOST_S": "1",
+    "LONGSHORE_HUB__KEEPALIVE_S": "5",
+}  # fmt: skip
+"""rhythms of an edge for tests: the same machine, in less time"""
+FREEING: Final = {
+    "LONGSHORE_STORAGE__BUDGET_BYTES": "6000000", "LONGSHORE_STORAGE__PRESSURE_PERCENT": "1", "LONGSHORE_STORAGE__FLOOR_DAYS": "0",
+}  # fmt: skip
+"""an edge that frees what is settled as soon as it may: whoever says so too early is found out"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a site is made of. `sabotage`: (kind of process, name in `tests.chaos.sabotage`)."""
+
+    engine: str = AMQTT
+    edges: int = 3
+    seed: int = 0
+    freeing: int = 1
+    """so many of the edges free as soon as they may"""
+    sabotage: tuple[str, str] | None = None
+
+
+@dataclass(eq=False)
+class Site:
+    """See the module. Made by `build`; `close` ends everything."""
+
+    folder: Path
+    layout: Layout
+    supervisor: Supervisor
+    nodes: list[str]
+    lines: dict[str, Proxy] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    # ------------------------------------------------------------ asking
+
+    def url(self, node: str) -> str:
+        """The API of a node, straight."""
+        return f"http://127.0.0.1:{self.ports[node]}"
+
+    def client_port(self, node: str) -> int:
+        """The API of a node by way of its clients' line."""
+        return self.lines[f"{node}<clients"].port
+
+    def kinds(self) -> dict[str, list[str]]:
+        """Names of processes by kind, for a plan."""
+        out: dict[str, list[str]] = {}
+        for service in self.supervisor.services.values():
+            out.setdefault(service.kind, []).append(service.name)
+        return out
+
+    def integrity(self) -> dict[str, bool]:
+        """Lines, and whether what travels on them shows that it was changed: signed frames do, plain HTTP does not."""
+        return {name: not name.endswith("<clients") for name in self.lines}
+
+    def unready(self) -> list[str]:
+        """Who does not serve yet."""
+        return [name for name, service in self.supervisor.services.items() if not (self.supervisor.running(name) and service.ready())]
+
+    def database(self, node: str) -> Path:
+        """The ledger of a node; `store` for the central store."""
+        if node == "store":
+            return self.folder / HUB / "store.db"
+        return self.folder / node / ("hub.db" if node == HUB else "ledger.db")
+
+    # ------------------------------------------------------------ doing
+
+    def set(self, line: str, fault: Fault) -> None:
+        """Something is wrong with a line from now on."""
+        self.lines[line].set(fault)
+
+    def close(self) -> None:
+        """End every process and line. Idempotent."""
+        self.supervisor.end_all()
+        for line in self.lines.values():
+            line.stop()
+
+
+def build(folder: Path, layout: Layout, journal: Journal) -> Site:
+    """Directories, lines and services; nothing runs yet but the lines."""
+    nodes = [f"{EDGE}-{n}" for n in range(1, layout.edges + 1)]
+    site = Site(folder, layout, Supervisor(journal, folder), nodes)
+    site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes)}
+    try:
+        _lay_lines(site)
+        _make_directories(site)
+        if layout.engine != AMQTT:
+            site.supervisor.add(_mosquitto(site))
+        site.supervisor.add(_hub(site))
+        for n, node in enumerate(nodes):
+            site.supervisor.add(_edge(site, node, freeing=n < layout.freeing))
+    except BaseException:  # boundary: whatever went wrong, nothing that was begun may stay
+        site.close()
+        raise
+    return site
+
+
+def _lay_lines(site: Site) -> None:
+    def lay(name: str, target: str) -> None:
+        site.lines[name] = Proxy(site.ports[target], seed=f"{site.layout.seed}/{name}").start()
+
+    for node in site.nodes:
+        lay(f"{node}>broker", BROKER)
+        lay(f"{node}<clients", node)
+    lay(f"{HUB}<clients", HUB)
+    if site.layout.engine != AMQTT:
+        lay(f"{HUB}>broker", BROKER)
+
+
+def _make_directories(site: Site) -> None:
+    edges = [
+        {"dir": str(site.folder / node), "node": node, "line": site.lines[f"{node}>broker"].port, "port": site.ports[node]}
+        for node in site.nodes
+    ]
+    made = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
+    done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
+
+
+def _command(site: Site, kind: str, *args: str) -> list[str]:
+    module = {HUB: "hub.cli", EDGE: "edge_agent.cli"}[kind]
+    if site.layout.sabotage is not None and site.layout.sabotage[0] == kind:
+        return python("-m", "tests.chaos.sabotage", site.layout.sabotage[1], module, *args)
+    return python("-m", module, *args)
+
+
+def _ready(url: str) -> Any:
+    return lambda: http_ok(f"{url}/readyz")
+
+
+def _hub(site: Site) -> Service:
+    env = {"LONGSHORE_SYNC__STORE_CHECK_S": "2", "LONGSHORE_LOG__LEVEL": "info"}
+    if site.layout.engine != AMQTT:
+        password = site.folder / HUB / "broker.password"
+        password.write_text(_HUB_PASSWORD)
+        password.chmod(0o600)
+        env |= {
+            "LONGSHORE_BROKER__KIND": "external", "LONGSHORE_BROKER__PORT": str(site.lines[f"{HUB}>broker"].port),
+            "LONGSHORE_BROKER__USERNAME": _HUB_USER, "LONGSHORE_BROKER__PASSWORD_FILE": str(password),
+        }  # fmt: skip
+    args = _command(site, HUB, "run", "--config", str(site.folder / HUB / "hub.toml"))
+    return Service(HUB, HUB, args, env, _ready(site.url(HUB)))
+
+
+def _edge(site: Site, node: str, *, freeing: bool) -> Service:
+    env = {**HASTE, "LONGSHORE_LOG__LEVEL": "info", **(FREEING if freeing else {})}
+    args = _command(site, EDGE, "run", "--config", str(site.folder / node / "edge.toml"))
+    return Service(node, EDGE, args, env, _ready(site.url(node)))
+
+
+def _mosquitto(site: Site) -> Service:
+    folder = site.folder / BROKER
+    folder.mkdir()
+    passwords = {node: (site.folder / node / "broker.password").read_text().strip() for node in site.nodes}
+    addresses = [Address.of(ORG, REGION, node.upper(), node) for node in site.nodes]
+    config = write_config(
+        folder,
+        site.ports[BROKER],
+        passwords={_HUB_USER: _HUB_PASSWORD, **passwords},
+        acl=mosquitto_acl(addresses, hub_user=_HUB_USER, org=ORG),
+        settings=[line.format(folder=folder) for line in ENGINES[site.layout.engine]],
+    )
+    return Service(BROKER, BROKER, [where("mosquitto"), "-c", os.fspath(config)], ready=lambda: listening(site.ports[BROKER]))

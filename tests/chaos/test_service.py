@@ -1,0 +1,99 @@
+"""The supervisor does what systemd would: starts again who has ended, complains of who ended unasked, ends everybody by id."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.journal import Journal
+from tests.chaos.run import until
+from tests.chaos.service import Service, Supervisor
+from tests.support.procs import children, python
+
+SLEEPER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
+WITHIN_S = 15.0
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor(Journal(tmp_path / "journal.jsonl"), tmp_path) as made:
+        yield made
+    made.journal.close()
+
+
+def up(service: Service) -> bool:
+    return service.child is not None and service.child.running and "up" in service.child.output()
+
+
+def begun(supervisor: Supervisor, program: str) -> Service:
+    service = supervisor.add(Service("one", "kind", python("-c", program)))
+    supervisor.start()
+    return service
+
+
+def test_who_is_killed_runs_again_and_nobody_complains(supervisor: Supervisor) -> None:
+    service = begun(supervisor, SLEEPER)
+    for n in (1, 2, 3):
+        assert until(lambda: up(service), WITHIN_S)
+        assert supervisor.send("one", signal.SIGKILL)
+        assert until(lambda n=n: service.starts == n + 1, WITHIN_S)  # type: ignore[misc]
+    assert supervisor.complaints == []
+
+
+def test_who_ends_when_asked_runs_again_too(supervisor: Supervisor) -> None:
+    service = begun(supervisor, SLEEPER)
+    assert until(lambda: up(service), WITHIN_S)
+    assert supervisor.send("one", signal.SIGTERM)
+    assert until(lambda: service.starts == 2, WITHIN_S)
+    assert supervisor.complaints == []
+
+
+def test_who_ends_by_itself_is_a_complaint_with_its_last_words(supervisor: Supervisor) -> None:
+    service = begun(supervisor, "raise SystemExit('it was the disk')")
+    assert until(lambda: service.starts >= 2, WITHIN_S)
+    assert "ended by itself with 1" in supervisor.complaints[0]
+    assert "it was the disk" in supervisor.complaints[0]
+
+
+def test_who_is_stopped_is_not_asked_to_end_and_can_be_killed(supervisor: Supervisor) -> None:
+    service = begun(supervisor, SLEEPER)
+    assert until(lambda: up(service), WITHIN_S)
+    assert supervisor.send("one", signal.SIGSTOP)
+    assert not supervisor.running("one")
+    assert not supervisor.send("one", signal.SIGTERM)
+    assert supervisor.send("one", signal.SIGCONT)
+    assert supervisor.running("one")
+    assert supervisor.send("one", signal.SIGSTOP)
+    assert supervisor.send("one", signal.SIGKILL)
+    assert until(lambda: service.starts == 2, WITHIN_S)
+
+
+def test_who_is_retired_stays_away_and_its_log_is_kept(supervisor: Supervisor, tmp_path: Path) -> None:
+    service = begun(supervisor, SLEEPER)
+    assert until(lambda: up(service), WITHIN_S)
+    supervisor.retire("one")
+    assert service.child is None
+    assert not until(lambda: service.starts > 1, 0.5)
+    assert (tmp_path / "one.log").read_text() == "up\n"
+
+
+def fail(folder: Path) -> None:
+    """A test that fails while a process runs."""
+    journal = Journal(folder / "j.jsonl")
+    try:
+        with Supervisor(journal, folder) as supervisor:
+            service = begun(supervisor, SLEEPER)
+            assert until(lambda: up(service), WITHIN_S)
+            raise RuntimeError("as it happens")
+    finally:
+        journal.close()
+
+
+def test_nobody_is_left_when_a_run_fails(tmp_path: Path) -> None:
+    before = children()
+    with pytest.raises(RuntimeError, match="as it happens"):
+        fail(tmp_path)
+    assert children() == before
