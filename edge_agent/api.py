@@ -22,6 +22,7 @@ from edge_agent import views
 from edge_agent.guard import Guard
 from edge_agent.metrics import exposition
 from edge_agent.openapi import document
+from edge_agent.quarantine import QuarantineApi
 from edge_agent.runtime import EdgeRuntime
 from protocols import limits
 from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
@@ -84,6 +85,7 @@ class EdgeApi:
     def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, max_held_bytes: int) -> None:
         self._runtime, self._defaults, self._max_held_bytes = runtime, defaults, max_held_bytes
         self._held_bytes = 0
+        self._quarantine = QuarantineApi(runtime, defaults, self._body, reply)
 
     def routes(self) -> list[Route]:
         """Addresses and methods; a test holds the OpenAPI document against them."""
@@ -94,7 +96,7 @@ class EdgeApi:
             ("/v1/telemetry", "POST", self.post_telemetry),
             ("/v1/devices", "GET", self.get_devices),
             ("/v1/status", "GET", self.get_status),
-            ("/v1/quarantine", "GET", self.get_quarantine),
+            *self._quarantine.table(),
             ("/healthz", "GET", self.get_health),
             ("/readyz", "GET", self.get_ready),
             ("/metrics", "GET", self.get_metrics),
@@ -188,10 +190,6 @@ class EdgeApi:
     async def get_status(self, request: Request) -> Response:
         """Queue, oldest age, receipts, clock, disk, versions."""
         return reply(self._runtime.status() | {"api": API_VERSION})
-
-    async def get_quarantine(self, request: Request) -> Response:
-        """Facts that the hub refused or that cannot be read here."""
-        return reply(views.quarantine_json(self._runtime.core.ledger, page_size(query(request.query_params.multi_items(), ("limit",)))))
 
     async def get_health(self, request: Request) -> Response:
         """The loop runs: it answered."""

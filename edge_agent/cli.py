@@ -142,6 +142,38 @@ def _add_queue(commands: Any) -> None:
         "\nAsks the running edge, or reads its ledger where none runs.",
     )  # fmt: skip
     _add_config(command)
+    _add_quarantine(group)
+
+
+def _add_quarantine(group: Any) -> None:
+    commands = group.add_parser("quarantine", help="what was refused, and what became of it").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    through = "\nGoes through the running edge, or to its ledger where none runs."
+    command = _command(commands, "ls", _quarantine_ls, "list facts that stepped aside, newest first", through)
+    command.add_argument("--state", choices=("open", "resubmitted", "discarded"), help="only those (default: all)")
+    command.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many, 1 to 500 (default: 100)")
+    _add_config(command)
+    command = _command(commands, "show", _quarantine_show, "show one: why, its bytes, what it says, what became of it", through)
+    _add_item(command)
+    command = _command(
+        commands, "resubmit", _quarantine_resubmit, "put one right: a new fact that takes its place",
+        "\nThe refused fact stays in the history." + through,
+    )  # fmt: skip
+    command.add_argument("--file", required=True, metavar="FILE", help="the event as it should have been, as JSON; - for standard input")
+    _add_item(command)
+    command = _command(
+        commands, "discard", _quarantine_discard, "give one up: everybody hears that nothing stands in its place",
+        "\nThe refused fact and your reason stay in the history." + through,
+    )  # fmt: skip
+    command.add_argument("--reason", required=True, metavar="TEXT", help="why, at most 200 characters; it is kept for good")
+    command.add_argument("--actor", metavar="WHO", help="who decided (default: the node)")
+    _add_item(command)
+
+
+def _add_item(command: argparse.ArgumentParser) -> None:
+    command.add_argument("id", type=int, metavar="ID", help="its number, as `queue quarantine ls` lists it")
+    _add_config(command)
 
 
 def _add_events(commands: Any) -> None:
@@ -245,6 +277,49 @@ def _queue(args: argparse.Namespace) -> int:
 
     seen = look(_config(args))
     _say(args, report.queue_json(seen), report.queue_text(seen))
+    return OK
+
+
+def _quarantine_ls(args: argparse.Namespace) -> int:
+    from edge_agent import quarantine
+    from edge_agent.offline import whoever_holds
+
+    if not 1 <= args.limit <= 500:
+        raise InvalidInput("--limit", f"{args.limit} is not from 1 to 500.")
+    with whoever_holds(_config(args)) as held:
+        found = quarantine.ls(held, args.state, args.limit)
+    _say(args, found, quarantine.list_text(found))
+    return OK
+
+
+def _quarantine_show(args: argparse.Namespace) -> int:
+    from edge_agent import quarantine
+    from edge_agent.offline import whoever_holds
+
+    with whoever_holds(_config(args)) as held:
+        found = quarantine.show(held, args.id)
+    _say(args, found, quarantine.item_text(found))
+    return OK
+
+
+def _quarantine_resubmit(args: argparse.Namespace) -> int:
+    from edge_agent import quarantine
+    from edge_agent.offline import whoever_holds
+
+    config = _config(args)
+    with whoever_holds(config) as held:
+        done = quarantine.put_right(config, held, args.id, args.file)
+    _say(args, done, f"{done['factId']} stands in the place of {done['item']['factId']}")
+    return OK
+
+
+def _quarantine_discard(args: argparse.Namespace) -> int:
+    from edge_agent import quarantine
+    from edge_agent.offline import whoever_holds
+
+    with whoever_holds(_config(args)) as held:
+        done = quarantine.give_up(held, args.id, args.reason, args.actor)
+    _say(args, done, f"{done['item']['factId']} is given up, as {done['factId']} says")
     return OK
 
 

@@ -34,6 +34,10 @@ class LocalApi:
         """The JSON object at a path."""
         return self._ask("GET", path, None)
 
+    def post(self, path: str, body: object) -> dict[str, Any]:
+        """Send JSON to a path."""
+        return self._ask("POST", path, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
     def append(self, events: Sequence[object]) -> dict[str, Any]:
         """Hand over a batch; returns `{"ids", "accepted", "repeated"}` once it is on disk there."""
         return self._ask("POST", "/v1/events", json.dumps(list(events), ensure_ascii=False).encode("utf-8", "surrogatepass"))

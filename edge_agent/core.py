@@ -235,7 +235,7 @@ class EdgeCore:
                 "bytes": sum(s["bytes"] for s in streams),
                 "oldestAgeMs": None if oldest is None else max(0, now.wall - oldest),
                 "notReceived": sum(s["notReceived"] for s in streams),
-                "quarantined": len(self.ledger.quarantined()),
+                "quarantined": self.ledger.quarantine_rows.count_open(),
             },
             "streams": streams,
             "clock": {

@@ -8,12 +8,13 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from edge_agent import __version__, views
+from edge_agent import __version__
 from edge_agent.client import LocalApi, api_of
 from edge_agent.config import EdgeConfig
 from edge_agent.core import EdgeCore
 from edge_agent.runtime import system_now
 from protocols.errors import LedgerBusy, TransportError
+from protocols.quarantine_view import list_json
 from protocols.sqlite import DataLock, Db
 from protocols.trust import NodeKey, verify
 
@@ -70,7 +71,7 @@ def look(config: EdgeConfig) -> dict[str, Any]:
         return {"running": False, "status": status, "quarantine": []}
     with whoever_holds(config) as held:
         if isinstance(held, LocalApi):
-            quarantine = held.get(f"/v1/quarantine?limit={QUARANTINE_SHOWN}")["quarantine"]
+            quarantine = held.get(f"/v1/quarantine?limit={QUARANTINE_SHOWN}&state=open")["quarantine"]
             return {"running": True, "status": held.get("/v1/status"), "quarantine": quarantine}
-        quarantine = views.quarantine_json(held.ledger, QUARANTINE_SHOWN)["quarantine"]
+        quarantine = list_json(held.ledger, QUARANTINE_SHOWN, "open")
         return {"running": False, "status": held.status(system_now()), "quarantine": quarantine}

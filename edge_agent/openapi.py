@@ -109,6 +109,20 @@ _STATUS: Final = {
     "queue": {"events": 12, "bytes": 1_840, "oldestAgeMs": 3_400, "notReceived": 4, "quarantined": 0},
     "waiting": {"requests": 0, "events": 0},
 }
+_QID: Final = Param("id", "Its number in the list.", {"type": "integer", "minimum": 1}, "1", "path")
+_STEPPED_ASIDE: Final = {
+    "id": 1,
+    "factId": _FACT,
+    "author": "w8-madrid-1",
+    "mine": True,
+    "class": "orders",
+    "reason": "status: 99 is no code known here",
+    "at": "2026-05-21T14:05:13Z",
+    "state": "open",
+    "resolution": None,
+    "ask": "resubmit or discard it here",
+}
+_STEPPED_ASIDE_WHOLE: Final = _STEPPED_ASIDE | {"bytes": 14, "hex": "9d01a16fa131a1450ac00101c0c0", "truncated": False, "event": None}
 _POST_TEXT: Final = (
     f"One event or a list of at most {limits.BATCH_EVENTS}, at most {limits.BATCH_BYTES} bytes, taken whole or not at all. "
     "The answer comes after the events are on disk. The same `idempotencyKey` with the same content again gives the first ids "
@@ -198,15 +212,43 @@ OPERATIONS: Final = (
         "/v1/quarantine",
         "listQuarantine",
         "Facts that stepped aside",
-        "Refused by the hub or unreadable here, newest first.",
-        {
-            200: (
-                "The newest.",
-                {"quarantine": [{"id": 1, "factId": _FACT, "reason": "kind 9 is not an order event", "at": "2026-05-21T14:05:13Z"}]},
-            )
-        },
-        (_LIMIT,),
+        "Refused by the hub or unreadable here, newest first. `state`: open until its author resubmitted or discarded it.",
+        {200: ("The newest.", {"quarantine": [_STEPPED_ASIDE]})},
+        (Param("state", "Only those.", {"type": "string", "enum": ["open", "resubmitted", "discarded"]}), _LIMIT),
         (401, 403, 422, 503),
+    ),
+    Operation(
+        "get",
+        "/v1/quarantine/{id}",
+        "getQuarantined",
+        "One fact that stepped aside",
+        "With its bytes (hex, at most 8,192 of them) and, where it can be read here, the event it states.",
+        {200: ("The fact.", _STEPPED_ASIDE_WHOLE)},
+        (_QID,),
+        (401, 403, 404, 422, 503),
+    ),
+    Operation(
+        "post",
+        "/v1/quarantine/{id}/resubmit",
+        "resubmitQuarantined",
+        "Put a refused fact right",
+        "The event as it should have been. It becomes a new fact that takes the causal place of the refused one, which stays in the "
+        "history. Only its author may, and once (409). A list is not taken.",
+        {201: ("On disk.", {"factId": _FACT, "item": _STEPPED_ASIDE_WHOLE})},
+        (_QID,),
+        (401, 403, 404, 409, 413, 415, 422, 503),
+        body="OrderEvent",
+    ),
+    Operation(
+        "post",
+        "/v1/quarantine/{id}/discard",
+        "discardQuarantined",
+        "Give a refused fact up",
+        "A withdrawal is written, so that the hub and the central store know that nothing stands in its place; reason and actor are kept.",
+        {201: ("On disk.", {"factId": _FACT, "item": _STEPPED_ASIDE_WHOLE})},
+        (_QID,),
+        (401, 403, 404, 409, 413, 415, 422, 503),
+        body="Discard",
     ),
     Operation("get", "/healthz", "getHealth", "The process runs", "", {200: ("It does.", {"healthy": True})}, problems=(), open=True),
     Operation(
@@ -252,7 +294,7 @@ def document() -> Json:
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "What `longshore-edge init` wrote to api.token."}
             },
-            "schemas": {"OrderEvent": json_schema(), "Reading": telemetry.json_schema(), "Problem": _problem_schema()},
+            "schemas": {"OrderEvent": json_schema(), "Reading": telemetry.json_schema(), "Discard": _DISCARD, "Problem": _problem_schema()},
         },
     }
 
@@ -266,7 +308,7 @@ def _operation(o: Operation) -> Json:
     if o.params:
         out["parameters"] = [_param(p) for p in o.params]
     if o.body:
-        out["requestBody"] = _body(o.body)
+        out["requestBody"] = _one_body(o.body) if o.id in _SINGLE else _body(o.body)
     out["responses"] = {str(status): _answer(o.media, text, example) for status, (text, example) in o.answers.items()}
     out["responses"] |= {str(status): _refusal(status) for status in o.problems}
     return out
@@ -278,6 +320,14 @@ def _param(p: Param) -> Json:
 
 
 _EXAMPLES: Final = {"OrderEvent": ("One event", EXAMPLES), "Reading": ("One reading", telemetry.EXAMPLES)}
+_SINGLE: Final = ("resubmitQuarantined", "discardQuarantined")
+_DISCARD: Final[Json] = {
+    "type": "object",
+    "required": ["reason"],
+    "additionalProperties": False,
+    "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 200}, "actor": {"type": "string", "maxLength": 128}},
+    "examples": [{"reason": "scanned twice", "actor": "staff-17"}],
+}
 
 
 def _body(name: str) -> Json:
@@ -286,6 +336,10 @@ def _body(name: str) -> Json:
     schema = {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": limits.BATCH_EVENTS}]}
     examples = {"one": {"summary": title, "value": sent[0]}, "many": {"summary": "A batch", "value": list(sent)}}
     return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+
+
+def _one_body(name: str) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
 
 def _answer(media: str, text: str, example: Any) -> Json:

@@ -90,6 +90,8 @@ class _Request:
     answer: asyncio.Future[list[Appended]]
     telemetry: bool = False
     """readings of devices, not events of orders"""
+    work: Callable[[EdgeCore, Now], list[Appended]] | None = None
+    """anything else that writes facts"""
 
 
 def system_now() -> Now:
@@ -256,6 +258,10 @@ class EdgeRuntime:
         """The same for readings of devices."""
         return await self._wait(_Request(readings, self._loop.create_future(), telemetry=True))
 
+    async def act(self, work: Callable[[EdgeCore, Now], list[Appended]]) -> list[Appended]:
+        """The same for anything else that writes facts: `work` is called inside the transaction, and refuses before it writes."""
+        return await self._wait(_Request((), self._loop.create_future(), work=work))
+
     async def _wait(self, request: _Request) -> list[Appended]:
         if self._core is None:
             raise _again(self._why)
@@ -397,6 +403,8 @@ class EdgeRuntime:
     def _decide(self, core: EdgeCore, request: _Request, now: Now) -> list[Appended] | LongshoreError:
         """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
         try:
+            if request.work is not None:
+                return request.work(core, now)
             if request.telemetry:
                 return core.take_telemetry(cast("Sequence[Reading]", request.events), now)
             return core.take_events(cast("Sequence[OrderEvent]", request.events), now)

@@ -17,7 +17,7 @@ from protocols.ledger import Ledger, fact_id
 from protocols.lifecycle import Status, conflict_sentence, may_follow
 from protocols.merge import Head, conflicts, dominates, refold, shown
 from protocols.orderbook import Order
-from protocols.streams import LogRow
+from protocols.streams import LogRow, StreamKey
 from protocols.telemetry import reading_json
 
 Json = dict[str, Any]
@@ -65,7 +65,7 @@ def _reading(one: Latest) -> Json:
 
 
 def _filters(query: OrderQuery) -> tuple[list[str], list[int | str]]:
-    wheres, params = ["1"], list[int | str]()
+    wheres, params = ["status > 0"], list[int | str]()
     if query.status is not None:
         wheres.append("status = ?")
         params.append(int(query.status))
@@ -119,13 +119,13 @@ def order_json(ledger: Ledger, org: str, order_id: str) -> Json | None:
 
 
 def _id(ledger: Ledger, head: Head | LogRow) -> str:
-    return fact_id(ledger.log.by_sid(head.sid).key, head.seq, head.h)
+    return ledger.fact_id(head.fact if isinstance(head, Head) else (head.sid, head.seq, head.h))
 
 
 def _fact(ledger: Ledger, head: Head) -> FactRow | None:
     """The fact behind a head; None when it was freed, or is not readable here."""
     try:
-        return ledger.fact(head.sid, head.seq, head.h)
+        return ledger.fact(*head.fact)
     except DecodeError:
         return None
 
@@ -147,15 +147,14 @@ def _where(fact: FactRow | None) -> str:
 
 def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]]) -> list[Json]:
     heads = [ledger.book.as_head(row.sid, row.seq, row.h, fact) for row, fact in facts]
-    odd = _abnormal(ledger, heads)
-    return [
-        _fact_json(ledger, row, fact, head in order.heads, strange) for (row, fact), head, strange in zip(facts, heads, odd, strict=True)
-    ]
+    standing = [head for head in heads if not ledger.book.fixes.overruled(head)]
+    odd = dict(zip(standing, _abnormal(ledger, standing), strict=True))
+    return [_fact_json(ledger, row, fact, head in order.heads, odd.get(head)) for (row, fact), head in zip(facts, heads, strict=True)]
 
 
 def _abnormal(ledger: Ledger, facts: list[Head]) -> list[bool | None]:
     """Per fact, whether by the lifecycle table it may normally follow none of those it came directly after; None: too many to judge."""
-    if all(f.sid == facts[0].sid and not f.ctx for f in facts) and facts and ledger.log.fork_point(facts[0].sid) is None:
+    if all(f.sid == facts[0].sid and not f.ctx and not f.by for f in facts) and facts and ledger.log.fork_point(facts[0].sid) is None:
         return [i > 0 and not may_follow(Status(facts[i - 1].status), Status(f.status)) for i, f in enumerate(facts)]
     if len(facts) > JUDGED_FACTS:
         return [None] * len(facts)
@@ -174,15 +173,19 @@ def _fact_json(ledger: Ledger, row: LogRow, fact: FactRow, is_head: bool, abnorm
         "source": fact.source, "region": fact.region, "site": fact.site, "actor": fact.actor,
         "timestamp": _iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
         "recordedAt": _iso(fact.recorded_ms), "receivedAt": _iso(row.at_ms),
-        "isHead": is_head, "abnormal": abnormal, "details": fact.details,
+        "isHead": is_head, "abnormal": abnormal, "details": fact.details, **_pair(ledger, row, fact),
     }  # fmt: skip
+
+
+def _pair(ledger: Ledger, row: LogRow, fact: FactRow) -> Json:
+    """The refused fact that this one puts right, and the fact that stands in its place, where there are such."""
+    stream, fix = ledger.log.by_sid(row.sid), ledger.book.fixes.of((row.sid, row.seq, row.h))
+    said = {} if fix is None else {"replacedBy": ledger.fact_id(fix.fact)}
+    if fact.replaces is not None:
+        epoch, seq, h = fact.replaces.target
+        said["replaces"] = fact_id(StreamKey(stream.key.node, epoch, stream.key.cls), seq, h)
+    return said
 
 
 def _iso(ms: int | None) -> str | None:
     return None if ms is None else format_time(ms)
-
-
-def quarantine_json(ledger: Ledger, limit: int) -> Json:
-    """Facts that were refused by the hub or cannot be read here, newest first."""
-    rows = ledger.quarantined(limit)
-    return {"quarantine": [{"id": r["id"], "factId": r["fact"], "reason": r["reason"], "at": format_time(r["atMs"])} for r in rows]}

@@ -145,7 +145,7 @@ class HubCore:
         self._believe(author, envelope)
         if node == header.author:
             self._seen_ms[node] = now_ms  # what a relay kept for a week does not show that its author lives
-        done = self.receiver.frame(header, envelope.body, now_ms)
+        done = self.receiver.frame(header, envelope.body, now_ms, author.speaks_for)
         for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
             self._count(name, by)
         if done.new:
@@ -211,9 +211,10 @@ class HubCore:
             if sender is not None:
                 self._replies.append((sender, Out(Channel.RECEIPT, Kind.REFUSED, [], refused.to_list())))
 
-    def take_card(self, card: NodeCard, now_ms: int) -> Node:
-        """Admit a node; what it sent before is looked at now. Errors: InvalidInput when the name or key is taken."""
-        node = self.registry.admit(card, self.identity.node, now_ms)
+    def take_card(self, card: NodeCard, now_ms: int, orgs: Sequence[str] | None = None) -> Node:
+        """Admit a node; what it sent before is looked at now. `orgs`: see `Registry.admit`. Errors: InvalidInput when the name or key is
+        taken."""
+        node = self.registry.admit(card, self.identity.node, now_ms, orgs)
         for data in self.registry.release(card.node):
             self._judge(card.node, data, now_ms)
         return node
@@ -296,7 +297,7 @@ class HubCore:
         return facts, records
 
     def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
-        why, read = self.receiver.quarantine_reasons(stream.sid), self._read
+        why, read = self.receiver.quarantine_reasons(stream.sid, first, last), self._read
         for r in self.ledger.log.read_branch(stream, run, first, last):
             reason = why.get((r.seq, r.h), "") if why else ""
             yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))

@@ -23,7 +23,7 @@ from hub.core import HubCore, Publish
 from hub.engine_ports import EngineCounts, Ports, Rhythm
 from hub.first_word import FirstWord
 from hub.fleet import Seen, look
-from hub.inputs import Admit, Append, Came, Input, Inputs
+from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
 from protocols.errors import DecodeError, LedgerBroken, LedgerError, LedgerFull, LongshoreError
@@ -50,7 +50,7 @@ REFILL_FACTS: Final = 1_000
 class _Done(NamedTuple):
     """What a transaction led to: answers for those who wait, and items about which nothing was decided."""
 
-    answers: list[tuple[Append | Admit, Any]]
+    answers: list[tuple[Asked, Any]]
     put_back: Sequence[Input] = ()
 
 
@@ -170,11 +170,19 @@ class Engine:
         self._wake.set()
         return await answer
 
-    async def admit(self, card: NodeCard) -> Node:
+    async def admit(self, card: NodeCard, orgs: Sequence[str] | None = None) -> Node:
         """Admit a node; returns once it is on disk. Errors: InvalidInput (taken), LedgerError."""
         self._refuse_if_down()
         answer: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
-        self.inputs.admit(Admit(card, answer))
+        self.inputs.ask(Admit(card, orgs, answer))
+        self._wake.set()
+        return await answer
+
+    async def do(self, work: Callable[[HubCore, int], T]) -> T:
+        """Have something done in the hub's transaction; returns once it is on disk. `work` refuses before it writes."""
+        self._refuse_if_down()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.inputs.ask(Do(work, answer))
         self._wake.set()
         return await answer
 
@@ -221,7 +229,7 @@ class Engine:
         core = self._core
         if core is None or not (batch or self._said):
             return _Done([])
-        answers: list[tuple[Append | Admit, Any]] = []
+        answers: list[tuple[Asked, Any]] = []
         at: Input | None = None
         try:
             core.begin()
@@ -241,7 +249,7 @@ class Engine:
             return self._without(at, batch, error)
         self.counts.commits_total += 1
         self._changed = self._committed = True
-        self._look_if_due(at_once=any(isinstance(item, Admit) for item in batch))  # who admits a node expects to see it
+        self._look_if_due(at_once=any(isinstance(item, Admit | Do) for item in batch))  # who admits a node expects to see it
         return _Done(answers)
 
     def _after(self) -> Applied | None:
@@ -263,7 +271,7 @@ class Engine:
                 self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)
         self._said = []
 
-    def _take(self, core: HubCore, item: Input, answers: list[tuple[Append | Admit, Any]]) -> None:
+    def _take(self, core: HubCore, item: Input, answers: list[tuple[Asked, Any]]) -> None:
         now_ms = self._ports.now_ms()
         if isinstance(item, Came):
             if digest(item.payload[:-64]) in self._poison:
@@ -275,8 +283,10 @@ class Engine:
         try:
             if isinstance(item, Append):
                 answers.append((item, core.take_events(item.events, now_ms)))
+            elif isinstance(item, Admit):
+                answers.append((item, core.take_card(item.card, now_ms, item.orgs)))
             else:
-                answers.append((item, core.take_card(item.card, now_ms)))
+                answers.append((item, item.work(core, now_ms)))
         except LedgerFull as error:
             if not core.full:
                 raise  # the disk, not the budget: what was written of it is undone with the transaction
@@ -286,7 +296,7 @@ class Engine:
         except LongshoreError as error:  # refused before anything was written
             answers.append((item, error))
 
-    def _failed(self, batch: Sequence[Input], error: LedgerError) -> list[tuple[Append | Admit, Any]]:
+    def _failed(self, batch: Sequence[Input], error: LedgerError) -> list[tuple[Asked, Any]]:
         return [(item, error) for item in batch if not isinstance(item, Came)]
 
     def _without(self, culprit: Input | None, batch: list[Input], error: Exception) -> _Done:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hub.registry import Node
 from protocols.errors import LedgerBusy
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.trust import NodeCard
+
+if TYPE_CHECKING:
+    from hub.core import HubCore
 
 WAITING_BYTES: Final = 64_000_000
 """of frames; credit keeps it far below with hundreds of edges"""
@@ -45,10 +48,19 @@ class Admit(NamedTuple):
     """A node's card, and who waits for its admission."""
 
     card: NodeCard
+    orgs: Sequence[str] | None
     answer: asyncio.Future[Node]
 
 
-Input = Came | Append | Admit
+class Do(NamedTuple):
+    """Anything else that is done in the hub's transaction, with its core and the hub's clock; refused before it writes, or done."""
+
+    work: Callable[[HubCore, int], Any]
+    answer: asyncio.Future[Any]
+
+
+Asked = Append | Admit | Do
+Input = Came | Asked
 
 
 @dataclass(slots=True)
@@ -72,7 +84,7 @@ class Inputs:
         self._first: deque[Came] = deque()
         """put back: before all others"""
         self._frames = 0
-        self._requests: deque[Append | Admit] = deque()
+        self._requests: deque[Asked] = deque()
         self._events = 0
 
     def __len__(self) -> int:
@@ -98,8 +110,8 @@ class Inputs:
         self._events += len(item.events)
         self._requests.append(item)
 
-    def admit(self, item: Admit) -> None:
-        """Keep an admission."""
+    def ask(self, item: Admit | Do) -> None:
+        """Keep an admission, or what else is to be done."""
         self._requests.append(item)
 
     def take(self) -> list[Input]:

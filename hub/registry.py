@@ -6,11 +6,13 @@ enrolment will stand on the same table: a node is a name, a key, and a place (or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols.codec import pack, unpack
 from protocols.errors import DecodeError, InvalidInput
+from protocols.event import check_org
 from protocols.limits import FRAME_WIRE_BYTES, REFUSED_KEPT, WAITING_BYTES, WAITING_NODES
 from protocols.messages import Heartbeat
 from protocols.schema import migrate
@@ -36,19 +38,29 @@ REGISTRY: Final = (
         """CREATE TABLE gaps_closed (pos INTEGER PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL,
              first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, since_ms INTEGER NOT NULL, asked INTEGER NOT NULL,
              closed_ms INTEGER NOT NULL, how TEXT NOT NULL)""",
+        # Organisations that a node may speak for beside its own; `*` is any.
+        "CREATE TABLE node_orgs (node TEXT NOT NULL, org TEXT NOT NULL, PRIMARY KEY (node, org)) WITHOUT ROWID",
     ),
 )
 _REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
+ANY_ORG: Final = "*"
+ORGS_MOST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An admitted node."""
+    """An admitted node. `orgs`: organisations it may speak for beside its own."""
 
     address: Address
     public_key: bytes
     password_hash: str
     added_ms: int
+    orgs: tuple[str, ...] = ()
+
+    @property
+    def speaks_for(self) -> tuple[str, ...]:
+        """The organisations whose orders it may say something of; () for any."""
+        return () if ANY_ORG in self.orgs else (self.address.org, *self.orgs)
 
 
 class Registry:
@@ -58,8 +70,12 @@ class Registry:
         self._db = db
         migrate(db, REGISTRY, part="registry")
         self._nodes: dict[str, Node] = {}
+        orgs: dict[str, tuple[str, ...]] = {}
+        for node, org in db.query("SELECT node, org FROM node_orgs ORDER BY node, org"):
+            orgs[node] = (*orgs.get(node, ()), org)
         for node, org, region, site, key, password, added in db.query("SELECT * FROM nodes ORDER BY node"):
-            self._nodes[node] = Node(Address(org, region, site, node), key, password, added)
+            self._nodes[node] = Node(Address(org, region, site, node), key, password, added, orgs.get(node, ()))
+        self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
         self._waiting_bytes: dict[str, int] = {n: int(b) for n, b in db.query("SELECT node, sum(length(data)) FROM waiting GROUP BY node")}
 
     # ------------------------------------------------------------ nodes
@@ -72,9 +88,13 @@ class Registry:
         """Every admitted node, by name."""
         return sorted(self._nodes.values(), key=lambda n: n.address.node)
 
-    def admit(self, card: NodeCard, hub: str, now_ms: int) -> Node:
-        """Take a node in by its card. Errors: InvalidInput when the name or the key is taken; a repeat of the same card is harmless."""
+    def admit(self, card: NodeCard, hub: str, now_ms: int, orgs: Sequence[str] | None = None) -> Node:
+        """Take a node in by its card. Errors: InvalidInput when the name or the key is taken; a repeat of the same card is harmless.
+
+        `orgs`: which it may speak for beside its own, `*` for any; None leaves that as it was.
+        """
         known = self._nodes.get(card.node)
+        others = (known.orgs if known is not None else ()) if orgs is None else _checked_orgs(orgs, card.org)
         if card.node == hub or (known is not None and known.public_key != card.public_key):
             raise InvalidInput("node", f"the name {card.node!r} is taken by another key", remedy="give the edge another --node name")
         twin = next((n for n in self._nodes.values() if n.public_key == card.public_key and n.address.node != card.node), None)
@@ -82,7 +102,9 @@ class Registry:
             raise InvalidInput(
                 "publicKey", f"this key belongs to {twin.address.node!r}", remedy="make the edge anew: each node has a key of its own"
             )
-        node = Node(Address.of(card.org, card.region, card.site, card.node), card.public_key, card.password_hash, now_ms)
+        node = Node(Address.of(card.org, card.region, card.site, card.node), card.public_key, card.password_hash, now_ms, others)
+        self._db.run("DELETE FROM node_orgs WHERE node=?", (card.node,))
+        self._db.many("INSERT INTO node_orgs VALUES (?, ?)", [(card.node, org) for org in others])
         self._db.run(
             "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
             (card.node, card.org, card.region, card.site, card.public_key, card.password_hash, now_ms),
@@ -136,13 +158,20 @@ class Registry:
     # ------------------------------------------------------------ evidence
 
     def refuse(self, node: str, digest: bytes, reason: str, data: bytes, now_ms: int) -> None:
-        """Keep a frame that moved nothing, bounded, with its reason; count it."""
+        """Keep a frame that moved nothing, bounded, with its reason; count it. Where it is full, the oldest of whoever holds most goes:
+        one node's nonsense does not crowd out the others' evidence."""
         self.count("refused")
         self._db.run(
             "INSERT INTO refused (node, digest, reason, data, at_ms) VALUES (?, ?, ?, ?, ?)",
             (node, digest, reason, data[:_REFUSED_BYTES_EACH], now_ms),
         )
-        self._db.run("DELETE FROM refused WHERE pos <= (SELECT max(pos) FROM refused) - ?", (REFUSED_KEPT,))
+        self._refused[node] = self._refused.get(node, 0) + 1
+        if sum(self._refused.values()) > REFUSED_KEPT:
+            most = max(self._refused, key=lambda n: (self._refused[n], n))
+            self._db.run("DELETE FROM refused WHERE pos = (SELECT min(pos) FROM refused WHERE node=?)", (most,))
+            self._refused[most] -= 1
+            if not self._refused[most]:
+                del self._refused[most]
 
     def refused(self, limit: int = 200) -> list[dict[str, Any]]:
         """Kept frames, newest first, as people see them."""
@@ -151,7 +180,7 @@ class Registry:
 
     def refused_by_node(self) -> dict[str, int]:
         """How many of the kept refusals each topic's node caused."""
-        return {n: int(c) for n, c in self._db.query("SELECT node, count(*) FROM refused GROUP BY node")}
+        return dict(self._refused)
 
     def count(self, name: str, by: int = 1) -> None:
         """Move a counter that survives restarts."""
@@ -160,3 +189,10 @@ class Registry:
     def counters(self) -> dict[str, int]:
         """All counters."""
         return {str(n): int(v) for n, v in self._db.query("SELECT name, value FROM counters ORDER BY name")}
+
+
+def _checked_orgs(orgs: Sequence[str], own: str) -> tuple[str, ...]:
+    """Errors: InvalidInput naming `org`."""
+    if len(orgs) > ORGS_MOST:
+        raise InvalidInput("org", f"{len(orgs)} are too many, at most {ORGS_MOST} are kept.", remedy="Say * for any.")
+    return tuple(sorted({ANY_ORG if org == ANY_ORG else check_org(org) for org in orgs} - {own}))

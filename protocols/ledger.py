@@ -16,13 +16,14 @@ from protocols.codec import INT63_MAX, pack
 from protocols.devices import Devices
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
-from protocols.fact import WITHDRAWN, FactRow, Replaces, continues_row, genesis, read_withdrawn, to_row
+from protocols.fact import FactRow, Replaces, continues_row, genesis, to_row
 from protocols.fixes import withdrawal
+from protocols.judging import Judge
 from protocols.limits import CONTEXT_ENTRIES, RUNS_HELD
 from protocols.merge import Head
 from protocols.orderbook import Folded, Order, OrderBook
-from protocols.quarantine import TOO_MANY, Quarantine, settle_fixes, take_fixes
-from protocols.reading import kind_of, parse_row, readable
+from protocols.quarantine import Quarantine, settle_fixes, take_fixes
+from protocols.reading import parse_row, readable
 from protocols.schema import migrate
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
@@ -220,21 +221,23 @@ class Ledger:
         now_ms: int,
         *,
         bounded: bool = True,
+        orgs: Sequence[str] = (),
     ) -> Offered:
         """Take in facts of one branch whose chain was verified: each is new (logged and folded) or known, in any order (rule 4).
 
         `bounded`: new facts are left for later where they would add a run to a stream that has RUNS_HELD, and are quarantined where they
         name more streams than STREAMS_MENTIONED. What came out of the central store was within bounds when it went in.
+        `orgs`: the organisations that the author speaks for, if that is to be held against its facts.
         """
         if first == 1 and h_before != genesis(*key):
             raise DecodeError("the first fact of a stream does not follow its genesis hash")
         stream = self.log.open(key)
-        done = Offered(0, 0, [], False, [])
+        done, judge = Offered(0, 0, [], False, []), Judge(self.log, key, bounded, orgs)
         for start, end in self._new_groups(stream, first, h_before, hashes):
             if bounded and _waits(stream, first + start, hashes[start - 1] if start else h_before, hashes[start:end]):
                 done = done._replace(deferred=done.deferred + end - start)
                 continue
-            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms, bounded)
+            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms, judge)
             done = Offered(
                 done.new + end - start,
                 0,
@@ -271,7 +274,7 @@ class Ledger:
         start: int,
         end: int,
         now_ms: int,
-        bounded: bool,
+        judge: Judge,
     ) -> Offered:
         rows: list[LogRow] = []
         parsed: list[tuple[LogRow, FactRow, Order, Head]] = []
@@ -280,7 +283,7 @@ class Ledger:
         prev = hashes[start - 1] if start else h_before
         for i in range(start, end):
             data, values = facts[i]
-            fact, why = self._judge(stream.key, first + i, values, bounded)
+            fact, why = judge.of(first + i, values)
             order = self.book.open(fact.org, fact.order_id, now_ms) if fact is not None else None
             row = LogRow(stream.sid, first + i, hashes[i], prev, order.okey if order is not None else None, now_ms, data)
             rows.append(row)
@@ -307,17 +310,6 @@ class Ledger:
         if touched:
             settle_fixes(self, touched, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
-
-    def _judge(self, key: StreamKey, seq: int, values: object, bounded: bool) -> tuple[FactRow | None, str]:
-        """`readable`, and whether it may stand here: (None, why) where it may not."""
-        fact, why = readable(values, key, seq)
-        if why or not bounded or (fact is not None and not fact.context and fact.replaces is None):
-            return fact, why
-        replaces = fact.replaces if fact is not None else read_withdrawn(values).replaces if kind_of(values) == WITHDRAWN else None
-        named = [StreamKey(e[0], e[1], key.cls) for e in fact.context] if fact is not None and fact.context else []
-        if replaces is not None:
-            named += [StreamKey(key.node, epoch, key.cls) for epoch, _, _ in replaces.all]
-        return (None, TOO_MANY) if named and not self.log.room_for(named) else (fact, "")
 
     def offer_opaque(
         self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int, *, bounded: bool = True

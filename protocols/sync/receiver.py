@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocols.chains import Chain, RunKind
-from protocols.codec import FrameHeader
+from protocols.codec import INT63_MAX, FrameHeader
 from protocols.errors import DecodeError
 from protocols.fact import genesis
 from protocols.ledger import Ledger, Offered
@@ -44,35 +44,27 @@ class Receiver:
         self._store: dict[StreamKey, StoreSays] = {}
         self._changed: dict[str, dict[StreamKey, list[Point]]] = {}
         """whose streams a receipt is due about, and where the frames ended that came since the last one"""
-        self._quarantine: dict[int, list[tuple[int, bytes, str]]] = {}
         self._untold: dict[StreamKey, list[tuple[int, bytes, str]]] = {}
-        self._load_quarantine()
-
-    def _load_quarantine(self) -> None:
-        for sid, seq, h, reason in self._ledger.db.query("SELECT sid, seq, h, reason FROM quarantine ORDER BY qid"):
-            self._quarantine.setdefault(sid, []).append((seq, h, reason[:200]))
 
     # ------------------------------------------------------------ in
 
-    def frame(self, header: FrameHeader, body: bytes, now_ms: int) -> Offered:
+    def frame(self, header: FrameHeader, body: bytes, now_ms: int, orgs: Sequence[str] = ()) -> Offered:
         """Take the facts of a frame whose signature was verified. Errors: DecodeError: nothing moved, answer `refused`.
 
+        `orgs`: the organisations that its author may speak for; () holds nothing against it.
         A frame of one fact cannot be halved: if its body does not decode, it is kept as bytes, in quarantine, under the header's hashes.
         """
         key = StreamKey(header.author, header.epoch, header.cls)
         try:
             opened = open_frame(header, body)
-            offered = self._ledger.offer(key, header.first, header.h_before, opened.facts, opened.hashes, now_ms)
+            offered = self._ledger.offer(key, header.first, header.h_before, opened.facts, opened.hashes, now_ms, orgs=orgs)
         except DecodeError as e:
             if header.count > 1 or not _follows(header, key):
                 raise
             offered = self._ledger.offer_opaque(key, header.first, header.h_before, header.h_after, body, e.reason, now_ms)
         self.touch(key, (header.first + header.count - 1, header.h_after))
         if offered.quarantined:
-            sid = self._ledger.log.open(key).sid
-            told = [(seq, h, why[:200]) for seq, h, why in offered.quarantined]
-            self._quarantine.setdefault(sid, []).extend(told)
-            self._untold.setdefault(key, []).extend(told)
+            self._untold.setdefault(key, []).extend((seq, h, why[:200]) for seq, h, why in offered.quarantined)
         return offered
 
     def record(self, node: str, r: Record, signed: bytes, now_ms: int) -> bool:
@@ -150,7 +142,7 @@ class Receiver:
         says = self._store.get(key, StoreSays())
         runs = _bounded(stream.chain, self._inside(stream, ends) if hello is None else self._common(stream, hello))
         wants = tuple(stream.chain.holes()[:SEGMENTS_STATED])
-        refused = tuple(self._quarantine.get(stream.sid, ())[-REFUSED_STATED:])
+        refused = self._ledger.quarantine_rows.newest(stream.sid, REFUSED_STATED)
         settled = says.settled[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.settled)
         freeable = says.freeable[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.freeable)
         return StreamStated(*key, runs, settled, freeable, wants, refused)
@@ -198,9 +190,9 @@ class Receiver:
                 return ((seq, h),)
         return ()
 
-    def quarantine_reasons(self, sid: int) -> dict[tuple[int, bytes], str]:
-        """Why facts of a stream could not be read here, by (seq, hash)."""
-        return {(seq, h): why for seq, h, why in self._quarantine.get(sid, ())}
+    def quarantine_reasons(self, sid: int, first: int = 1, last: int = INT63_MAX) -> dict[tuple[int, bytes], str]:
+        """Why facts first..last of a stream could not be read here, by (seq, hash)."""
+        return self._ledger.quarantine_rows.reasons(sid, first, last)
 
     # ------------------------------------------------------------ the central store's word
 
