@@ -23,13 +23,13 @@ from random import Random, SystemRandom
 from typing import Any, Final, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
+from edge_agent.waiting import Request, again, explained, settle
 from protocols.errors import (
     Conflict,
     InvalidInput,
     LedgerBroken,
     LedgerBusy,
     LedgerError,
-    LedgerFull,
     LongshoreError,
     OverBudget,
     TransportError,
@@ -84,16 +84,6 @@ class Counts:
     restarts_total: int = 0
 
 
-@dataclass(slots=True)
-class _Request:
-    events: Sequence[OrderEvent] | Sequence[Reading]
-    answer: asyncio.Future[list[Appended]]
-    telemetry: bool = False
-    """readings of devices, not events of orders"""
-    work: Callable[[EdgeCore, Now], list[Appended]] | None = None
-    """anything else that writes facts"""
-
-
 def system_now() -> Now:
     """The machine's clocks."""
     return Now(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
@@ -124,7 +114,7 @@ class EdgeRuntime:
         self._db: Db | None = None
         self._core: EdgeCore | None = None
         self._transport: Transport | None = None
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[Request] = deque()
         self._waiting_events = 0
         self._heard: deque[Event] = deque()
         self._messages_in = self._messages_out = 0
@@ -208,7 +198,7 @@ class EdgeRuntime:
     def core(self) -> EdgeCore:
         """The core, for reading between turns. Errors: LedgerError while it is being opened again."""
         if self._core is None:
-            raise _again(self._why)
+            raise again(self._why)
         return self._core
 
     @property
@@ -252,19 +242,19 @@ class EdgeRuntime:
         Errors: Conflict; LedgerFull: no room; LedgerBusy: too much waits; LedgerBroken: unknown whether it was stored, so send it again
         with the same idempotency keys.
         """
-        return await self._wait(_Request(events, self._loop.create_future()))
+        return await self._wait(Request(events, self._loop.create_future()))
 
     async def append_telemetry(self, readings: Sequence[Reading]) -> list[Appended]:
         """The same for readings of devices."""
-        return await self._wait(_Request(readings, self._loop.create_future(), telemetry=True))
+        return await self._wait(Request(readings, self._loop.create_future(), telemetry=True))
 
     async def act(self, work: Callable[[EdgeCore, Now], list[Appended]]) -> list[Appended]:
         """The same for anything else that writes facts: `work` is called inside the transaction, and refuses before it writes."""
-        return await self._wait(_Request((), self._loop.create_future(), work=work))
+        return await self._wait(Request((), self._loop.create_future(), work=work))
 
-    async def _wait(self, request: _Request) -> list[Appended]:
+    async def _wait(self, request: Request) -> list[Appended]:
         if self._core is None:
-            raise _again(self._why)
+            raise again(self._why)
         events = request.events
         room = self.bounds.waiting_events - self._waiting_events
         if self._stopping or len(self._requests) >= self.bounds.waiting_requests or (len(events) > room and self._requests):
@@ -354,9 +344,9 @@ class EdgeRuntime:
             self._schedule()
         self._arm()
 
-    def _next_requests(self) -> list[_Request]:
+    def _next_requests(self) -> list[Request]:
         """What fits into one transaction; who has gone away meanwhile is left out."""
-        taken: list[_Request] = []
+        taken: list[Request] = []
         events = 0
         while self._requests and len(taken) < self.bounds.turn_requests:
             if taken and events + len(self._requests[0].events) > self.bounds.turn_events:
@@ -368,7 +358,7 @@ class EdgeRuntime:
                 taken.append(request)
         return taken
 
-    def _transact(self, core: EdgeCore, requests: list[_Request]) -> None:
+    def _transact(self, core: EdgeCore, requests: list[Request]) -> None:
         """One transaction for all; each answer is given only once it is on disk."""
         now = self._now()
         core.begin()
@@ -400,7 +390,7 @@ class EdgeRuntime:
         elif isinstance(event, Down):
             core.take_down()
 
-    def _decide(self, core: EdgeCore, request: _Request, now: Now) -> list[Appended] | LongshoreError:
+    def _decide(self, core: EdgeCore, request: Request, now: Now) -> list[Appended] | LongshoreError:
         """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
         try:
             if request.work is not None:
@@ -411,7 +401,7 @@ class EdgeRuntime:
         except (Conflict, InvalidInput, OverBudget) as error:
             return error
 
-    def _answer(self, request: _Request, answer: list[Appended] | LongshoreError) -> None:
+    def _answer(self, request: Request, answer: list[Appended] | LongshoreError) -> None:
         if isinstance(answer, LongshoreError):
             self.counts.refused_total += 1
         else:
@@ -421,7 +411,7 @@ class EdgeRuntime:
                 self.counts.readings_total += len(answer) - repeated
             else:
                 self.counts.events_total += len(answer) - repeated
-        _settle(request, answer)
+        settle(request, answer)
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -439,13 +429,13 @@ class EdgeRuntime:
 
     # ------------------------------------------------------------ trouble
 
-    def _lose(self, error: LedgerError, requests: list[_Request]) -> None:
+    def _lose(self, error: LedgerError, requests: list[Request]) -> None:
         """The core is gone. Who was in the transaction hears so at once; who still waits gets a turn if it can be opened at once."""
         self._close()
-        self._why = _explained(error)
+        self._why = explained(error)
         log.error("the ledger failed and is opened again: %s", error)
         for request in requests:
-            _settle(request, _again(self._why))
+            settle(request, again(self._why))
         self._forget_heard()
         self._reopen(REOPEN_FIRST_S)
 
@@ -462,7 +452,7 @@ class EdgeRuntime:
         # boundary: as in _turn; a fault of ours while opening must not end the attempts
         except Exception as error:
             log.error("the ledger cannot be opened, next attempt in %.2g s: %s", wait_s, error)
-            self._why = _explained(error) if isinstance(error, LedgerError) else LedgerBroken(f"the ledger cannot be opened: {error}")
+            self._why = explained(error) if isinstance(error, LedgerError) else LedgerBroken(f"the ledger cannot be opened: {error}")
             self._fail_waiting(self._why)
             self._loop.call_later(wait_s, self._reopen, min(REOPEN_MOST_S, wait_s * 2))
             return
@@ -472,30 +462,5 @@ class EdgeRuntime:
 
     def _fail_waiting(self, error: LedgerError) -> None:
         while self._requests:
-            _settle(self._requests.popleft(), _again(error))
+            settle(self._requests.popleft(), again(error))
         self._waiting_events = 0
-
-
-def _settle(request: _Request, answer: list[Appended] | LongshoreError) -> None:
-    """Tell the caller, unless it has gone away."""
-    if request.answer.done():
-        return
-    if isinstance(answer, LongshoreError):
-        request.answer.set_exception(answer)
-    else:
-        request.answer.set_result(answer)
-
-
-def _again(error: LedgerError) -> LedgerError:
-    """The same error for another caller: one object raised in many tasks would collect all their tracebacks."""
-    return type(error)(error.reason, remedy=error.remedy)
-
-
-def _explained(error: LedgerError) -> LedgerError:
-    """What a caller hears: what to do, which after a failed commit is to ask again."""
-    if isinstance(error, LedgerFull):
-        return LedgerFull(error.reason, remedy=error.remedy or "free disk space; nothing of this request was stored")
-    return LedgerBroken(
-        "the ledger failed while this was being stored, and is opened again",
-        remedy="send it again with the same idempotencyKey; without a key, look first whether it was stored",
-    )

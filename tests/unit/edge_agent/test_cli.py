@@ -338,7 +338,10 @@ def test_help_names_the_first_steps_every_command_and_every_exit_code(capsys: py
         assert word in text
 
 
-@pytest.mark.parametrize("path", [("init",), ("run",), ("status",), ("doctor",), ("queue", "ls"), ("queue", "quarantine", "ls"), ("events", "append"), ("settings",)])
+@pytest.mark.parametrize(
+    "path",
+    [("init",), ("run",), ("status",), ("doctor",), ("queue", "ls"), ("queue", "quarantine", "ls"), ("events", "append"), ("settings",)],
+)
 def test_every_command_explains_itself_and_has_json(path: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([*path, "--help"])
