@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from protocols.errors import LongshoreError
+from tests.sim import document
 from tests.sim.planted import PLANTS, catch, table
 from tests.sim.profiles import BASES, world_of
 from tests.sim.runner import many, mixed, report
@@ -34,13 +35,16 @@ def replay(seed: int, *, verbose: bool) -> int:
     return 0
 
 
-def planted() -> int:
-    """Every planted bug, and how soon it is caught."""
+def planted(*, write: bool) -> int:
+    """Every planted bug, and how soon it is caught; into RELIABILITY.md too."""
     caught = []
     print(table([])[0], flush=True)
     for plant in PLANTS:
         caught.append(catch(plant))
         print(table(caught[-1:])[1], flush=True)
+    if write:
+        rows = [document.Caught(c.name, c.worlds, c.seed, c.complaint) for c in caught]
+        document.write(planted_bugs=document.planted(rows))
     return 0 if all(c.worlds and not c.control for c in caught) else 1
 
 
@@ -54,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--world", choices=list(BASES), help="worlds of this kind only")
     parser.add_argument("--jobs", type=int, default=0, help="in how many processes (default: one for each core)")
     parser.add_argument("--planted", action="store_true", help="plant bugs and show how soon each is caught")
+    parser.add_argument("--write", action="store_true", help="write the figures into RELIABILITY.md")
     args = parser.parse_args(argv)
     if args.planted:
-        return planted()
+        return planted(write=args.write)
     if args.seed is not None:
         return replay(args.seed, verbose=args.verbose)
     began = time.perf_counter()
@@ -66,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds = mixed(args.seeds, args.first)
     outcomes = many(seeds, args.jobs)
     report(outcomes, time.perf_counter() - began)
+    if args.write:
+        document.write(worlds=document.worlds(outcomes))
     return 1 if any(o.complaint for o in outcomes) else 0
 
 

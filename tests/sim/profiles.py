@@ -16,6 +16,38 @@ from typing import Any, Final
 from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, make_plan, rhythms
 
 BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000}
+FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
+    "loss": ("messages are lost", "2, 10 or 30 %"),
+    "duplicates": ("messages arrive twice", "5, 20 or 50 %"),
+    "delays": ("messages take long and overtake each other", "2 to 30 % of them by up to 3 h"),
+    "reordering": ("the broker lets messages pile up and hands them out in any order", "windows of 4, 30 or 1,000, for up to 1 h"),
+    "queue_cut": ("the broker cuts the queue of a session", "at 4, 20 or 1,000 messages"),
+    "broker_swallows": ("the broker acknowledges everything and passes on nothing", "up to a day at a time"),
+    "broker_restarts": ("the broker restarts and has forgotten everything", "up to 3 times"),
+    "damage": ("messages are damaged or cut short", "1 or 5 %"),
+    "forgery": ("a stranger forges frames and receipts", "2 or 5 %"),
+    "stale": ("a broker replays what it kept for an earlier session", "at 30 or 100 % of the connections"),
+    "sessions": ("all sessions drop", "up to 5 times"),
+    "partitions": ("an edge is cut off, noticed or in silence", "up to 14 days, small worlds 45, long ones 400"),
+    "edge_crashes": ("an edge dies before or after a commit, or among its effects", "0.5 to 8 % of its turns"),
+    "hub_crashes": ("the hub dies, likewise", "0.5 to 5 % of its turns"),
+    "edge_disk_full": ("the disk of an edge is full", "room for 0 to 3 pages, up to a day"),
+    "hub_disk_full": ("the disk of the hub is full", "likewise"),
+    "store_disk_full": ("the disk of the central store is full", "likewise"),
+    "hub_full": ("the budget of the hub is used up: no credit", "up to a quarter of the world's time"),
+    "store_failures": ("the store fails before or after its commit, or the word of it is lost", "5 or 30 % of the batches"),
+    "store_away": ("the store cannot be reached", "up to 3 days at a time"),
+    "late_statements": ("the store says late what it holds", "up to 30 min"),
+    "clones": ("a card is cloned and both machines run", "up to twice"),
+    "edge_restores": ("an edge comes back from an older copy", "once or twice, also twice in a row"),
+    "blanks": ("an edge is replaced by an empty one", "once"),
+    "hub_restores": ("the hub comes back from an older backup", "once or twice"),
+    "store_restores": ("the central store comes back from an older backup", "once or twice"),
+    "clocks": ("a wall clock steps", "by an hour, 400 days or 40 years, up to 3 times"),
+    "poison": ("facts of a later version, and facts that are no facts", "2 or 10 % of the requests"),
+    "strangers": ("an edge that nobody has admitted sends for days", "once"),
+}
+"""what each fault is, and how much of it a world has that has it: a table of RELIABILITY.md"""
 MORE_FAULTS: Final = (
     "broker_swallows", "broker_restarts", "queue_cut", "reordering", "store_away", "edge_disk_full", "hub_disk_full", "store_disk_full",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocols.errors import LongshoreError
 from tests.sim.options import DAY
@@ -116,26 +116,50 @@ def _told(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:
         yield outcome
 
 
-def report(outcomes: Sequence[Outcome], wall_seconds: float) -> None:
-    """What was played, in a few lines."""
+def sum_of_counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How often each thing happened in all these worlds, by name."""
     counts: dict[str, int] = {}
     for outcome in outcomes:
         for what, n in outcome.counts:
             counts[what] = counts.get(what, 0) + n
-    for what, n in sorted(counts.items()):
+    return dict(sorted(counts.items()))
+
+
+def report(outcomes: Sequence[Outcome], wall_seconds: float) -> None:
+    """What was played, in a few lines."""
+    for what, n in sum_of_counts(outcomes).items():
         print(f"  {n:8}  {what}")
-    for name in BASES:
-        ours = [o for o in outcomes if profile_of(o.seed) == name]
-        if ours:
-            print(_line(name, ours))
+    for profile in profiles_of(outcomes):
+        each = f"{profile.mean_s:.2f} CPU s a seed (median {profile.median_s:.2f}, worst {profile.worst_s:.2f})"
+        print(f"{profile.name:9} {profile.seeds:5} seeds {profile.first}..{profile.last}, {profile.edge_years:.1f} edge-years, {each}")
     print(f"{len(outcomes)} worlds in {wall_seconds:.0f} s; facts {sum(o.facts for o in outcomes)}, of them", end=" ")
     print(f"{sum(o.yes for o in outcomes)} answered yes to somebody who heard it")
     failed = [o.seed for o in outcomes if o.complaint]
     print(f"failed: {' '.join(map(str, failed))}" if failed else "all promises kept")
 
 
-def _line(name: str, ours: Sequence[Outcome]) -> str:
-    seeds, costs = sorted(o.seed for o in ours), sorted(o.seconds for o in ours)
-    years = sum(o.edge_ms for o in ours) / YEAR
-    each = f"{sum(costs) / len(costs):.2f} CPU s a seed (median {costs[len(costs) // 2]:.2f}, worst {costs[-1]:.2f})"
-    return f"{name:9} {len(ours):5} seeds {seeds[0]}..{seeds[-1]}, {years:.1f} edge-years, {each}"
+class Played(NamedTuple):
+    """What was played of one profile; processor seconds of a seed."""
+
+    name: str
+    seeds: int
+    first: int
+    last: int
+    edge_years: float
+    facts: int
+    mean_s: float
+    median_s: float
+    worst_s: float
+
+
+def profiles_of(outcomes: Sequence[Outcome]) -> list[Played]:
+    """Each profile that was played."""
+    out = []
+    for name in BASES:
+        ours = [o for o in outcomes if profile_of(o.seed) == name]
+        if ours:
+            seeds, costs = sorted(o.seed for o in ours), sorted(o.seconds for o in ours)
+            years, facts = sum(o.edge_ms for o in ours) / YEAR, sum(o.facts for o in ours)
+            mean, median = sum(costs) / len(costs), costs[len(costs) // 2]
+            out.append(Played(name, len(ours), seeds[0], seeds[-1], years, facts, mean, median, costs[-1]))
+    return out

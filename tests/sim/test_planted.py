@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.document import names_planted
 from tests.sim.planted import PLANTS, Plant, catch
 
 
@@ -16,5 +17,9 @@ def test_a_planted_bug_is_caught(plant: Plant) -> None:
 
 
 def test_there_are_enough_of_them_and_each_has_a_name() -> None:
-    assert len(PLANTS) >= 20
+    assert len(PLANTS) >= 30
     assert len({plant.name for plant in PLANTS}) == len(PLANTS)
+
+
+def test_the_document_lists_all_of_them() -> None:
+    assert names_planted() == [plant.name for plant in PLANTS], "run: python -m tests.sim --planted --write"
