@@ -70,20 +70,25 @@ class Order:
 
 
 class _Watching:
-    """An `Ancestry` that remembers of which streams a branch could not be followed."""
+    """An `Ancestry` that remembers of which streams a branch could not be followed, and makes each walk down a branch once."""
 
     def __init__(self, log: StoreLog) -> None:
         self._log = log
         self.unsure: dict[int, None] = {}
+        self._at: dict[tuple[int, int, bytes, int], bytes | None] = {}
 
     def fork_point(self, sid: int) -> int | None:
         return self._log.fork_point(sid)
 
     def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
-        found = self._log.on_chain(sid, tip_seq, tip_h, seq, h)
+        way = (sid, tip_seq, tip_h, seq)
+        if way not in self._at:
+            self._at[way] = self._log.below(*way)
+        found = self._at[way]
         if found is None:
             self.unsure[sid] = None
-        return found
+            return None
+        return found == h
 
 
 class ViewBook:
