@@ -15,7 +15,11 @@ from typing import Any, Final, NamedTuple
 
 from edge_agent.budget import Budget
 from edge_agent.freeing import EdgeFreeing
+from edge_agent.handout import Carry, Handout
+from edge_agent.peers import Peers
+from edge_agent.relay import Relay, RelaySettings, Taken
 from protocols.chains import RunKind
+from protocols.custody import Custody
 from protocols.errors import DecodeError, NotVerified
 from protocols.event import OrderEvent
 from protocols.ledger import Appended, Ledger
@@ -65,6 +69,9 @@ class EdgeSettings:
     floor_ms: int = 7 * _DAY_MS
     telemetry_bytes: int = 0
     reserve_bytes: int = 0
+    relay: RelaySettings = field(default_factory=RelaySettings)
+    handout_ms: int | None = None
+    """where the line may lead to a relay: after so long without an answer of the hub, own facts are handed to whoever is there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,11 @@ class EdgeCore:
         self._sign, self._verify = sign, verify
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.uplink = Uplink(self.ledger, rng, self.settings.uplink)
+        self.custody = Custody(db, budget_bytes=self.settings.relay.custody_bytes)
+        peers = Peers(db, org=identity.address.org, node=identity.node, hub=identity.hub)
+        self.handout = Handout(self.ledger, self.uplink, self.settings.handout_ms)
+        self.carry = Carry(self.ledger, self.uplink, self.custody, sign)
+        self.relay = Relay(self.ledger, self.uplink, peers, self.custody, verify, rng, self.settings.relay, self.settings.floor_ms)
         self.damaged = 0
         """messages from the hub that did not verify or decode"""
         self._beat_due: int | None = None
@@ -129,37 +141,59 @@ class EdgeCore:
     def take_up(self, now: Now) -> None:
         """The transport is connected."""
         self.uplink.on_up(now.mono)
+        self.handout.on_up(now.mono)
         self._beat_due = now.mono
 
     def take_down(self) -> None:
         """The transport is gone."""
         self.uplink.on_down()
+        self.relay.on_down()
+        self.handout.on_down()
         self._beat_due = None
 
+    def take_sync(self, payloads: Sequence[bytes], now: Now) -> list[Taken]:
+        """What peers signed, however it came (HTTP, a stick): see `Relay.take`. The answers count once `commit` returned.
+
+        The reserve is for this node's own facts."""
+        node, hub = self.identity.node, self.identity.hub
+        return [self.relay.take(payload, node, hub, now.wall, full=self.budget.telemetry_full) for payload in payloads]
+
     def take_message(self, payload: bytes, now: Now) -> None:
-        """Bytes that came down from the hub. What is not signed by the pinned hub, for this node, moves nothing."""
+        """Bytes that came down from the hub. What is not signed by the pinned hub, for this node or one it carries for, moves nothing."""
         try:
-            said = self._open(payload)
+            control = self._open(payload)
+            if control.addressee != self.identity.node:
+                if not self.relay.overhear(control, payload, now.mono, backed_up=self.uplink.backed_up):
+                    raise NotVerified(f"addressed to {control.addressee}")
+                self._let_go()
+                return
+            said = control.message()
         except DecodeError:
             self.damaged += 1
             return
         if isinstance(said, Answer):
-            self._heard(self.uplink.on_answer(said, now.mono), now)
+            heard = self.uplink.on_answer(said, now.mono)
+            if heard.answered:
+                self.relay.on_answer(said, now.mono, backed_up=said.backed_up)
+            self._heard(heard, now)
         elif isinstance(said, Receipt):
-            self._heard(self.uplink.on_receipt(said, now.mono), now)
+            heard = self.uplink.on_receipt(said, now.mono)
+            if said.incarnation == self.uplink.incarnation:
+                self.relay.on_receipt(said, now.mono)
+            self._heard(heard, now)
         elif isinstance(said, Refused):
             self.uplink.on_refused(said, now.mono)
         elif isinstance(said, Pull):
             self.uplink.on_pull(said)
 
-    def _open(self, payload: bytes) -> object:
+    def _open(self, payload: bytes) -> Control:
         control = unseal(payload)
         if not isinstance(control, Control):
             raise DecodeError("a frame on the channel of receipts")
-        if (control.author, control.addressee) != (self.identity.hub, self.identity.node):
-            raise NotVerified(f"from {control.author} to {control.addressee}")
+        if control.author != self.identity.hub:
+            raise NotVerified(f"from {control.author}")
         self._verify(self.identity.hub_public, control.envelope.signature, control.envelope.signed)
-        return control.message()
+        return control
 
     def _heard(self, heard: Heard, now: Now) -> None:
         if heard.fork:
@@ -167,7 +201,12 @@ class EdgeCore:
             self.uplink.on_appended(now.mono)
         for stream, seq, h, why in heard.refused:
             self.ledger.quarantine(stream.sid, seq, h, why, now.wall)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Free what rule 11 lets go: of this node's own facts, and of others' that lie here."""
         self.freeing.heard(pressed=self.budget.pressed)
+        self.relay.let_go(pressed=self.budget.pressed)
 
     # ------------------------------------------------------------ out (after the commit)
 
@@ -176,15 +215,17 @@ class EdgeCore:
         if self.uplink.stalled(now.mono):
             self.uplink.restarted(now.mono)
             return [Restart()]
-        outs = self.uplink.outputs(now.mono)
+        carried = self.relay.outputs(now.mono)  # first: it may have the uplink say hello
+        outs = [*self.uplink.outputs(now.mono), *self.handout.outputs(now.mono)]
         if self._beat_due is not None and now.mono >= self._beat_due and self.uplink.incarnation is not None:
             outs.append(self._beat(now))
-        return [self._publish(out) for out in outs]
+        return [*map(self._publish, outs), *(Publish(self.identity.address.topic(channel), payload) for channel, payload in carried)]
 
     def next_deadline(self) -> int | None:
         """When `effects` is due by itself, on the `mono` clock."""
-        due = [t for t in (self.uplink.next_deadline(), self._beat_due if self.uplink.incarnation is not None else None) if t is not None]
-        return min(due, default=None)
+        beat = self._beat_due if self.uplink.incarnation is not None else None
+        due = (self.uplink.next_deadline(), self.relay.next_deadline(), self.handout.next_deadline(), beat)
+        return min((t for t in due if t is not None), default=None)
 
     def _publish(self, out: Out) -> Publish:
         return Publish(self.identity.address.topic(out.channel), seal(out, self.identity.node, self.identity.hub, self._sign))
@@ -196,7 +237,7 @@ class EdgeCore:
         for stream in self.ledger.own_streams()[-STREAMS_STATED:]:
             count, size, oldest = self.ledger.unsettled(stream)
             queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
-        beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals)
+        beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals, custody=self.relay.stated())
         return Out(Channel.CONTROL, Heartbeat.KIND, [], beat.to_list())
 
     @property
@@ -238,6 +279,7 @@ class EdgeCore:
                 "quarantined": self.ledger.quarantine_rows.count_open(),
             },
             "streams": streams,
+            "custody": self.relay.status(now.wall),
             "clock": {
                 "nowMs": now.wall,
                 "hubMs": hub_ms,

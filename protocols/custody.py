@@ -170,9 +170,26 @@ class Custody:
 
     def lacking(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[bytes]:
         """Payloads with facts of this stream that the hub, by its absolute statement, does not hold: to be sent again, oldest first."""
+        return [self.payload(cid) for cid in self.lacking_ids(key, runs, known)]
+
+    def lacking_ids(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[int]:
+        """The same by their ids."""
         data = [run for run in runs if run.kind is RunKind.DATA]
-        cids = dict.fromkeys(sorted(cid for cid, span in self._spans(key) if not _stated(span, data, known)))
-        return [self.payload(cid) for cid in cids]
+        return list(dict.fromkeys(sorted(cid for cid, span in self._spans(key) if not stated(span, data, known))))
+
+    def ids(self, key: StreamKey) -> list[int]:
+        """Payloads with facts of a stream, oldest first."""
+        return [int(cid) for (cid,) in self._db.query("SELECT DISTINCT cid FROM custody_spans WHERE node=? AND epoch=? AND cls=?", key)]
+
+    def spans(self, cid: int) -> list[Span]:
+        """What one payload covers; empty when it is not here any more."""
+        rows = self._db.query("SELECT node, epoch, cls, first, h_before, last, h_last FROM custody_spans WHERE cid=?", (cid,))
+        return [Span(StreamKey(n, e, c), int(a), bytes(h), int(b), bytes(end)) for n, e, c, a, h, b, end in rows]
+
+    def id_of(self, payload: bytes) -> int | None:
+        """The id of these very bytes."""
+        row = self._db.one("SELECT cid FROM custody WHERE digest=?", (blake2b(payload, digest_size=_DIGEST_BYTES).digest(),))
+        return None if row is None else int(row[0])
 
     def payloads(self) -> list[tuple[int, int]]:
         """(id, bytes) of everything kept, oldest first: `payload` reads one."""
@@ -191,6 +208,18 @@ class Custody:
         row = self._db.one("SELECT count(*), coalesce(sum(length(payload)), 0), min(at_ms) FROM custody WHERE settled_ms IS NULL")
         count, size, oldest = row if row else (0, 0, None)
         return CustodyCounts(int(events[0]) if events else 0, int(count), int(size), oldest)
+
+    def waits(self) -> bool:
+        """Is anything in custody that is not settled?"""
+        return self._db.one("SELECT 1 FROM custody WHERE settled_ms IS NULL LIMIT 1") is not None
+
+    def by_author(self) -> list[tuple[str, int]]:
+        """Facts in custody and not settled, by author; most first."""
+        rows = self._db.query(
+            "SELECT s.node, sum(s.last - s.first + 1) n FROM custody_spans s JOIN custody c USING (cid) WHERE c.settled_ms IS NULL"
+            " GROUP BY s.node ORDER BY n DESC, s.node"
+        )
+        return [(str(node), int(events)) for node, events in rows]
 
     def _spans(self, key: StreamKey, up_to: int = INT63_MAX, *, waiting: bool = False) -> list[tuple[int, Span]]:
         """(payload id, span) of one stream, the highest first; with `waiting` only those of which settled is not known."""
@@ -227,7 +256,7 @@ def _points(spans: Sequence[Span]) -> tuple[Point, ...]:
     return tuple(sorted([*tips, *spread], key=lambda p: -p[0]))
 
 
-def _stated(span: Span, runs: Sequence[RunStated], known: Known) -> bool:
+def stated(span: Span, runs: Sequence[RunStated], known: Known) -> bool:
     """Does the hub hold all of a span? From its end downwards: each run that holds the point reached leads to where that run begins."""
     at = span.end
     while at[0] >= span.first:

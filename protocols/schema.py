@@ -65,6 +65,7 @@ LEDGER: Final = (
              h_before BLOB NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0,
              PRIMARY KEY (cid, node, epoch, cls, last, h_last)) WITHOUT ROWID""",
         "CREATE INDEX custody_of_stream ON custody_spans (node, epoch, cls, last)",
+        "CREATE INDEX custody_waiting ON custody (cid) WHERE settled_ms IS NULL",
         "CREATE TABLE peers (node TEXT PRIMARY KEY, card TEXT NOT NULL, added_ms INTEGER NOT NULL) WITHOUT ROWID",
         # devices: the latest reading per author, device and kind. evictions: one row per run of kind evicted of an own stream, facts by
         # reason. freed: the chain hashes (8 bytes each) of facts that were freed and are still told apart from others' branches.

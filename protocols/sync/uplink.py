@@ -10,12 +10,13 @@ so that nothing is ever on the wire that is not on this node's disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from protocols.carried import StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import Kind, envelope
 from protocols.eviction import evicted_at
@@ -92,6 +93,8 @@ class Heard:
     """a point of the current stream that is not on its chain, or lies beyond its head: never go on in it"""
     refused: list[tuple[Stream, int, bytes, str]] = field(default_factory=list)
     settled: bool = False
+    answered: bool = False
+    """it was the answer to the latest hello, and counts"""
 
 
 POINTS: Final = 32
@@ -127,6 +130,8 @@ class Uplink:
         self._greeting = False
         self._more_due: int | None = None
         self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
+        self.carried: Callable[[], tuple[StreamCarried, ...]] = tuple
+        """others' streams in this node's custody, asked for each hello"""
 
     # ------------------------------------------------------------ the link
 
@@ -153,6 +158,10 @@ class Uplink:
         self.incarnation = None
         self._forget_flights()
 
+    def ask(self) -> None:
+        """Something besides this node's own facts is in doubt (a relay's custody): say hello, unless a greeting is on its way."""
+        self._doubt()
+
     def _doubt(self) -> None:
         """A sign of another incarnation: greet it, unless a greeting is on its way."""
         if self.connected and self.incarnation is not None:
@@ -164,7 +173,7 @@ class Uplink:
         self._nonce = self._rng.randbytes(8)
         self._hello_due = now + self._backoff()
         self._attempts += 1
-        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]))
+        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]), held=self.carried())
         return Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list())
 
     def _backoff(self) -> int:
@@ -197,6 +206,7 @@ class Uplink:
         if not self._nonce or a.nonce != self._nonce or not self.connected:
             return heard
         self._nonce = b""
+        heard.answered = True
         self.incarnation = a.incarnation
         self._hello_due = None
         self._attempts = 0
@@ -449,6 +459,15 @@ class Uplink:
         gone = _gone(stream)
         held = Intervals([*progress.received, *gone]) if gone else progress.received
         return sum(b - a + 1 for a, b in held.missing(stream.settled_seq + 1, stream.head[0]))
+
+    def believed(self, stream: Stream) -> Intervals:
+        """What of an own stream the hub was last believed to hold; it only spares sending."""
+        return self._progress.get(stream.sid, _Progress()).received
+
+    @property
+    def dictionary(self) -> int:
+        """The dictionary that the hub was last heard to read; 0 works everywhere."""
+        return self._dictionary
 
     def freeable(self, stream: Stream) -> int:
         """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""
