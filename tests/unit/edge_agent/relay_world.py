@@ -106,3 +106,30 @@ def frames_of(phone: Edge) -> list[bytes]:
     page = phone.core.carry.page(None, 10**9)
     assert page.cursor is None
     return page.payloads
+
+
+def pair(*, linked: bool = True) -> tuple[World, Edge, Edge]:
+    """A gateway and a phone that knows it."""
+    world = World()
+    gate, phone = gateway(world, "gate-1", linked=linked), roaming(world, "phone-1")
+    befriend(gate, phone)
+    return world, gate, phone
+
+
+def orders(edge: Edge) -> dict[str, str]:
+    """What an edge shows: {order: status}."""
+    return {
+        str(order_id): str(status)
+        for order_id, status in edge.core.ledger.db.query("SELECT order_id, status FROM orders ORDER BY order_id")
+    }
+
+
+def stored(world: World, phone: Edge) -> int:
+    counts = world.counts(phone.key_of_stream)
+    return 0 if counts is None else counts.facts
+
+
+def kept(gate: Edge) -> tuple[int, int]:
+    """(facts, payloads) in custody and not settled."""
+    counts = gate.core.custody.counts()
+    return counts.events, counts.payloads
