@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 SEEDS ?= 200
 QUICK_SEEDS ?= 6
+CUTS ?= 2000
 JOBS ?= auto
 KILLS ?= 100
 ARGS ?=
@@ -14,7 +15,7 @@ ARGS ?=
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
 GENERATORS := protocols.lifecycle protocols.policies tests.sim.document
 
-.PHONY: help demo setup setup-run system test quick sim chaos bench lint fmt lock audit docs clean
+.PHONY: help demo setup setup-run system test quick sim chaos storage bench lint fmt lock audit docs clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +32,7 @@ setup-run:
 system:
 	@deploy/dev/install-system.sh
 
-test: setup system lint ## everything: lint, types, simulation (SEEDS=200), unit, conformance and scenario tests
+test: setup system lint ## everything: lint, types, simulation (SEEDS=200), unit, conformance, storage and scenario tests
 	@$(PY) -m tests.sim --seeds $(SEEDS)
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -44,6 +45,9 @@ sim: setup ## the simulated world, SEEDS=n fortnights of 8 edges and others, on 
 
 chaos: setup system ## real processes killed behind lines that lie, KILLS=n (ARGS="--engine mosquitto --seed 7", "--replay JOURNAL", "--sweep 1")
 	@$(PY) -m tests.chaos --kills $(KILLS) $(ARGS)
+
+storage: setup ## cuts the power at every point of input and output, and at CUTS=n random ones (ARGS="--seed N", "--controls")
+	@$(PY) -m tests.storage $(if $(ARGS),$(ARGS),--cuts $(CUTS))
 
 bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)
 	@$(PY) -m deploy.bench $(ARGS)

@@ -41,12 +41,13 @@ class Db:
     made also ConfigError (the directory or the file may not be opened).
     """
 
-    def __init__(self, path: str | Path, *, read_only: bool = False, driver: str = DRIVERS[0]) -> None:
+    def __init__(self, path: str | Path, *, read_only: bool = False, driver: str = DRIVERS[0], vfs: str = "") -> None:
+        """`vfs`: the name of a registered file system of SQLite to reach the file through; only apsw takes one."""
         self.path = str(path)
         self.driver = driver
         self.in_transaction = False
         try:
-            self._c: Any = _open(self.path, driver, read_only)
+            self._c: Any = _open(self.path, driver, read_only, vfs)
             self._configure(read_only)
         except Exception as e:  # boundary: two drivers, two families of errors, one translation
             self._close_half_open()
@@ -190,9 +191,11 @@ def _copy_stdlib(source: Any, path: str, progress: Callable[[int, int], None], p
     return target
 
 
-def _open(path: str, driver: str, read_only: bool) -> Any:
+def _open(path: str, driver: str, read_only: bool, vfs: str) -> Any:
     if driver == "apsw":
-        return apsw.Connection(path, flags=_READ_ONLY if read_only else _READ_WRITE)
+        return apsw.Connection(path, flags=_READ_ONLY if read_only else _READ_WRITE, vfs=vfs or None)
+    if vfs:
+        raise ValueError(f"the driver {driver} takes no vfs")
     if read_only:
         return sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Opens `tmp_path/name` with the driver under test; everything is closed at the end."""
     opened: list[Db] = []
 
-    def open_db(name: str | Path = "a.db", **options: bool) -> Db:
+    def open_db(name: str | Path = "a.db", **options: Any) -> Db:
         db = Db(name if name == ":memory:" else tmp_path / name, driver=request.param, **options)
         opened.append(db)
         return db
@@ -262,6 +263,16 @@ def test_a_directory_in_the_place_of_the_file_is_the_operators_to_mend(make: Mak
     (tmp_path / "a.db").mkdir()
     with pytest.raises(ConfigError):
         make()
+
+
+def test_a_file_system_of_sqlite_may_be_named_where_the_driver_takes_one(make: Make) -> None:
+    """The proof of storage puts its own between SQLite and the disk; the standard library's driver has no such door."""
+    db = make()
+    if db.driver == "apsw":
+        assert make("b.db", vfs="unix-excl").one("PRAGMA journal_mode") == ("wal",)
+    else:
+        with pytest.raises(LedgerBroken, match="takes no vfs"):
+            make("b.db", vfs="unix-excl")
 
 
 # ------------------------------------------------------------ images
