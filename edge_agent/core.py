@@ -19,14 +19,17 @@ from edge_agent.handout import Carry, Handout
 from edge_agent.peers import Peers
 from edge_agent.relay import Relay, RelaySettings, Taken
 from protocols.chains import RunKind
+from protocols.copies import Copies
 from protocols.custody import Custody
-from protocols.errors import DecodeError, NotVerified
+from protocols.downlink import Differ, Feed
+from protocols.errors import CustodyFull, DecodeError, NotVerified
 from protocols.event import OrderEvent
 from protocols.ledger import Appended, Ledger
 from protocols.limits import STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Pull, Receipt, Refused, StreamQueue
 from protocols.sqlite import Db
 from protocols.streams import Stream
+from protocols.sync.follow import Follower, FollowSettings
 from protocols.sync.seal import Control, Sign, Verify, seal, unseal
 from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
 from protocols.telemetry import Reading
@@ -72,6 +75,7 @@ class EdgeSettings:
     relay: RelaySettings = field(default_factory=RelaySettings)
     handout_ms: int | None = None
     """where the line may lead to a relay: after so long without an answer of the hub, own facts are handed to whoever is there"""
+    follow: FollowSettings = field(default_factory=FollowSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,12 @@ class EdgeCore:
         self.handout = Handout(self.ledger, self.uplink, self.settings.handout_ms)
         self.carry = Carry(self.ledger, self.uplink, self.custody, sign)
         self.relay = Relay(self.ledger, self.uplink, peers, self.custody, verify, rng, self.settings.relay, self.settings.floor_ms)
+        self.follower = Follower(self.ledger, rng, self.settings.follow)
+        self.copies = Copies(self.ledger)
         self.damaged = 0
         """messages from the hub that did not verify or decode"""
+        self.not_kept = 0
+        """feeds with facts that are not settled, for whose signed bytes there was no room"""
         self._beat_due: int | None = None
         self.freeing = EdgeFreeing(self.ledger, self.uplink, self.settings.floor_ms)
         self.budget = Budget(self.ledger, self.uplink, lambda: self.settings)
@@ -149,6 +157,7 @@ class EdgeCore:
         self.uplink.on_down()
         self.relay.on_down()
         self.handout.on_down()
+        self.follower.on_down()
         self._beat_due = None
 
     def take_sync(self, payloads: Sequence[bytes], now: Now) -> list[Taken]:
@@ -174,6 +183,7 @@ class EdgeCore:
         if isinstance(said, Answer):
             heard = self.uplink.on_answer(said, now.mono)
             if heard.answered:
+                self.follower.on_answer(said.feed_epoch, said.feed_pos, now.mono)
                 self.relay.on_answer(said, now.mono, backed_up=said.backed_up)
             self._heard(heard, now)
         elif isinstance(said, Receipt):
@@ -185,6 +195,24 @@ class EdgeCore:
             self.uplink.on_refused(said, now.mono)
         elif isinstance(said, Pull):
             self.uplink.on_pull(said)
+        elif isinstance(said, Differ):
+            self.follower.on_differ(said, now.mono)
+        elif isinstance(said, Feed):
+            self._take_feed(said, payload, now)
+
+    def _take_feed(self, feed: Feed, payload: bytes, now: Now) -> None:
+        """Others' facts: merged first, so that the cursor never names what is not here. What the store may still lose is kept as it was
+        signed, to be given back (rule 12); where there is no room for that, the facts are here all the same."""
+        try:
+            taken = self.copies.take(feed, now.wall)
+            if feed.unsettled and taken.spans:
+                self.custody.keep(payload, taken.spans, now.wall)
+        except CustodyFull:
+            self.not_kept += 1
+        except DecodeError:
+            self.damaged += 1
+            return
+        self.follower.on_feed(feed, now.mono)
 
     def _open(self, payload: bytes) -> Control:
         control = unseal(payload)
@@ -215,8 +243,9 @@ class EdgeCore:
         if self.uplink.stalled(now.mono):
             self.uplink.restarted(now.mono)
             return [Restart()]
+        self.follower.paused = self.full
         carried = self.relay.outputs(now.mono)  # first: it may have the uplink say hello
-        outs = [*self.uplink.outputs(now.mono), *self.handout.outputs(now.mono)]
+        outs = [*self.uplink.outputs(now.mono), *self.handout.outputs(now.mono), *self.follower.outputs(now.mono)]
         if self._beat_due is not None and now.mono >= self._beat_due and self.uplink.incarnation is not None:
             outs.append(self._beat(now))
         return [*map(self._publish, outs), *(Publish(self.identity.address.topic(channel), payload) for channel, payload in carried)]
@@ -224,7 +253,7 @@ class EdgeCore:
     def next_deadline(self) -> int | None:
         """When `effects` is due by itself, on the `mono` clock."""
         beat = self._beat_due if self.uplink.incarnation is not None else None
-        due = (self.uplink.next_deadline(), self.relay.next_deadline(), self.handout.next_deadline(), beat)
+        due = (self.uplink.next_deadline(), self.relay.next_deadline(), self.handout.next_deadline(), self.follower.next_deadline(), beat)
         return min((t for t in due if t is not None), default=None)
 
     def _publish(self, out: Out) -> Publish:

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
+from hub.feeds import Feeds
+from hub.giveback import OwnHoles, facts_of
 from hub.registry import REGISTRY, Node, Registry
+from hub.scopes import Taken
 from hub.store.port import Statement, StoreFact, StoreRecord
 from protocols.chains import Run, RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
+from protocols.downlink import Compare, Feed, Follow
 from protocols.errors import DecodeError, LedgerFull, NotVerified
 from protocols.event import OrderEvent
 from protocols.fact import FactRow, genesis
 from protocols.fact import chain as hashes_of
 from protocols.ledger import Appended, Ledger, Offered
 from protocols.limits import FRAME_UNPACKED_BYTES
-from protocols.messages import Heartbeat, Hello, Message, Record, Refused, RunStated
+from protocols.messages import Answer, Heartbeat, Hello, Message, Record, Refused, RunStated
 from protocols.schema import refuse_newer
 from protocols.sqlite import Db
 from protocols.streams import Stream, StreamKey
@@ -91,12 +96,19 @@ class HubCore:
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         self._read: dict[tuple[int, int, bytes], FactRow] = {}
+        self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
+        self._scopes_built = False
+        self._own_holes = OwnHoles(self.ledger, identity.node, sign)
+        self._asked_about: list[tuple[Node, StreamKey]] = []
 
     # ------------------------------------------------------------ in (inside a transaction)
 
     def begin(self) -> None:
         """Open the transaction that the following `take_*` share."""
         self.ledger.begin()
+        if not self._scopes_built:
+            self.feeds.scopes.build()
+            self._scopes_built = True
 
     def commit(self) -> None:
         """Make them durable, together."""
@@ -115,7 +127,14 @@ class HubCore:
                 f"the hub's ledger has reached its budget of {self.settings.budget_bytes} bytes", remedy="raise storage.budget_bytes"
             )
         done = self.ledger.append_all(events, now_ms)
-        self._unhanded[self.ledger.own().key] = None
+        own = self.ledger.own()
+        self._unhanded[own.key] = None
+        taken = []
+        for event, appended in zip(events, done, strict=True):
+            order = None if appended.repeated else self.ledger.book.get(event.org, event.order_id)
+            if order is not None:
+                taken.append(Taken(order, own.sid, appended.seq, appended.h, event.site))
+        self.feeds.took(own.key.node, taken)
         return done
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
@@ -127,6 +146,9 @@ class HubCore:
         try:
             opened = unseal(data)
             author = opened.author if isinstance(opened, Control) else opened[1].author
+            if isinstance(opened, Control) and author == self.identity.node and opened.envelope.kind is Kind.FEED:
+                self._take_given_back(opened, now_ms)
+                return None
             known = self.registry.get(author)
             if known is None:
                 self.registry.wait(author, data, now_ms)
@@ -151,15 +173,50 @@ class HubCore:
         if done.new:
             self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
             self._keep_read(done)
+            self._feed(header.author, done)
         if done.deferred:
             self._count("deferred", done.deferred)
         return done
+
+    def _feed(self, author: str, done: Offered) -> None:
+        """Who follows the sites concerned is told."""
+        self.feeds.took(author, [Taken(f.order, row.sid, row.seq, row.h, fact.site) for row, fact, f in done.folded])
+        self.feeds.again(self.ledger.folded_again())
 
     def _keep_read(self, done: Offered) -> None:
         if len(self._read) + len(done.folded) > READ_KEPT:
             self._read.clear()
         for row, fact, _ in done.folded:
             self._read[row.sid, row.seq, row.h] = fact
+
+    def _take_given_back(self, control: Control, now_ms: int) -> None:
+        """A message of the feed that this hub once signed: what it does not hold of it, it takes in again (rule 12)."""
+        self._verify(self.identity.public_key, control.envelope.signature, control.envelope.signed)
+        feed = control.message()
+        assert isinstance(feed, Feed)
+        current = self.ledger.own().key
+        for f in facts_of(feed):
+            done = self.ledger.offer(f.key, f.seq, f.prev, [(f.row, f.values)], [f.h], now_ms)
+            if done.new:
+                self._count("given_back", done.new)
+                self._unhanded[f.key] = None
+                self._feed("", done)
+                self.receiver.touch(f.key)
+                if f.key == current:
+                    current = self._go_on_elsewhere(now_ms)
+
+    def _go_on_elsewhere(self, now_ms: int) -> StreamKey:
+        """The own stream was seen beyond what is here: never go on in it (rule 2)."""
+        self.ledger.start_new_epoch(now_ms)
+        key = self.ledger.own().key
+        self._unhanded[key] = None
+        return key
+
+    def take_holes(self, now_ms: int) -> None:
+        """Inside a transaction, now and then: what nobody has given back of the hub's own streams is signed as lost."""
+        for key in self._own_holes.close(now_ms):
+            self._unhanded[key] = None
+            self.receiver.touch(key)
 
     def _believe(self, author: Node, envelope: Envelope) -> None:
         """Only what its author signed counts. Errors: NotVerified."""
@@ -196,6 +253,11 @@ class HubCore:
         elif isinstance(message, Heartbeat):
             self.registry.note_beat(node, message, now_ms)
             self._beats.append((author, message))
+        elif isinstance(message, Follow):
+            self.feeds.follow(author, message)
+            self._asked_about += [(author, StreamKey(*key)) for key in message.holds]
+        elif isinstance(message, Compare):
+            self.feeds.compare(author, message)
         elif isinstance(message, Record) and self.receiver.record(node, message, data, now_ms):
             self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
 
@@ -215,6 +277,7 @@ class HubCore:
         """Admit a node; what it sent before is looked at now. `orgs`: see `Registry.admit`. Errors: InvalidInput when the name or key is
         taken."""
         node = self.registry.admit(card, self.identity.node, now_ms, orgs)
+        self.feeds.people_changed()
         for data in self.registry.release(card.node):
             self._judge(card.node, data, now_ms)
         return node
@@ -224,16 +287,15 @@ class HubCore:
     def effects(self, now_ms: int) -> list[Publish]:
         """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
         self.receiver.credit = 0 if self.full else self.settings.credit_facts
-        outs = [
-            (n, Out(Channel.RECEIPT, Kind.ANSWER, [], self.receiver.answer(n.address.node, h, now_ms).to_list())) for n, h in self._hellos
-        ]
+        outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
         for node, receipt in self.receiver.receipts(now_ms):
             for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
                 known = self.registry.get(told)
                 if known is not None:
                     outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
-        outs += [*self._replies, *self._pulls()]
-        self._hellos, self._beats, self._replies = [], [], []
+        outs += [*self._replies, *self._pulls(), *self._told(now_ms)]
+        outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self.receiver.settled)]
+        self._hellos, self._beats, self._replies, self._asked_about = [], [], [], []
         return [publish for n, out in outs for publish in self._said(n, out)]
 
     def _said(self, to: Node, out: Out) -> Iterator[Publish]:
@@ -243,6 +305,15 @@ class HubCore:
             known = self.registry.get(name)
             if known is not None:
                 yield Publish(known.address.topic(out.channel), payload)
+
+    def _told(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
+        """Statements about streams of others whose facts somebody keeps until they are settled."""
+        for node, key in self._asked_about:
+            yield node, Out(Channel.RECEIPT, Kind.RECEIPT, [], self.receiver.about(key, now_ms).to_list())
+
+    def _answer(self, node: Node, hello: Hello, now_ms: int) -> Answer:
+        said = self.receiver.answer(node.address.node, hello, now_ms)
+        return replace(said, feed_epoch=self.feeds.epoch, feed_pos=self.feeds.pos)
 
     def _pulls(self) -> Iterator[tuple[Node, Out]]:
         """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""
@@ -354,10 +425,8 @@ class HubCore:
             self._take_run(run, now_ms)
         for r in records:
             self._take_record(r, now_ms)
-        current = self.ledger.own()
-        if any(f.stream == current.key for f in facts):
-            self.ledger.start_new_epoch(now_ms)
-            self._unhanded[self.ledger.own().key] = None
+        if any(f.stream == self.ledger.own().key for f in facts):
+            self._go_on_elsewhere(now_ms)
 
     def _take_record(self, r: StoreRecord, now_ms: int) -> None:
         """As it was signed; or, where data has superseded a part of it meanwhile, as far as it still stands in the store."""
@@ -376,14 +445,15 @@ class HubCore:
         pairs = [(f.row, _values(f.row)) for f in run]
         if hashes_of(first.prev, [f.row for f in run])[-1] != run[-1].h:
             raise DecodeError(f"the central store gave facts of {first.stream.node} that are not on their chain")
-        self.ledger.offer(first.stream, first.seq, first.prev, pairs, [f.h for f in run], now_ms, bounded=False)
+        self._feed("", self.ledger.offer(first.stream, first.seq, first.prev, pairs, [f.h for f in run], now_ms, bounded=False))
         self.receiver.touch(first.stream)
 
     def _take_one(self, f: StoreFact, now_ms: int) -> None:
         if f.quarantined:
-            self.ledger.offer_opaque(f.stream, f.seq, f.prev, f.h, f.row, f.quarantined, now_ms, bounded=False)
+            done = self.ledger.offer_opaque(f.stream, f.seq, f.prev, f.h, f.row, f.quarantined, now_ms, bounded=False)
         else:
-            self.ledger.offer(f.stream, f.seq, f.prev, [(f.row, _values(f.row))], [f.h], now_ms, bounded=False)
+            done = self.ledger.offer(f.stream, f.seq, f.prev, [(f.row, _values(f.row))], [f.h], now_ms, bounded=False)
+        self._feed("", done)
 
     # ------------------------------------------------------------ asking
 

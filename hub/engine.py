@@ -110,7 +110,7 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        return bool(self.inputs or self._said or self._refill)
+        return bool(self.inputs or self._said or self._refill or (self._core is not None and self._core.feeds.busy))
 
     async def _one_turn(self) -> None:
         """Answers go out before the store has its turn: who waits, waits for one sync only."""
@@ -227,17 +227,18 @@ class Engine:
         if self._core is None and not self._reopen():
             return _Done(self._failed(batch, self._again()))
         core = self._core
-        if core is None or not (batch or self._said):
+        if core is None or not (batch or self._said or core.feeds.busy):
             return _Done([])
         answers: list[tuple[Asked, Any]] = []
         at: Input | None = None
         try:
-            core.begin()
-            self._take_said(core)
-            for at in batch:
-                self._take(core, at, answers)
-            at = None
-            core.commit()
+            if batch or self._said:
+                core.begin()
+                self._take_said(core)
+                for at in batch:
+                    self._take(core, at, answers)
+                at = None
+                core.commit()
             self._publish(core.effects(self._ports.now_ms()))
         except LedgerError as error:
             self._lose_core(error)
@@ -269,6 +270,7 @@ class Engine:
             if whole:
                 own = core.identity.node
                 self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)
+                core.take_holes(self._ports.now_ms())
         self._said = []
 
     def _take(self, core: HubCore, item: Input, answers: list[tuple[Asked, Any]]) -> None:

@@ -27,6 +27,7 @@ LEAF_ORDERS: Final = 32
 LISTED_ORDERS: Final = 4_000
 """in one message"""
 VECTORS: Final = 64
+HOLDS: Final = 16
 HISTORY: Final = 256
 """facts of one order of which a statement says that they are history"""
 
@@ -97,23 +98,27 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """A node asks for what the feed holds beyond its cursor, at most `room` facts now; what comes later, it hears as it comes."""
+    """A node asks for what the feed holds beyond its cursor, at most `room` facts now; what comes later, it hears as it comes.
+
+    `holds`: streams (node, epoch, class) of which it keeps signed bytes until they are settled; a receipt tells it how far they are.
+    """
 
     feed_epoch: bytes
     pos: int
     room: int
+    holds: tuple[tuple[str, int, int], ...] = ()
 
     KIND = Kind.FOLLOW
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.feed_epoch, self.pos, self.room]
+        return [self.feed_epoch, self.pos, self.room, _lists(self.holds)]
 
     @classmethod
     def parse(cls, body: object) -> Follow:
         """The message, checked. Errors: DecodeError."""
-        feed_epoch, pos, room = items(body, 3)
-        return cls(fixed(feed_epoch, HASH), whole(pos), whole(room))
+        feed_epoch, pos, room, holds = items(body, 4)
+        return cls(fixed(feed_epoch, HASH), whole(pos), whole(room), tuple_of(holds, _key, HOLDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +178,17 @@ class FedFact(NamedTuple):
 
 
 class FedHead(NamedTuple):
-    """A head of an order as the fold needs it, also where its row is gone: identity, status, context [[stream index, seq, h4]], fix."""
+    """A head of an order as the fold needs it, also where its row is gone: place, status, context [[stream index, seq, h4]].
+
+    `by` names the fix that stands there, if it is one: its turn, seq, hash and stream index.
+    """
 
     stream: int
     seq: int
     h: bytes
     status: int
     ctx: tuple[tuple[int, int, bytes], ...] = ()
-    by: tuple[int, bytes] | tuple[()] = ()
+    by: tuple[int, int, bytes, int] | tuple[()] = ()
 
     def to_list(self) -> list[Any]:
         """The wire form."""
@@ -219,7 +227,8 @@ class Feed:
     pos_from: int
     pos_to: int
     unsettled: bool
-    streams: tuple[tuple[str, int, int], ...]
+    streams: tuple[tuple[str, int, int, int], ...]
+    """(node, epoch, class, fork) of each that is named; fork is one more than the highest seq below its branches, 0 where it has none"""
     places: tuple[tuple[int, int, bytes], ...]
     """(stream index, seq, hash before) of each fact in `body`"""
     dictionary: int
@@ -265,6 +274,7 @@ class Feed:
         heads = [h for o in self.orders for h in o.heads]
         named = [
             *(p[0] for p in self.places), *(h.stream for h in heads), *(e[0] for h in heads for e in h.ctx),
+            *(h.by[3] for h in heads if h.by),
             *(p[0] for o in self.orders for p in o.history),
         ]  # fmt: skip
         if any(i >= len(self.streams) for i in named):
@@ -305,7 +315,12 @@ def _listed(value: object) -> tuple[int, int]:
     return whole(k), whole(digest)
 
 
-def _stream(value: object) -> tuple[str, int, int]:
+def _stream(value: object) -> tuple[str, int, int, int]:
+    node, epoch_, cls, fork = items(value, 4)
+    return text(node, limits.NODE_CHARS), epoch(epoch_), small(cls), whole(fork)
+
+
+def _key(value: object) -> tuple[str, int, int]:
     node, epoch_, cls = items(value, 3)
     return text(node, limits.NODE_CHARS), epoch(epoch_), small(cls)
 
@@ -328,11 +343,11 @@ def _head(value: object) -> FedHead:
     return FedHead(whole(stream), seq(seq_), fixed(h, HASH), whole(status), tuple_of(ctx, _entry, limits.CONTEXT_ENTRIES), _by(by))
 
 
-def _by(value: object) -> tuple[int, bytes] | tuple[()]:
+def _by(value: object) -> tuple[int, int, bytes, int] | tuple[()]:
     if value == []:
         return ()
-    seq_, h = items(value, 2)
-    return seq(seq_), fixed(h, HASH)
+    turn, seq_, h, stream = items(value, 4)
+    return whole(turn), seq(seq_), fixed(h, HASH), whole(stream)
 
 
 def _entry(value: object) -> tuple[int, int, bytes]:

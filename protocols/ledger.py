@@ -79,6 +79,7 @@ class Ledger:
         self.devices = Devices(db)
         self.quarantine_rows = Quarantine(db, self.log, self.book.fixes)
         self.weights = Weights(db)
+        self._folded_again: dict[int, Order] = {}
         row = db.one("SELECT value FROM meta WHERE key='epoch'")
         self._epoch = int(row[0]) if row else 0
 
@@ -329,7 +330,16 @@ class Ledger:
 
     def _fold_branches_again(self, stream: Stream) -> None:
         """More is known of a forked stream's branches than when facts above the fork point were folded (rule 13)."""
-        self.book.fold_again(stream.sid, stream.chain.fork_point or 0)
+        self.note_folded_again(self.book.fold_again(stream.sid, stream.chain.fork_point or 0))
+
+    def note_folded_again(self, orders: Sequence[Order]) -> None:
+        """These orders are something else now, though no fact of theirs came: `folded_again` names them."""
+        self._folded_again |= {order.okey: order for order in orders}
+
+    def folded_again(self) -> list[Order]:
+        """Orders that became something else because more is known of somebody's branches, since this was asked last."""
+        orders, self._folded_again = list(self._folded_again.values()), {}
+        return orders
 
     def quarantine(self, sid: int, seq: int, h: bytes, reason: str, now_ms: int) -> None:
         """Note that a logged fact cannot be used here, or was refused elsewhere, and why. Once noted, it stays as it was noted."""

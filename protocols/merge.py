@@ -77,6 +77,8 @@ def _reaches(sid: int, seq: int, h: bytes, g: Head, ancestry: Ancestry) -> bool:
     fork = ancestry.fork_point(sid)
     if fork is None or g.seq <= fork:
         return True
+    if seq == g.seq:
+        return g.h.startswith(h)
     return bool(ancestry.on_chain(sid, seq, h, g.seq, g.h))
 
 

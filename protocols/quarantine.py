@@ -225,7 +225,7 @@ def _replacing(stream: Stream, item: Item, earlier: Replaces | None) -> Replaces
 
 def settle_fixes(ledger: Ledger, touched: list[Identity], now_ms: int) -> None:
     """What a fix touched: its orders are folded again, and what stood in quarantine is resolved."""
-    ledger.book.fold_replaced(touched)
+    ledger.note_folded_again(ledger.book.fold_replaced(touched))
     for identity in touched:
         ledger.quarantine_rows.resolve(identity, now_ms)
 

@@ -47,10 +47,12 @@ LEDGER: Final = (
     ),
     (
         # The downlink (rule 15): k is 32 bits that place an order among the buckets, digest names its heads, followed is 0 for one that
-        # left the scope. copies are facts that came down; scopes, at a hub, which sites an order concerns.
+        # left the scope; told_fork is what a hub said of a stream's branches. copies are facts that came down; scopes, at a hub, which
+        # sites an order concerns.
         "ALTER TABLE orders ADD COLUMN k INTEGER",
         "ALTER TABLE orders ADD COLUMN digest INTEGER",
         "ALTER TABLE orders ADD COLUMN followed INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE streams ADD COLUMN told_fork INTEGER",
         """CREATE TABLE copies (
              okey INTEGER NOT NULL, sid INTEGER NOT NULL, seq INTEGER NOT NULL, h BLOB NOT NULL, prev BLOB NOT NULL,
              at_ms INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (okey, sid, seq, h)) WITHOUT ROWID""",

@@ -48,6 +48,14 @@ class Stream:
     freed_seq: int = 0
     freed_h: bytes = b""
     dirty: bool = False
+    told_fork: int | None = None
+    """what a hub said: above this seq the stream has branches, of which only some facts are here"""
+
+    @property
+    def fork_point(self) -> int | None:
+        """The highest seq up to which no two hashes are known, here or to the hub; None where the stream is not forked."""
+        own = self.chain.fork_point
+        return own if self.told_fork is None else self.told_fork if own is None else min(own, self.told_fork)
 
     @property
     def head(self) -> tuple[int, bytes]:
@@ -88,12 +96,12 @@ class StreamLog:
         runs: dict[int, list[Run]] = {}
         for sid, first, h_before, last, h_last, kind in self._db.query("SELECT sid, first, h_before, last, h_last, kind FROM runs"):
             runs.setdefault(sid, []).append(Run(first, h_before, last, h_last, RunKind(kind)))
-        for sid, node, epoch, cls, own, settled, freed, freed_h in self._db.query(
-            "SELECT sid, node, epoch, cls, own, settled_seq, freed_seq, freed_h FROM streams ORDER BY sid"
+        for sid, node, epoch, cls, own, settled, freed, freed_h, told in self._db.query(
+            "SELECT sid, node, epoch, cls, own, settled_seq, freed_seq, freed_h, told_fork FROM streams ORDER BY sid"
         ):
             key = StreamKey(node, epoch, cls)
             chain = Chain(genesis(node, epoch, cls), _Points(self, sid), runs.get(sid, ()))
-            self._enter(Stream(sid, key, bool(own), chain, settled, freed, freed_h or b""))
+            self._enter(Stream(sid, key, bool(own), chain, settled, freed, freed_h or b"", told_fork=told))
 
     def _enter(self, stream: Stream) -> None:
         self._by_key[stream.key] = self._by_sid[stream.sid] = stream
@@ -141,7 +149,7 @@ class StreamLog:
 
     def fork_point(self, sid: int) -> int | None:
         """See `merge.Ancestry`."""
-        return self._by_sid[sid].chain.fork_point
+        return self._by_sid[sid].fork_point
 
     def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
         """See `merge.Ancestry`."""
@@ -308,7 +316,8 @@ class StreamLog:
 
     def _flush_stream(self, s: Stream) -> None:
         self._db.run(
-            "UPDATE streams SET settled_seq=?, freed_seq=?, freed_h=? WHERE sid=?", (s.settled_seq, s.freed_seq, s.freed_h or None, s.sid)
+            "UPDATE streams SET settled_seq=?, freed_seq=?, freed_h=?, told_fork=? WHERE sid=?",
+            (s.settled_seq, s.freed_seq, s.freed_h or None, s.told_fork, s.sid),
         )
         self._db.run("DELETE FROM runs WHERE sid=?", (s.sid,))
         self._db.many(

@@ -114,6 +114,10 @@ class Receiver:
         self._changed = {}
         return out
 
+    def about(self, key: StreamKey, now_ms: int) -> Receipt:
+        """What is held and settled of one stream, for somebody who asked. Call it after the commit."""
+        return Receipt(self.incarnation, now_ms, self.credit, (self.statement(key),), self.backed_up)
+
     def _news(self, key: StreamKey) -> Iterator[StreamStated]:
         """Every fact that went into quarantine since the last receipts, said once: a statement names only the newest."""
         told = self._untold.pop(key, [])[:-REFUSED_STATED]
@@ -195,6 +199,13 @@ class Receiver:
         return self._ledger.quarantine_rows.reasons(sid, first, last)
 
     # ------------------------------------------------------------ the central store's word
+
+    def settled(self, key: StreamKey, seq: int) -> bool:
+        """Has the store a row for this fact, by its last word? Where the stream has branches above it, that is not known: False."""
+        stream = self._ledger.log.get(key)
+        if stream is None or (stream.fork_point is not None and seq > stream.fork_point):
+            return False
+        return any(seq <= at for at, _ in self._store.get(key, StoreSays()).settled)
 
     def store_says(self, statement: Iterable[tuple[StreamKey, StoreSays]], *, backed_up: bool) -> None:
         """Take over what the store stated; who wrote those streams is told (rule 10)."""

@@ -56,7 +56,9 @@ class EdgeProc(Proc):
         hub = world.hub_address.node
         sign, verify = world.keys.signer(self.node), world.keys.verify
         o = world.options
-        settings = EdgeSettings(o.uplink, o.heartbeat_ms, o.budget_bytes + newer_tables_bytes(), 0 if o.pressed else 80, o.floor_ms)
+        settings = EdgeSettings(
+            o.uplink, o.heartbeat_ms, o.budget_bytes + newer_tables_bytes(), 0 if o.pressed else 80, o.floor_ms, follow=o.follow
+        )
         rng = world.rng(f"core/{self.name}/{self.boots}")
         self.core = EdgeCore(self.disk.db, EdgeIdentity(self.address, hub, world.keys.public(hub)), sign, verify, rng, settings)
         if self.linked:

@@ -120,7 +120,13 @@ class HubProc(Proc):
         if crash == "effects":
             self.crash("hub in the effects")
             return True
+        if self.core.feeds.busy:
+            self.world.after(1, self._more, self.boots)
         return False
+
+    def _more(self, boot: int) -> None:
+        if self.alive and boot == self.boots:
+            self.say()
 
     def say(self) -> None:
         """Send what became due outside of a step."""

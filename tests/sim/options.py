@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from protocols.sync.follow import FollowSettings
 from protocols.sync.uplink import UplinkSettings
 
 SECOND: Final = 1_000
@@ -78,6 +79,12 @@ class Options:
     profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""
+
+    @property
+    def follow(self) -> FollowSettings:
+        """The rhythm of the downlink: that of the uplink."""
+        u = self.uplink
+        return FollowSettings(self.credit_facts, u.retry_ms, u.retry_most_ms, u.idle_hello_ms, max(DAY, self.duration_ms // 4))
 
 
 @dataclass(slots=True)

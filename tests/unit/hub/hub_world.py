@@ -40,14 +40,14 @@ Bend = Callable[[str, bytes], "list[bytes]"]
 """(node, payload) -> what arrives of it"""
 
 
-def order_event(order_id: str, status: str, happened_ms: int = START_MS) -> OrderEvent:
+def order_event(order_id: str, status: str, happened_ms: int = START_MS, site: str | None = "Madrid") -> OrderEvent:
     """A plain event of acme."""
-    return OrderEvent("acme", order_id, "FULFILLMENT", Status[status], happened_ms, TimeQuality.STATED, "EMEA", "Madrid", None, {}, None)
+    return OrderEvent("acme", order_id, "FULFILLMENT", Status[status], happened_ms, TimeQuality.STATED, "EMEA", site, None, {}, None)
 
 
-def make_card(key: NodeKey, node: str) -> NodeCard:
+def make_card(key: NodeKey, node: str, site: str = "Madrid") -> NodeCard:
     """A card as `init` makes it."""
-    return parse_card(signed_card(key, node=node, org="acme", region="EMEA", site="Madrid", password_hash=PASSWORD_HASH))
+    return parse_card(signed_card(key, node=node, org="acme", region="EMEA", site=site, password_hash=PASSWORD_HASH))
 
 
 def straight(_node: str, payload: bytes) -> list[bytes]:
@@ -75,10 +75,10 @@ class Edge:
         identity = EdgeIdentity(self.address, "hub", self.world.key.public)
         self.core = EdgeCore(self.db, identity, self.key.sign, verify, Random(self.seed), FAST)
 
-    def says(self, order_id: str, *statuses: str) -> list[Appended]:
+    def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
         """Capture events of one order."""
         self.core.begin()
-        done = self.core.take_events([order_event(order_id, status) for status in statuses], self.now)
+        done = self.core.take_events([order_event(order_id, status, site=site) for status in statuses], self.now)
         self.core.commit()
         return done
 
@@ -149,12 +149,12 @@ class World:
             self.db = Db.load(image)
         self.hub = self._core()
 
-    def edge(self, node: str, *, admitted: bool = True, image: bytes | None = None, linked: bool = True) -> Edge:
+    def edge(self, node: str, *, admitted: bool = True, image: bytes | None = None, linked: bool = True, site: str = "Madrid") -> Edge:
         """A new edge; with `image` a clone of another that has the same name and key."""
         number = len(self.edges) + 1
         key = NodeKey(node.encode().ljust(32, b"-"))
         db = Db(":memory:") if image is None else Db.load(image)
-        edge = Edge(self, key, Address("acme", "EMEA", "Madrid", node), db, number)
+        edge = Edge(self, key, Address("acme", "EMEA", site, node), db, number)
         self.edges.append(edge)
         if admitted and self.hub.registry.get(node) is None:
             self.admit(edge)
@@ -165,7 +165,7 @@ class World:
     def admit(self, edge: Edge) -> None:
         """By its card."""
         self.hub.begin()
-        self.hub.take_card(make_card(edge.key, edge.address.node), self.now_ms)
+        self.hub.take_card(make_card(edge.key, edge.address.node, edge.address.site), self.now_ms)
         self.hub.commit()
         self._send(self.hub.effects(self.now_ms))
 
@@ -181,6 +181,16 @@ class World:
                         self.deliver(edge.address.node, arrived)
             if store:
                 self.store_turn()
+            while self.hub.feeds.busy:
+                self._send(self.hub.effects(self.now_ms))
+
+    def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
+        """Events of a source system at the centre."""
+        self.hub.begin()
+        done = self.hub.take_events([order_event(order_id, status, site=site) for status in statuses], self.now_ms)
+        self.hub.commit()
+        self._send(self.hub.effects(self.now_ms))
+        return done
 
     def settle(self) -> None:
         """Run until nothing can be left to do."""

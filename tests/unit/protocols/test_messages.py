@@ -50,12 +50,12 @@ MESSAGES: list[Message] = [
         CustodyStated(7, 800, 1_700_000_000_000, (("phone-1", 7),)),
     ),
     Pull(N, ((5, 0, 1, 9), (6, 1, 2, 2))),
-    Follow(N, 77, 200),
+    Follow(N, 77, 200, (("edge-1", 5, 0),)),
     Compare(N, (Vector(ROOT, tuple(range(1, 257))),), (Leaf(Bucket(8, 3), 9, ((50_331_650, 7), (50_331_651, 8))),)),
     Differ(N, (ROOT, Bucket(8, 2)), (Bucket(8, 3), Bucket(14, 130))),
     Feed(
-        N, True, 3, 9, True, (("edge-1", 5, 0), ("edge-2", 6, 0)), ((1, 4, H),), 1, b"rows",
-        (FedOrder("acme", "A-1", (FedHead(1, 4, H, 3, ((0, 2, b"h4h4"),), (7, H)), FedHead(0, 4, H, 3)), ((0, 1, H),)),),
+        N, True, 3, 9, True, (("edge-1", 5, 0, 0), ("edge-2", 6, 0, 4)), ((1, 4, H),), 1, b"rows",
+        (FedOrder("acme", "A-1", (FedHead(1, 4, H, 3, ((0, 2, b"h4h4"),), (0, 7, H, 1)), FedHead(0, 4, H, 3)), ((0, 1, H),)),),
         (("acme", "A-2"),), (FeedDone(Bucket(8, 3), 0, 50_331_651),),
     ),
 ]  # fmt: skip

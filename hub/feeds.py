@@ -1,0 +1,286 @@
+"""The hub's end of the downlink: a feed per site in commit order, and the answers to nodes that compare digests (sync.md, rule 15).
+
+The feed lives in memory and has an epoch, new at every start: after a crash or a restored backup no position of before means anything, and
+nodes compare. What it cannot hold it forgets, oldest first; a node whose cursor lies before that compares, too. A node is sent what its own
+site concerns and nothing else: the scope is the hub's word, by the registry, never the node's.
+
+Facts of authors that have branches, and facts that were put right, are sent with all that the hub knows of their order: a node that holds
+only some facts of a stream can tell neither its branches apart nor what stands in whose place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from hub.feed_message import Writer
+from hub.registry import Node
+from hub.scopes import Scopes, Taken
+from protocols.downlink import Bucket, Compare, Differ, Feed, FeedDone, Follow, Leaf, Vector, added
+from protocols.ledger import Ledger
+from protocols.orderbook import Order
+from protocols.streams import StreamKey
+
+KEPT: Final = 200_000
+"""entries of all sites together"""
+TURN_MESSAGES: Final = 16
+"""made in one go; nodes take turns"""
+LEAF_MESSAGES: Final = 4
+"""for one comparison in one go: what is left is asked for again"""
+
+Scope = tuple[str, str]
+"""(org, site)"""
+IsSettled = Callable[[StreamKey, int], bool]
+Reply = tuple[Node, Feed | Differ]
+
+
+class _Entry(NamedTuple):
+    """Something for those who follow a site. With `h`: that fact; without: the whole order, or, where it left, its name only."""
+
+    pos: int
+    okey: int
+    author: str
+    sid: int = 0
+    seq: int = 0
+    h: bytes = b""
+    left: bool = False
+
+
+class Feeds:
+    """See the module. `took` and `again` run inside the owner's transaction; `replies` after its commit."""
+
+    def __init__(self, ledger: Ledger, epoch: bytes, people: Callable[[], Iterable[Node]]) -> None:
+        self.epoch = epoch
+        self.pos = 0
+        self.scopes = Scopes(ledger)
+        self._ledger, self._people = ledger, people
+        self._rings: dict[Scope, deque[_Entry]] = {}
+        self._oldest: deque[Scope] = deque()
+        self._lost: dict[Scope, int] = {}
+        """the highest position of each site that was forgotten"""
+        self._nodes: dict[Scope, list[str]] = {}
+        self._waiting: dict[str, tuple[Node, Follow]] = {}
+        self._comparing: dict[str, tuple[Node, Compare]] = {}
+        self._stirred: dict[Scope, None] = {}
+        self.sent_facts_total = 0
+        self.people_changed()
+
+    def people_changed(self) -> None:
+        """Somebody was admitted."""
+        self._nodes = {}
+        for node in self._people():
+            self._nodes.setdefault(_scope(node), []).append(node.address.node)
+
+    # ------------------------------------------------------------ what was taken in
+
+    def took(self, author: str, taken: Sequence[Taken]) -> None:
+        """Facts that were logged and folded, in order of their stream."""
+        by_order: dict[int, list[Taken]] = {}
+        for one in taken:
+            by_order.setdefault(one.order.okey, []).append(one)
+        for facts in by_order.values():
+            order = facts[0].order
+            before, after = self.scopes.move(order, facts)
+            self._note(order, author, facts, before, after)
+
+    def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        entangled = self._entangled(order)
+        for site in after:
+            whole = entangled or (site not in before and order.stored)
+            for fact in facts[-1:] if whole else facts:
+                place = () if whole else (fact.sid, fact.seq, fact.h)
+                self._add((order.org, site), order.okey, "" if whole else author, *place)
+        for site in before:
+            if site not in after:
+                self._add((order.org, site), order.okey, "", left=True)
+
+    def _entangled(self, order: Order) -> bool:
+        """Is a stream with branches among its heads, or seen by them? Or a fact that stands in the place of another?"""
+        log = self._ledger.log
+        if any(h.by for h in order.heads):
+            return True
+        if not log.forked_nodes:
+            return False
+        sids = [sid for h in order.heads for sid in (h.sid, *(e[0] for e in h.ctx))]
+        return any(log.by_sid(sid).key.node in log.forked_nodes for sid in sids)
+
+    def again(self, orders: Iterable[Order]) -> None:
+        """Orders that were folded again: who follows them is told what they have become."""
+        for order in orders:
+            for site in self.scopes.of(order.okey):
+                self._add((order.org, site), order.okey, "")
+
+    def _add(self, scope: Scope, okey: int, author: str, sid: int = 0, seq: int = 0, h: bytes = b"", *, left: bool = False) -> None:
+        nodes = self._nodes.get(scope, ())
+        if not nodes or (author and all(node == author for node in nodes)):
+            return  # nobody to be told
+        self.pos += 1
+        ring = self._rings.setdefault(scope, deque())
+        ring.append(_Entry(self.pos, okey, author, sid, seq, h, left))
+        self._oldest.append(scope)
+        self._stirred[scope] = None
+        if len(self._oldest) > KEPT:
+            gone = self._oldest.popleft()
+            self._lost[gone] = self._rings[gone].popleft().pos
+
+    # ------------------------------------------------------------ what nodes ask
+
+    def follow(self, node: Node, f: Follow) -> None:
+        """A node says where it is; the latest word counts."""
+        if f.feed_epoch == self.epoch:
+            self._waiting.pop(node.address.node, None)
+            self._waiting[node.address.node] = (node, f)
+            self._stirred[_scope(node)] = None
+
+    def compare(self, node: Node, c: Compare) -> None:
+        """A node says what it has; the latest word counts."""
+        if c.feed_epoch == self.epoch:
+            self._comparing.pop(node.address.node, None)
+            self._comparing[node.address.node] = (node, c)
+
+    @property
+    def busy(self) -> bool:
+        """Is there more to say than the last turn said?"""
+        return bool(self._comparing or self._stirred)
+
+    def replies(self, settled: IsSettled) -> Iterator[Reply]:
+        """What is to be sent now. What does not fit into this turn comes in the next."""
+        room = TURN_MESSAGES
+        for name in list(self._comparing):
+            if room <= 0:
+                return
+            node, asked = self._comparing.pop(name)
+            for reply in self._compared(node, asked, settled):
+                room -= 1
+                yield node, reply
+        for scope in list(self._stirred):
+            if room <= 0:
+                return
+            del self._stirred[scope]
+            for name in self._nodes.get(scope, ()):
+                found = self._waiting.get(name)
+                feed = self._tail(scope, *found, settled) if found is not None else None
+                if found is not None and feed is not None:
+                    del self._waiting[name]
+                    room -= 1
+                    yield found[0], feed
+
+    # ------------------------------------------------------------ the tail
+
+    def _tail(self, scope: Scope, node: Node, f: Follow, settled: IsSettled) -> Feed | None:
+        """What lies beyond a cursor; None while there is nothing. A cursor before what is remembered is moved on, and the gap shows."""
+        ring = self._rings.get(scope, deque())
+        low = self._lost.get(scope, 0)
+        if f.pos < low or f.pos > self.pos:
+            return Writer(self._ledger, settled).feed(self.epoch, tail=True, pos_from=max(low, self.pos), pos_to=self.pos)
+        entries = _beyond(ring, f.pos)
+        if not entries:
+            return None
+        writer = Writer(self._ledger, settled)
+        pos = f.pos
+        whole: dict[int, None] = {}
+        for e in entries:
+            if writer.full or writer.facts >= max(f.room, 1):
+                break
+            pos = e.pos
+            if e.author != node.address.node and e.okey not in whole:
+                self._write(writer, scope, e, whole)
+        else:
+            pos = self.pos
+        self.sent_facts_total += writer.facts
+        return writer.feed(self.epoch, tail=True, pos_from=f.pos, pos_to=pos)
+
+    def _write(self, writer: Writer, scope: Scope, e: _Entry, whole: dict[int, None]) -> None:
+        if e.left:
+            if scope[1] not in self.scopes.of(e.okey):  # it may have come back since
+                writer.left(e.okey)
+        elif e.h:
+            writer.fact(e.okey, e.sid, e.seq, e.h)
+        else:
+            writer.order(e.okey, history=True)
+            whole[e.okey] = None
+
+    # ------------------------------------------------------------ digests
+
+    def _compared(self, node: Node, c: Compare, settled: IsSettled) -> Iterator[Feed | Differ]:
+        scope = _scope(node)
+        if c.vectors:
+            parts = [part for vector in c.vectors for part in self._differing(scope, vector)]
+            yield Differ(self.epoch, tuple(v.bucket for v in c.vectors), tuple(parts))
+        for _, leaves in zip(range(LEAF_MESSAGES), self._leaf_messages(scope, node, c.leaves, settled), strict=False):
+            yield leaves  # the rest is asked for again
+
+    def _leaf_messages(self, scope: Scope, node: Node, leaves: Sequence[Leaf], settled: IsSettled) -> Iterator[Feed]:
+        writer, done = Writer(self._ledger, settled), list[FeedDone]()
+        for leaf in leaves:
+            last_k = -1
+            for k, okey, known in self._lacking(scope, leaf, node.address.node):
+                if writer.full and k != last_k:
+                    yield self._sent(writer, [*done, FeedDone(leaf.bucket, leaf.from_k, k)])
+                    writer, done = Writer(self._ledger, settled), []
+                    break
+                writer.left(okey) if known is None else writer.order(okey, history=not known)
+                last_k = k
+            else:
+                done.append(FeedDone(leaf.bucket, leaf.from_k, 0))
+        if done:
+            yield self._sent(writer, done)
+
+    def _sent(self, writer: Writer, done: Sequence[FeedDone]) -> Feed:
+        self.sent_facts_total += writer.facts
+        return writer.feed(self.epoch, done=done)
+
+    def _differing(self, scope: Scope, vector: Vector) -> list[Bucket]:
+        bucket, parts = vector.bucket, vector.bucket.children()
+        shift = 32 - bucket.step
+        sums = {
+            int(part): added((int(total),))
+            for part, total in self._ledger.db.query(
+                f"""SELECT s.k >> {shift}, sum(o.digest) FROM scopes s JOIN orders o ON o.okey = s.okey
+                    WHERE s.org=? AND s.site=? AND s.k BETWEEN ? AND ? GROUP BY 1""",
+                (*scope, bucket.low, bucket.high),
+            )
+        }
+        return [part for part, digest in zip(parts, vector.digests, strict=True) if sums.get(part.prefix, 0) != digest]
+
+    def _lacking(self, scope: Scope, leaf: Leaf, node: str) -> Iterator[tuple[int, int, bool | None]]:
+        """Orders of a leaf that are not the same here, by k: (k, okey, does the node know it); None as the last: it left the scope."""
+        theirs: dict[int, list[int]] = {}
+        for k, digest in leaf.orders:
+            theirs.setdefault(k, []).append(digest)
+        db, low, high = self._ledger.db, max(leaf.bucket.low, leaf.from_k), leaf.bucket.high
+        ours = db.query(
+            """SELECT s.k, s.okey, o.digest FROM scopes s JOIN orders o ON o.okey = s.okey
+               WHERE s.org=? AND s.site=? AND s.k BETWEEN ? AND ? ORDER BY s.k, s.okey""",
+            (*scope, low, high),
+        )
+        here = {k for k, _, _ in ours}
+        strange = [(k, okey, None) for k in theirs if k not in here and low <= k <= high for okey in self._elsewhere(scope, k, node)]
+        differing = [(k, okey, k in theirs) for k, okey, digest in ours if digest not in theirs.get(k, ())]
+        yield from sorted([*strange, *differing], key=lambda one: (one[0], one[1]))
+
+    def _elsewhere(self, scope: Scope, k: int, node: str) -> list[int]:
+        """Orders at k that concern other sites, and none of whose heads this node wrote itself."""
+        rows = self._ledger.db.query("SELECT okey, org, order_id FROM orders WHERE k=? AND org=?", (k, scope[0]))
+        out = []
+        for okey, org, order_id in rows:
+            order = self._ledger.book.get(org, order_id)
+            log = self._ledger.log
+            if order is not None and all(log.by_sid(h.sid).key.node != node for h in order.heads) and self.scopes.of(okey):
+                out.append(int(okey))
+        return out
+
+
+def _scope(node: Node) -> Scope:
+    return node.address.org, node.address.site
+
+
+def _beyond(ring: deque[_Entry], pos: int) -> list[_Entry]:
+    """The entries after a position, oldest first: looked for from the end, where nearly every cursor is."""
+    out = []
+    for e in reversed(ring):
+        if e.pos <= pos:
+            break
+        out.append(e)
+    return out[::-1]

@@ -1,0 +1,99 @@
+"""Which sites an order concerns: the sites that its heads name. A head that names none stands where the order stood before it.
+
+A site is a name in an organisation, and all of this is local to the hub: it decides who is told, never what is true. Kept in the ledger's
+database, in the transaction of the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from protocols.downlink import order_k
+from protocols.ledger import Ledger
+from protocols.orderbook import Order
+
+CACHED: Final = 50_000
+_BUILT: Final = "scopes_built"
+
+
+class Taken(NamedTuple):
+    """A fact of an order that was logged and folded, and the site it names."""
+
+    order: Order
+    sid: int
+    seq: int
+    h: bytes
+    site: str | None
+
+
+class Scopes:
+    """See the module. Belongs to the owner of the ledger; every method runs inside its transaction."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._sites: dict[int, tuple[str, ...]] = {}
+
+    def of(self, okey: int) -> tuple[str, ...]:
+        """The sites that an order concerns, in order."""
+        known = self._sites.get(okey)
+        if known is None:
+            known = tuple(str(site) for (site,) in self._ledger.db.query("SELECT site FROM scopes WHERE okey=? ORDER BY site", (okey,)))
+            self._remember(okey, known)
+        return known
+
+    def _remember(self, okey: int, sites: tuple[str, ...]) -> None:
+        if len(self._sites) >= CACHED:
+            self._sites.clear()
+        self._sites[okey] = sites
+
+    def move(self, order: Order, taken: Sequence[Taken]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Take in facts of one order that came together, in order of their stream. Returns its sites before and after."""
+        before = self.of(order.okey) if order.stored or order.okey in self._sites else ()
+        after = _after(order, taken, before)
+        if after != before:
+            self._write(order, before, after)
+        return before, after
+
+    def _write(self, order: Order, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        db, k = self._ledger.db, order_k(order.org, order.order_id)
+        gone = [(order.org, site, k, order.okey) for site in before if site not in after]
+        if gone:
+            db.many("DELETE FROM scopes WHERE org=? AND site=? AND k=? AND okey=?", gone)
+        db.many(
+            "INSERT OR IGNORE INTO scopes (org, site, k, okey) VALUES (?, ?, ?, ?)",
+            [(order.org, site, k, order.okey) for site in after if site not in before],
+        )
+        self._remember(order.okey, after)
+
+    def build(self) -> None:
+        """For a database that was written before there were scopes: once, from the heads that are here."""
+        db, ledger = self._ledger.db, self._ledger
+        if db.one("SELECT 1 FROM meta WHERE key=?", (_BUILT,)) is not None:
+            return
+        db.run("INSERT INTO meta (key, value) VALUES (?, '1')", (_BUILT,))
+        ledger.book.name_all()
+        for org, order_id in db.query("SELECT org, order_id FROM orders ORDER BY okey"):
+            order = ledger.book.open(org, order_id, 0)
+            facts = [ledger.fact(*h.fact) for h in order.heads]
+            sites = tuple(sorted({f.site for f in facts if f is not None and f.site is not None}))
+            if sites:
+                self._write(order, (), sites)
+
+
+def _after(order: Order, taken: Sequence[Taken], before: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites that the heads name; of heads that name none, or that are not among these facts, what it was before."""
+    heads = {h.fact for h in order.heads}
+    named: dict[str, None] = {}
+    found = 0
+    last: str | None = None
+    for fact in taken:
+        if fact.site is not None:
+            last = fact.site
+            if (fact.sid, fact.seq, fact.h) in heads:
+                found += 1
+                named[fact.site] = None
+    if found < len(heads):
+        for site in before if before or last is None else (last,):
+            named[site] = None
+    return tuple(sorted(named))

@@ -1,0 +1,103 @@
+"""Facts that came down: kept beside the log, folded like all others, removed when their order leaves the scope (sync.md, rule 15).
+
+They are single facts out of their streams, believed because the hub signed them; so they make no runs, and nothing is ever stated or
+given away because of them. What arrives is merged: it removes only what it dominates, what the hub knows to be history, or what left.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from protocols.codec import decode_body
+from protocols.custody import Span
+from protocols.downlink import FedHead, FedOrder, Feed
+from protocols.ledger import Ledger, readable
+from protocols.merge import Head
+from protocols.streams import Stream, StreamKey
+
+
+class Taken(NamedTuple):
+    """What a feed did: facts that were new here, orders that changed by it, orders that left."""
+
+    new: int
+    orders: int
+    left: int
+    spans: list[Span]
+    """each fact of the feed, as custody names it"""
+
+
+class _Fact(NamedTuple):
+    stream: Stream
+    seq: int
+    h: bytes
+    prev: bytes
+    row: bytes
+    values: list[Any]
+
+
+class Copies:
+    """See the module. Belongs to the owner of the ledger; every method but `rows` runs inside its transaction."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def take(self, feed: Feed, now_ms: int) -> Taken:
+        """Merge a feed of the hub, whose signature was checked. Errors: DecodeError, before anything is written."""
+        rows = decode_body(feed.body, len(feed.places), feed.dictionary) if feed.places else []
+        streams = [self._stream(*named) for named in feed.streams]
+        facts = [
+            _Fact(streams[place[0]], place[1], blake2b(place[2] + row, digest_size=8).digest(), place[2], row, values)
+            for place, (row, values) in zip(feed.places, rows, strict=True)
+        ]
+        stated = {(o.org, o.order_id) for o in feed.orders}
+        new = sum(self._take_fact(fact, stated, now_ms) for fact in facts)
+        for order in feed.orders:
+            self._take_order(order, streams, now_ms)
+        gone = sum(self._leave(org, order_id) for org, order_id in feed.left)
+        spans = [Span(f.stream.key, f.seq, f.prev, f.seq, f.h) for f in facts if not f.stream.own]
+        return Taken(new, len(feed.orders), gone, spans)
+
+    def _stream(self, node: str, epoch: int, cls: int, fork: int) -> Stream:
+        stream = self._ledger.log.open(StreamKey(node, epoch, cls))
+        if fork and (stream.told_fork is None or fork - 1 < stream.told_fork):
+            stream.told_fork, stream.dirty = fork - 1, True
+        return stream
+
+    def _take_fact(self, f: _Fact, stated: set[tuple[str, str]], now_ms: int) -> bool:
+        """Keep a fact that is not here yet, and fold it, unless the feed says itself what its order has become."""
+        fact, _ = readable(f.values)
+        ledger, sid = self._ledger, f.stream.sid
+        if fact is None or ledger.log.has(sid, f.seq, f.h):
+            return False
+        order = ledger.book.open(fact.org, fact.order_id, now_ms)
+        order.followed = True
+        known = ledger.db.one("SELECT 1 FROM copies WHERE okey=? AND sid=? AND seq=? AND h=?", (order.okey, sid, f.seq, f.h))
+        if known is None:
+            values = (order.okey, sid, f.seq, f.h, f.prev, now_ms, f.row)
+            ledger.db.run("INSERT INTO copies (okey, sid, seq, h, prev, at_ms, row) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        if (fact.org, fact.order_id) not in stated:
+            ledger.book.fold(order, ledger.book.as_head(sid, f.seq, f.h, fact), now_ms)
+        return known is None
+
+    def _take_order(self, said: FedOrder, streams: list[Stream], now_ms: int) -> None:
+        order = self._ledger.book.open(said.org, said.order_id, now_ms)
+        order.followed = True
+        history = [(streams[i].sid, seq, h) for i, seq, h in said.history]
+        self._ledger.book.settle(order, [_head(h, streams) for h in said.heads], history, now_ms)
+
+    def _leave(self, org: str, order_id: str) -> bool:
+        """The order is nobody's business here any more. What this node said itself stays in its log until it may be freed."""
+        order = self._ledger.book.get(org, order_id)
+        if order is None or not order.followed:
+            return False
+        order.followed = False
+        self._ledger.db.run("DELETE FROM copies WHERE okey=?", (order.okey,))
+        self._ledger.book.replace(order, order.heads, order.at_ms)
+        return True
+
+
+def _head(h: FedHead, streams: list[Stream]) -> Head:
+    ctx = tuple(sorted((streams[i].sid, seq, h4) for i, seq, h4 in h.ctx))
+    by = (*h.by[:3], streams[h.by[3]].sid) if h.by else ()
+    return Head(streams[h.stream].sid, h.seq, h.h, h.status, ctx, by)
