@@ -19,6 +19,7 @@ from hub import problems, requests, views
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
 from hub.openapi import document
+from hub.quarantine import QuarantineApi
 from hub.snapshot import Snapshots
 from hub.store.port import OrderQuery, OrderView
 from hub.stream import Listener
@@ -98,6 +99,7 @@ class HubApi:
         self._hub = facade
         self._snapshots = snapshots
         self._bodies = requests.Bodies(max_held_bytes)
+        self._quarantine = QuarantineApi(facade, self._bodies, reply)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Handlers by path and method. OpenAPI describes exactly these (a test compares)."""
@@ -112,6 +114,7 @@ class HubApi:
             "/v1/nodes": {"GET": self.nodes, "POST": self.admit},
             "/v1/refused": {"GET": self.refused},
             "/v1/quarantine": {"GET": self.quarantine},
+            **self._quarantine.routes(),
             "/healthz": {"GET": self.healthz},
             "/readyz": {"GET": self.readyz},
             "/metrics": {"GET": self.metrics},
@@ -194,10 +197,11 @@ class HubApi:
         return self._listed(request, "nodes", self._hub.nodes(), lambda row: row)
 
     async def admit(self, request: Request) -> Response:
-        """Admit a node by the card that its `init` printed."""
-        requests.query(request, ())
+        """Admit a node by the card that its `init` printed. `org`: others that it may speak for, between commas."""
+        params = requests.query(request, ("org",))
+        orgs = [org.strip() for org in params["org"].split(",")] if "org" in params else None
         async with self._bodies.json(request, requests.CARD_BYTES) as card:
-            return reply(await self._hub.admit(card), 201)
+            return reply(await self._hub.admit(card, orgs), 201)
 
     async def fleet(self, request: Request) -> Response:
         """Every node, with what is not here yet."""

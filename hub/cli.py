@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask
+from hub import cli_admin, cli_ask, cli_quarantine
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -139,6 +139,7 @@ def _add_nodes(commands: Any) -> None:
         "longshore-hub nodes add edge/node.card.json",
     )
     add.add_argument("card", metavar="CARD", help="the node.card.json that `longshore-edge init` wrote, or - for standard input")
+    add.add_argument("--org", action="append", metavar="ORG", help="an organisation it may speak for beside its own; repeat it; * for any")
     _asking(inner, "ls", cli_ask.nodes_ls, "list the admitted nodes", "longshore-hub nodes ls")
 
 
@@ -199,6 +200,7 @@ def _add_asking(commands: Any) -> None:
         "longshore-hub queue ls",
     )
     command.add_argument("what", nargs="?", choices=["ls"], default="ls", help="ls, the only one so far and the default")
+    cli_quarantine.add(commands, _asking)
     _asking(commands, "status", cli_ask.status, "is the hub up, and what does it hold", "longshore-hub status")
     _asking(
         commands,

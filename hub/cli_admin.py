@@ -13,10 +13,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
 
 from hub import config as settings
 from hub.cli_ask import client_of, config_of, is_running, say
@@ -109,9 +110,10 @@ def nodes_add(args: argparse.Namespace) -> int:
     parsed = parse_card(card)
     config = config_of(args)
     if is_running(config):
-        added = client_of(config).post("/v1/nodes", card)
+        path = "/v1/nodes" + (f"?{urlencode({'org': ','.join(args.org)})}" if args.org else "")
+        added = client_of(config).post(path, card)
     else:
-        added = _add_to_files(config, parsed)
+        added = _add_to_files(config, parsed, args.org)
     if args.json:
         say(added)
     else:
@@ -129,7 +131,7 @@ def _read_card(name: str) -> Any:
     return load_json(data)
 
 
-def _add_to_files(config: HubConfig, card: NodeCard) -> dict[str, Any]:
+def _add_to_files(config: HubConfig, card: NodeCard, orgs: Sequence[str] | None) -> dict[str, Any]:
     from hub.fleet import node_json
 
     key = NodeKey.load(config.key_file)
@@ -141,7 +143,7 @@ def _add_to_files(config: HubConfig, card: NodeCard) -> dict[str, Any]:
                 db, HubIdentity(config.hub.org, config.hub.region, config.hub.node, key.public), key.sign, verify, SystemRandom()
             )
             core.begin()
-            node = core.take_card(card, time.time_ns() // 1_000_000)
+            node = core.take_card(card, time.time_ns() // 1_000_000, orgs)
             core.commit()
         finally:
             db.close()

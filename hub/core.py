@@ -137,6 +137,10 @@ class HubCore:
         self.feeds.took(own.key.node, taken)
         return done
 
+    def wrote(self, key: StreamKey) -> None:
+        """Facts of the hub's own were written by who does that: the store lacks them."""
+        self._unhanded[key] = None
+
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
         """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. Returns what a frame did."""
         self._count("up_bytes", len(data))

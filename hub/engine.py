@@ -160,15 +160,18 @@ class Engine:
 
     async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
         """Take a batch; returns once it is on disk. Errors: Conflict, LedgerFull, LedgerBusy, LedgerBroken."""
+        await self._may_write()
+        answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
+        self.inputs.append(Append(events, answer))
+        self._wake.set()
+        return await answer
+
+    async def _may_write(self) -> None:
         self._refuse_if_down()
         try:
             await self._first_word.heard(self._ports.now_ms(), reachable=self._store is not None)
         finally:
             self._refuse_if_down()
-        answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
-        self.inputs.append(Append(events, answer))
-        self._wake.set()
-        return await answer
 
     async def admit(self, card: NodeCard, orgs: Sequence[str] | None = None) -> Node:
         """Admit a node; returns once it is on disk. Errors: InvalidInput (taken), LedgerError."""
@@ -178,9 +181,12 @@ class Engine:
         self._wake.set()
         return await answer
 
-    async def do(self, work: Callable[[HubCore, int], T]) -> T:
-        """Have something done in the hub's transaction; returns once it is on disk. `work` refuses before it writes."""
+    async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
+        """Have something done in the hub's transaction; returns once it is on disk. `work` refuses before it writes. `writes`: facts of the
+        hub's own, which wait for the store's first word as events do."""
         self._refuse_if_down()
+        if writes:
+            await self._may_write()
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.inputs.ask(Do(work, answer))
         self._wake.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from hub.backup_register import Register
 from hub.store.port import CentralStore
@@ -11,6 +11,9 @@ from hub.stream import Feed
 from hub.views import Balance, FleetRow
 from protocols.event import EventDefaults, OrderEvent
 from protocols.ledger import Appended
+
+if TYPE_CHECKING:
+    from hub.core import HubCore
 
 T = TypeVar("T")
 
@@ -53,8 +56,12 @@ class HubFacade(Protocol):
     async def append(self, events: list[OrderEvent]) -> Sequence[Appended]:
         """Take a batch, whole or not at all; returns after the sync. Errors: Conflict, TooLarge, LedgerFull, LedgerBusy, LedgerBroken."""
 
-    async def admit(self, card: object) -> dict[str, Any]:
-        """Admit a node by its card, durable on return. Errors: InvalidInput, Conflict (the name is taken by another key)."""
+    async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
+        """Have something done inside the hub's transaction, durable on return. Errors: what `work` refuses, LedgerBusy, LedgerBroken."""
+
+    async def admit(self, card: object, orgs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Admit a node by its card, durable on return. `orgs`: organisations it may speak for beside its own; None leaves that as it was.
+        Errors: InvalidInput, Conflict (the name is taken by another key)."""
 
     async def with_register(self, work: Callable[[Register], T]) -> T:
         """Let the loop's worker do something with the list of the store's backups, between two turns. Errors: those of `work`."""
@@ -75,7 +82,7 @@ class HubFacade(Protocol):
         """Names that the embedded broker did not let in, newest first: `node`, `count`, `reason`, `atMs` (the last time). Bounded."""
 
     def quarantined(self) -> Sequence[Mapping[str, Any]]:
-        """Facts that nobody here can read, newest first: `factId` (node/epoch/seq/hash), `node`, `reason`, `atMs`. Bounded."""
+        """Facts that nobody here can read, newest first, as `hub.quarantine.rows` makes them. Bounded."""
 
     def health(self) -> dict[str, Any]:
         """`{"ready": bool, "reasons": [text], "findings": [text]}`. Findings do not keep the hub from working."""

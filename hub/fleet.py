@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hub.core import HubCore
+from hub.quarantine_rows import rows
 from hub.registry import Node
 from hub.store.port import CentralStore, StreamCounts
 from hub.views import Balance, BalanceRow, CustodyRow, FleetRow
@@ -71,7 +72,7 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
         balance(core, beats, counts, now_ms, taking_back=taking_back),
         [node_json(node) for node in core.registry.all()],
         [_kept(row) for row in core.registry.refused(REFUSED_KEPT)],
-        [_quarantined(row) for row in core.ledger.quarantined(REFUSED_KEPT)],
+        rows(core.ledger, REFUSED_KEPT),
         core.registry.counters(),
         core.ledger.db.file_bytes(),
         _findings(core, counts or {}),
@@ -278,6 +279,7 @@ def _balance_of(
         evicted,
         missing if said else None,
     )
+    row["quarantinedResolved"] = sum(c.resolved for c in mine)
     row["inCustody"] = min(missing, carried)  # not here yet, and not with its author alone
     row["custody"] = _custody_of(heard)
     row["balanced"] = counts is not None and row["captured"] == _accounted(row)
@@ -295,6 +297,7 @@ def _row(
         "inCustody": 0,
         "custody": _custody(0, 0, None),
         "quarantined": quarantined,
+        "quarantinedResolved": 0,
         "evicted": evicted,
         "balanced": False,
         "notHereYet": not_here_yet,
@@ -333,6 +336,7 @@ def _sum(rows: list[BalanceRow]) -> BalanceRow:
     kept = [row["custody"] for row in rows if "custody" in row]
     oldest = [row["oldestMs"] for row in kept if row["oldestMs"] is not None]
     total["custody"] = _custody(sum(row["events"] for row in kept), sum(row["bytes"] for row in kept), min(oldest, default=None))
+    total["quarantinedResolved"] = sum(row["quarantinedResolved"] for row in rows)
     total["balanced"] = all(row["balanced"] for row in rows)
     return total
 
@@ -350,12 +354,9 @@ def node_json(node: Node) -> dict[str, Any]:
         "site": place.site,
         "fingerprint": fingerprint(node.public_key),
         "addedMs": node.added_ms,
+        "orgs": list(node.orgs),
     }
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"digest": row["digest"], "node": row["node"], "reason": row["reason"], "atMs": row["atMs"], "bytes": row["bytes"]}
-
-
-def _quarantined(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"factId": row["fact"], "node": str(row["fact"]).partition("/")[0], "reason": row["reason"], "atMs": row["atMs"]}

@@ -94,7 +94,11 @@ FAMILIES: Final = (
         "Messages of unknown nodes for which there was no room, since the hub was made.",
         lambda hub: _kept(hub, "waiting_full"),
     ),
-    Family("longshore_quarantined_events", "Facts in quarantine (at most 1000 are counted).", lambda hub: len(hub.quarantined())),
+    Family(
+        "longshore_quarantined_events",
+        "Facts in quarantine that wait for their author (of the newest 1000).",
+        lambda hub: sum(row["state"] == "open" for row in hub.quarantined()),
+    ),
     Family("longshore_feed_listeners", "Live streams that are open.", lambda hub: hub.feed.listeners),
     Family("longshore_feed_unshown_total", "Changes that the live feed only counted.", lambda hub: hub.unshown_total),
     Family("longshore_broker_connections", "Connections at the embedded broker.", lambda hub: hub.broker.connections if hub.broker else 0),

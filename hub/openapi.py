@@ -36,6 +36,7 @@ def _whole(name: str, default: int, most: int) -> Param:
 
 CURSOR: Final = _text("Where the page before ended: its `cursor`, or the address in its `Link` header.", "cursor")
 ORG: Final = _text("The organisation that the order belongs to; needed where several have an order with this id.", "org", "acme")
+QID: Final = Param("id", "Its number in the list.", {"type": "integer", "minimum": 1}, "1", "path")
 ORDER_ID: Final = Param("id", "The order's id, percent-encoded; a slash in it as %2F.", {"type": "string"}, "GLOBAL1234", "path")
 
 
@@ -107,14 +108,27 @@ OPERATIONS: Final = (
     Operation("get", "/v1/nodes", "listNodes", "The admitted nodes", "", (CURSOR, _whole("limit", 200, 500)),
               ((200, "The nodes, by name.", "Nodes"),), (422,)),
     Operation("post", "/v1/nodes", "admitNode", "Admit a node by its card",
-              "The JSON that `longshore-edge init` printed. A taken name is refused.", (),
+              "The JSON that `longshore-edge init` printed. A taken name is refused.",
+              (_text("Organisations that it may speak for beside its own, between commas; `*` for any. Facts of others are quarantined.",
+                     "org"),),
               ((201, "Admitted.", "Node"),), (409, 413, 415, 422), "NodeCard"),
     Operation("get", "/v1/refused", "listRefused", "Frames kept as evidence, and who was not let in",
               f"Newest first; the last {limits.REFUSED_KEPT} frames are kept. `turnedAway`: names that the embedded broker "
               "refused since its start.", (),
               ((200, "The frames.", "Refused"),)),
-    Operation("get", "/v1/quarantine", "listQuarantine", "Facts that nobody here can read", "Newest first, at most 1,000.", (),
+    Operation("get", "/v1/quarantine", "listQuarantine", "Facts that stepped aside",
+              "Newest first, at most 1,000, with their state; `ask` says who must act while one is open.", (),
               ((200, "The facts.", "Quarantine"),)),
+    Operation("get", "/v1/quarantine/{id}", "getQuarantined", "One fact that stepped aside",
+              "With its bytes (hex, at most 8,192 of them) and, where it can be read here, the event it states.", (QID,),
+              ((200, "The fact.", "Quarantined"),), (404, 422, 503)),
+    Operation("post", "/v1/quarantine/{id}/resubmit", "resubmitQuarantined", "Put a fact of the hub right",
+              "The event as it should have been: it becomes a new fact that takes the causal place of the refused one. "
+              "Only its author may, and once.", (QID,),
+              ((201, "On disk.", "Resolved"),), (409, 413, 415, 422, 503), "OrderEvent"),
+    Operation("post", "/v1/quarantine/{id}/discard", "discardQuarantined", "Give a fact of the hub up",
+              "A withdrawal is written; the fact, the reason and who decided stay in the history.", (QID,),
+              ((201, "On disk.", "Resolved"),), (409, 413, 415, 422, 503), "Discard"),
     Operation("get", "/healthz", "healthz", "Alive", "", (), ((200, "The process answers.", "Alive"),), (), "", True),
     Operation("get", "/readyz", "readyz", "Ready", "", (), ((200, "Ready.", "Ready"), (503, "Not ready, and why.", "Ready")), (), "", True),
     Operation("get", "/metrics", "metrics", "Metrics in Prometheus' text format", "", (), ((200, "The samples.", "text/plain"),)),
@@ -281,13 +295,21 @@ def _fleet_schemas() -> dict[str, Json]:
     )  # fmt: skip
     custody = _object(events=_INT, bytes=_INT, oldestMs=_OPT_INT)
     balance = _object(
-        node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT, custody=custody,
+        node=_STR, captured=_INT, settled=_INT, queued=_INT, inCustody=_INT, quarantined=_INT, quarantinedResolved=_INT, custody=custody,
         evicted={"type": "object", "additionalProperties": _INT}, balanced=_OPT_BOOL, unknown=_OPT, notHereYet=_OPT_INT,
         accounted=_INT, sentence=_STR,
     )  # fmt: skip
     frame = _object(digest=_STR, node=_STR, reason=_STR, at=_WHEN, bytes=_INT)
     away = _object(node=_STR, count=_INT, reason=_STR, at=_WHEN)
-    fact = _object(factId=_STR, node=_STR, reason=_STR, at=_WHEN)
+    resolution = {**_object(factId=_STR, at=_WHEN, who=_OPT, why=_OPT), "type": ["object", "null"]}
+    fact = _object(
+        id=_INT, factId=_STR, node=_STR, author=_STR, mine=_BOOL, reason=_STR, at=_WHEN, state=_STR, resolution=resolution, ask=_OPT,
+        **{"class": _STR},
+    )  # fmt: skip
+    whole = {
+        **fact,
+        "properties": {**fact["properties"], "bytes": _INT, "hex": _STR, "truncated": _BOOL, "event": {"type": ["object", "null"]}},
+    }
     names = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
     return {
         "FleetNode": node,
@@ -298,5 +320,13 @@ def _fleet_schemas() -> dict[str, Json]:
         "Node": {"type": "object", "required": ["node"], "properties": {"node": _STR}},
         "Nodes": _object(nodes=_list(_ref("Node")), cursor=_OPT),
         "Refused": _object(refused=_list(frame), bound=_INT, more=_BOOL, turnedAway=_list(away)),
+        "Quarantined": whole,
+        "Resolved": _object(factId=_STR, item=_ref("Quarantined")),
+        "Discard": {
+            "type": "object",
+            "required": ["reason"],
+            "additionalProperties": False,
+            "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 200}, "actor": {"type": "string", "maxLength": 128}},
+        },
         "Quarantine": _object(quarantined=_list(fact), bound=_INT, more=_BOOL),
     }

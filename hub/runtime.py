@@ -276,9 +276,13 @@ class Hub:
         """See `HubFacade`."""
         return await self.engine.append(events)
 
-    async def admit(self, card: object) -> dict[str, Any]:
+    async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
         """See `HubFacade`."""
-        node = await self.engine.admit(parse_card(card))
+        return await self.engine.do(work, writes=writes)
+
+    async def admit(self, card: object, orgs: Sequence[str] | None = None) -> dict[str, Any]:
+        """See `HubFacade`."""
+        node = await self.engine.admit(parse_card(card), orgs)
         self._grants[node.address.node] = _grant(node)
         if self.broker is not None:
             self.broker.door.enter(node.address.node)

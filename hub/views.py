@@ -86,6 +86,8 @@ class BalanceRow(TypedDict):
     queued: int
     inCustody: int
     quarantined: int
+    quarantinedResolved: int
+    """of the quarantined, those that their author put right or gave up"""
     custody: NotRequired[CustodyRow]
     evicted: dict[str, int]
     balanced: bool | None

@@ -14,9 +14,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -24,6 +25,7 @@ import uvicorn
 
 from hub.api import create_app
 from hub.backup_register import Register, RegisterFiles
+from hub.core import HubCore, HubIdentity
 from hub.facade import Metric
 from hub.store.port import StoreFact
 from hub.store.sqlite import SqliteStore
@@ -35,6 +37,7 @@ from protocols.errors import Conflict
 from protocols.event import EventDefaults, OrderEvent, TimeQuality, format_time, parse_event
 from protocols.fact import Context, chain, genesis, to_row
 from protocols.ledger import Appended
+from protocols.sqlite import Db
 from protocols.streams import StreamKey
 
 T = TypeVar("T")
@@ -79,6 +82,7 @@ class FakeHub:
         self.sheet: Balance | None = None
         self.kept: list[dict[str, Any]] = []
         self.away: list[dict[str, Any]] = []
+        self.core: HubCore | None = None
         self.bad_facts: list[dict[str, Any]] = []
         self.cards: list[dict[str, Any]] = []
         self.reasons: list[str] = []
@@ -131,12 +135,32 @@ class FakeHub:
     def check_token(self, token: str | None, client_is_loopback: bool) -> bool:
         return token == TOKEN or (token is None and client_is_loopback and self.open_loopback)
 
-    async def admit(self, card: object) -> dict[str, Any]:
+    async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
+        if self.core is None:
+            key = trust.NodeKey.generate()
+            identity = HubIdentity("acme", "central", "hub", key.public)
+            self.core = HubCore(Db(":memory:"), identity, key.sign, trust.verify, Random(1))
+            if self.bad_facts:
+                self._one_of_its_own(self.core)
+        self.core.begin()
+        try:
+            return work(self.core, self.clock_ms)
+        finally:
+            self.core.commit()
+
+    def _one_of_its_own(self, core: HubCore) -> None:
+        """A fact of the hub in quarantine, number 1."""
+        core.begin()
+        (done,) = core.ledger.append_all([event("H1", "PLACED", self.clock_ms)], self.clock_ms)
+        core.ledger.quarantine(core.ledger.own().sid, done.seq, done.h, "refused elsewhere", self.clock_ms)
+        core.commit()
+
+    async def admit(self, card: object, orgs: Sequence[str] | None = None) -> dict[str, Any]:
         parsed = trust.parse_card(card)
         if any(one["node"] == parsed.node for one in self.cards):
             raise Conflict(f"The name {parsed.node} is taken by another key.", remedy="Choose another name.")
         place = {"org": parsed.org, "region": parsed.region, "site": parsed.site}
-        admitted = {"node": parsed.node, **place, "fingerprint": parsed.fingerprint}
+        admitted = {"node": parsed.node, **place, "fingerprint": parsed.fingerprint, "orgs": list(orgs or ())}
         self.cards.append(admitted)
         return admitted
 
@@ -199,7 +223,7 @@ def balance_row(node: str, captured: int, *, settled: int | None = None, queued:
     return {
         "node": node, "captured": captured, "settled": rest if settled is None else settled, "queued": queued,
         "inCustody": in_custody, "custody": {"events": 0, "bytes": 0, "oldestMs": None},
-        "quarantined": quarantined, "evicted": evicted, "balanced": more.get("balanced", True),
+        "quarantined": quarantined, "quarantinedResolved": 0, "evicted": evicted, "balanced": more.get("balanced", True),
         "notHereYet": queued,
     }  # fmt: skip
 
@@ -238,7 +262,16 @@ def a_day_at_the_docks(hub: FakeHub, orders: int = 60) -> None:
         ],
     }
     bad = {"node": "madrid-8", "reason": "kind 7 is not an order event", "atMs": NOW_MS - HOUR_MS}
-    hub.bad_facts = [{"factId": f"madrid-8/{EPOCH:x}/214/9f3a01bc", **bad}]
+    open_ = {
+        "id": 1,
+        "author": "madrid-8",
+        "mine": False,
+        "class": "orders",
+        "state": "open",
+        "resolution": None,
+        "ask": "only madrid-8 can",
+    }
+    hub.bad_facts = [{"factId": f"madrid-8/{EPOCH:x}/214/9f3a01bc", **bad, **open_}]
     why = "the signature is not its claimed author's"
     hub.kept = [{"digest": "5d41402abc4b2a76", "node": "lyon-x2", "reason": why, "atMs": NOW_MS - 90_000, "bytes": 1_934}]
     hub.samples = [

@@ -116,7 +116,7 @@ def test_nothing_that_comes_from_outside_is_markup(hub: FakeHub) -> None:
     hostile = event(XSS, "SHIPPED", NOW_MS, site=XSS, source=XSS, actor=XSS, region=XSS, details=details)
     hub.fact("dock-7", hostile, recorded_ms=NOW_MS, received_ms=NOW_MS)
     hub.fact("hub", event(XSS, "CANCELLED", NOW_MS, site=XSS, actor=XSS), recorded_ms=NOW_MS, received_ms=NOW_MS)
-    hub.bad_facts = [{"factId": XSS, "node": XSS, "reason": XSS, "atMs": NOW_MS}]
+    hub.bad_facts = [{"factId": XSS, "node": XSS, "reason": XSS, "atMs": NOW_MS, "resolution": None, "ask": XSS, "state": "open"}]
     hub.kept = [{"digest": XSS, "node": XSS, "reason": XSS, "atMs": NOW_MS, "bytes": 1}]
     client = AppClient(hub)
     searched = "/orders?site=%3Cscript%3Ealert(1)%3C/script%3E"
