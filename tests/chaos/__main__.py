@@ -19,8 +19,9 @@ from types import FrameType
 from typing import Final
 
 from tests.chaos.journal import actions, began
-from tests.chaos.run import Options, Outcome, run, sweep
+from tests.chaos.run import Options, Outcome, run
 from tests.chaos.site import ENGINES
+from tests.chaos.sweep import sweep_changes, sweep_resets
 
 A_RUN: Final = 40
 """kills of one run at the most; more are several runs, each with a seed of its own"""
@@ -50,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=[*ENGINES, "all"], default="all", help="the broker (default: all, in turn)")
     parser.add_argument("--seed", type=int, help="of the first run (default: drawn, and printed)")
     parser.add_argument("--edges", type=int, default=3, help="how many edges (default 3)")
-    parser.add_argument("--sweep", type=int, metavar="STEP", help="instead: reset one edge's line after 0, STEP, 2*STEP … bytes, both ways")
+    parser.add_argument("--stretch", type=int, default=1, metavar="N", help="stops and faults last N times longer (5: beyond keep-alives)")
+    parser.add_argument("--sweep", type=int, metavar="STEP", help="instead: reset an edge's line after 0, STEP, 2*STEP … bytes, both ways")
+    parser.add_argument("--change", action="store_true", help="with --sweep: change the byte there instead")
     parser.add_argument("--replay", type=Path, metavar="JOURNAL", help="do again what was done")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep folders of failed runs there (default: the system's for temporary files)"
@@ -69,7 +72,7 @@ def _runs(args: argparse.Namespace, seed: int) -> Iterator[Options]:
     runs = len(engines) if args.sweep else max(len(engines), -(-args.kills // A_RUN))
     for n in range(runs):
         kills = args.kills // runs + (n < args.kills % runs)
-        yield Options(seed + n, engines[n % len(engines)], max(1, kills), args.edges)
+        yield Options(seed + n, engines[n % len(engines)], max(1, kills), args.edges, stretch=args.stretch)
 
 
 def _one(options: Options, args: argparse.Namespace, *, again: Path | None = None) -> bool:
@@ -77,7 +80,7 @@ def _one(options: Options, args: argparse.Namespace, *, again: Path | None = Non
         args.keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"longshore-chaos-{options.engine}-{options.seed}-", dir=args.keep))
     if args.sweep:
-        outcome = sweep(options, folder, step=args.sweep)
+        outcome = (sweep_changes if args.change else sweep_resets)(options, folder, step=args.sweep)
     else:
         outcome = run(options, folder, again=actions(again) if again else None)
     _tell(outcome, folder, as_json=args.json)

@@ -25,11 +25,12 @@ class Fault:
     `latency_ms`, `jitter_ms`: each piece of data waits so long, and up to so much longer; order is kept, as TCP keeps it.
     `rate_bytes_s`: bytes a second in each direction; 0: as many as come.
     `reset_up_at`, `reset_down_at`: a connection is reset after it carried exactly so many bytes of that direction, counted from its start
-    or, for one that stood already, from the moment of the fault. `reset_step`: each later connection carries so many more, so that
+    or, for one that stood already, from the moment of the fault. `step`: each later connection carries so many more, so that
     resets walk through a frame byte by byte.
     `gone`: a side vanishes and the other is not told (half-open): what the survivor says is swallowed, also after the line has healed.
     `lose`: the line carries one direction only, what is said in the other is lost. A connection that lost something cannot go on.
-    `corrupt_per_million`: bytes of a million that arrive as others. `corrupt_up_at`: exactly this byte of that direction does.
+    `corrupt_per_million`: bytes of a million that arrive as others. `corrupt_up_at`, `corrupt_down_at`: exactly this byte
+    of that direction does, on the first connection that comes so far, and on no other.
     `stall`: nothing moves and nothing is lost. `refuse`: who connects is reset at once.
     """
 
@@ -38,11 +39,12 @@ class Fault:
     rate_bytes_s: int = 0
     reset_up_at: int | None = None
     reset_down_at: int | None = None
-    reset_step: int = 0
+    step: int = 0
     gone: str = ""
     lose: str = ""
     corrupt_per_million: int = 0
     corrupt_up_at: int | None = None
+    corrupt_down_at: int | None = None
     stall: bool = False
     refuse: bool = False
 
@@ -73,8 +75,8 @@ def draw(rng: Random, *, integrity: bool) -> Fault:
     made: dict[str, dict[str, Any]] = {
         "slow": {"latency_ms": rng.randint(5, 400), "jitter_ms": rng.randint(0, 400)},
         "narrow": {"rate_bytes_s": rng.choice([500, 2_000, 20_000]), "latency_ms": rng.randint(0, 100)},
-        "reset_up": {"reset_up_at": rng.randint(0, 3_000), "reset_step": rng.choice([0, 1, 7, 101])},
-        "reset_down": {"reset_down_at": rng.randint(0, 600), "reset_step": rng.choice([0, 1, 7])},
+        "reset_up": {"reset_up_at": rng.randint(0, 3_000), "step": rng.choice([0, 1, 7, 101])},
+        "reset_down": {"reset_down_at": rng.randint(0, 600), "step": rng.choice([0, 1, 7])},
         "half_open": {"gone": rng.choice([NEAR, FAR])},
         "one_way": {"lose": rng.choice([UP, DOWN])},
         "stall": {"stall": True},

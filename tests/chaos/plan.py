@@ -40,6 +40,11 @@ class Pace:
     fault_percent: int = 60
     """of the steps that also begin a fault on some line"""
 
+    def stretched(self, times: int) -> Pace:
+        """Everything takes so many times longer."""
+        gap, stop, fault = ((lo * times, hi * times) for lo, hi in (self.gap_ms, self.stop_ms, self.fault_ms))
+        return Pace(gap, stop, fault, self.fault_percent)
+
 
 def plan(
     seed: int, kinds: Mapping[str, Sequence[str]], lines: Mapping[str, bool], kills: int, pace: Pace, *, favour: str = ""

@@ -4,7 +4,7 @@
         …connect to line.port…
         line.set(Fault(latency_ms=200, lose=DOWN))
         line.heal()
-        line.play([(0.0, Fault(reset_up_at=120, reset_step=1)), (2.0, HEALTHY)])
+        line.play([(0.0, Fault(reset_up_at=120, step=1)), (2.0, HEALTHY)])
 
 Bytes are forwarded piece by piece over plain non-blocking sockets, not over asyncio's streams: nothing is buffered out of sight, so a reset
 at byte n really lets n bytes through. All chance comes from the seed and the number of the connection.
@@ -41,7 +41,8 @@ class Proxy:
         self.target_port, self.port, self.seed = target_port, port, seed
         self.fault = HEALTHY
         self.counts: Counter[str] = Counter()
-        self._since = 0
+        self.changed = False
+        """the one byte that a fault names was changed"""
         self._resets = 0
         self._numbers = 0
         self._connections: dict[int, _Connection] = {}
@@ -120,8 +121,8 @@ class Proxy:
 
     def _set(self, fault: Fault) -> None:
         self.fault = fault
-        self._since += 1
         self._resets = 0
+        self.changed = False
         for connection in list(self._connections.values()):
             connection.counted = {UP: 0, DOWN: 0}
             connection.extra = 0
@@ -167,7 +168,7 @@ class Proxy:
             far.close()
             return
         self._numbers += 1
-        connection = _Connection(self, near, far, Random(f"{self.seed}/{self._numbers}"), self._resets * self.fault.reset_step)
+        connection = _Connection(self, near, far, Random(f"{self.seed}/{self._numbers}"), self._resets * self.fault.step)
         if self.fault.reset_up_at is not None or self.fault.reset_down_at is not None:
             self._resets += 1
         self._connections[id(connection)] = connection
@@ -189,7 +190,7 @@ class _Connection:
     far: socket.socket
     rng: Random
     extra: int
-    """bytes that this connection may carry beyond what the fault says, see `reset_step`"""
+    """bytes that this connection may carry beyond what the fault says, see `step`"""
     counted: dict[str, int] = field(default_factory=lambda: {UP: 0, DOWN: 0})
     carried: dict[str, int] = field(default_factory=lambda: {UP: 0, DOWN: 0})
     torn: dict[str, bool] = field(default_factory=lambda: {UP: False, DOWN: False})
@@ -274,16 +275,15 @@ class _Connection:
             self._ended_badly()
 
     def _corrupted(self, way: str, data: bytes, fault: Fault) -> bytes:
-        exact = fault.corrupt_up_at if way is UP else None
+        exact = fault.corrupt_up_at if way is UP else fault.corrupt_down_at
         if not (fault.corrupt_per_million or exact is not None):
             return data
         out = bytearray(data)
         for i in range(len(out)):
-            hit = exact == self.counted[way] + i or (
-                fault.corrupt_per_million and self.rng.random() * 1_000_000 < fault.corrupt_per_million
-            )
-            if hit:
+            named = exact == self.counted[way] + i and not self.proxy.changed
+            if named or self.rng.random() * 1_000_000 < fault.corrupt_per_million:
                 out[i] ^= self.rng.randint(1, 255)
+                self.proxy.changed = self.proxy.changed or named
                 self.proxy.counts["corrupted"] += 1
         return bytes(out)
 

@@ -15,7 +15,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -32,8 +31,6 @@ from tests.support.procs import python
 PACE: Final = Pace()
 READY_S: Final = 30.0
 QUIET_S: Final = 60.0
-SWEEP_S: Final = 600.0
-SWEEP_REQUESTS: Final = 8
 SETTLED_LOOKS: Final = 2
 WAIT_FOR_VICTIM_S: Final = 3.0
 STEP_S: Final = 0.05
@@ -55,6 +52,8 @@ class Options:
     """"kind:name" of `tests.chaos.sabotage`"""
     gap_ms: tuple[int, int] = PACE.gap_ms
     fault_percent: int = PACE.fault_percent
+    stretch: int = 1
+    """stops and faults last so many times longer: beyond keep-alives, stalls and time-outs"""
     favour: str = ""
     """a kind of process that is hit more often"""
     quiet_s: float = QUIET_S
@@ -80,7 +79,8 @@ class Outcome:
     def text(self) -> str:
         """For people."""
         c = self.counts
-        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, "resets up", "resets down") if c[k])
+        swept = sorted(k for k in c if k.startswith(("resets", "changes")))
+        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, *swept) if c[k])
         asked = ", ".join(f"{c[str(k)]} {k}" for k in What)
         line = (
             f"seed {self.options.seed} {self.options.engine}: {done}; {c['restarts']} restarts; requests: {asked}; "
@@ -93,32 +93,24 @@ class Outcome:
 
 def run(options: Options, folder: Path, *, again: Sequence[Action] | None = None) -> Outcome:
     """Play it in an empty folder. `again`: do this instead of what the seed draws (a replay)."""
-    outcome, journal = Outcome(options), Journal(folder / "journal.jsonl")
-    outcome.journal = journal.path
-    began_s = time.monotonic()
     kind, _, name = options.sabotage.partition(":")
     layout = Layout(options.engine, options.edges, options.seed, sabotage=(kind, name) if kind else None)
-    site = build(folder, layout, journal)
-    try:
-        _play(options, site, journal, outcome, again)
-    finally:
-        site.close()
-        journal.close()
-    outcome.complaints[:0] = site.supervisor.complaints
-    outcome.seconds = time.monotonic() - began_s
-    return outcome
+    return on_site(options, layout, folder, lambda site, outcome: _play(options, site, outcome, again))
 
 
-def sweep(options: Options, folder: Path, *, step: int) -> Outcome:
-    """One edge, of whose line each connection is reset `step` bytes later than the one before: on the way up from the first byte until a
-    frame comes through whole, then on the way down until a receipt does. What was said yes to meanwhile arrives once.
-    """
+def on_site(options: Options, layout: Layout, folder: Path, play: Callable[[Site, Outcome], None]) -> Outcome:
+    """A site for the length of a play, which begins once everybody is ready. Whatever happens, all its processes are ended."""
     outcome, journal = Outcome(options), Journal(folder / "journal.jsonl")
     outcome.journal = journal.path
     began_s = time.monotonic()
-    site = build(folder, Layout(options.engine, 1, options.seed, freeing=0, sabotage=("edge", "hasty")), journal)
+    site = build(folder, layout, journal)
     try:
-        _sweep(options, site, journal, outcome, step)
+        site.supervisor.start()
+        if until(lambda: not site.unready(), READY_S):
+            journal.begin(**asdict(options))
+            play(site, outcome)
+        else:
+            outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
     finally:
         site.close()
         journal.close()
@@ -127,43 +119,9 @@ def sweep(options: Options, folder: Path, *, step: int) -> Outcome:
     return outcome
 
 
-def _sweep(options: Options, site: Site, journal: Journal, outcome: Outcome, step: int) -> None:
-    site.supervisor.start()
-    if not until(lambda: not site.unready(), READY_S):
-        outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
-        return
-    journal.begin(**asdict(options))
-    node, chronicle, unused = site.nodes[0], Chronicle(journal), threading.Event()
-    line = site.lines[f"{node}>broker"]
-    for name, fault, key in (
-        ("up", Fault(reset_up_at=0, reset_step=step), "notReceived"),
-        ("down", Fault(reset_down_at=0, reset_step=step), "events"),
-    ):
-        line.set(fault)
-        line.cut()
-        before = line.counts["resets"]
-        complain = site.supervisor.complain
-        Writer(f"{node}/{name}", node, site.ports[node], options.seed, chronicle, unused, unused, complain).hand_over(SWEEP_REQUESTS)
-        if not until(partial(_queue_is_empty, site, node, key), SWEEP_S):
-            outcome.complaints.append(f"resets that walk {name} by {step} never let a frame through: {line.counts}")
-        outcome.counts[f"resets {name}"] = line.counts["resets"] - before
-    line.heal()
-    _await_quiet(site, outcome)
-    _judge(site, chronicle, outcome)
-
-
-def _queue_is_empty(site: Site, node: str, key: str) -> bool:
-    status = ask(f"{site.url(node)}/v1/status")
-    return status is not None and status["queue"][key] == 0
-
-
-def _play(options: Options, site: Site, journal: Journal, outcome: Outcome, again: Sequence[Action] | None) -> None:
-    site.supervisor.start()
-    if not until(lambda: not site.unready(), READY_S):
-        outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
-        return
-    journal.begin(**asdict(options))
-    pace = Pace(gap_ms=options.gap_ms, fault_percent=options.fault_percent)
+def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action] | None) -> None:
+    journal = site.supervisor.journal
+    pace = Pace(gap_ms=options.gap_ms, fault_percent=options.fault_percent).stretched(options.stretch)
     favour = options.favour or (BROKER if options.engine == FORGETFUL else "")
     chronicle = Chronicle(journal)
     with Crowd(options, site, chronicle) as crowd:
@@ -177,8 +135,8 @@ def _play(options: Options, site: Site, journal: Journal, outcome: Outcome, agai
             _do(site, journal, Action(journal.now_ms(), CONT, name), Counter())
         crowd.let_finish()
     outcome.counts["looked"] = crowd.looked
-    _await_quiet(site, outcome)
-    _judge(site, chronicle, outcome)
+    await_quiet(site, outcome)
+    judge(site, chronicle, outcome)
 
 
 # ------------------------------------------------------------ doing
@@ -257,7 +215,7 @@ class Crowd:
 # ------------------------------------------------------------ quiet
 
 
-def _await_quiet(site: Site, outcome: Outcome) -> None:
+def await_quiet(site: Site, outcome: Outcome) -> None:
     """No queue at any edge and a balance that closes, twice in a row. Liveness: this must come by itself."""
     began_s = time.monotonic()
     why = [""]
@@ -300,7 +258,7 @@ def ask(url: str) -> Any:
 # ------------------------------------------------------------ the verdict
 
 
-def _judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
+def judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
     balance = subprocess.run(
         python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"), capture_output=True, text=True, check=False, timeout=60
     )

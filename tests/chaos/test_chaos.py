@@ -10,9 +10,10 @@ import pytest
 
 from tests.chaos.journal import actions
 from tests.chaos.plan import KILL
-from tests.chaos.run import Options, Outcome, run, sweep
+from tests.chaos.run import Options, Outcome, run
 from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.site import AMQTT, ENGINES
+from tests.chaos.sweep import sweep_changes, sweep_resets
 from tests.support.needs import needs
 
 pytestmark = pytest.mark.slow
@@ -41,10 +42,16 @@ def test_everything_said_yes_to_survives(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINE_PARAMS[:2])
 def test_a_line_that_is_reset_after_every_so_many_bytes_gets_each_fact_through_once(engine: str, tmp_path: Path) -> None:
-    outcome = sweep(Options(SystemRandom().randrange(1_000_000), engine), tmp_path, step=29)
+    outcome = sweep_resets(Options(SystemRandom().randrange(1_000_000), engine), tmp_path, step=29)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts["resets up"] > 15, told(outcome)
     assert outcome.counts["resets down"] > 3, told(outcome)
+
+
+def test_one_changed_byte_wherever_it_is_holds_nothing_up_for_good(tmp_path: Path) -> None:
+    outcome = sweep_changes(Options(SystemRandom().randrange(1_000_000), AMQTT), tmp_path, step=151)
+    assert outcome.complaints == [], told(outcome)
+    assert outcome.counts["changes up"] > 3, told(outcome)
 
 
 @pytest.mark.parametrize("name", SABOTAGE_PARAMS)

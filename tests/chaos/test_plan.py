@@ -30,6 +30,11 @@ def test_the_same_seed_is_the_same_plan_and_another_is_not() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+def test_a_stretched_plan_takes_longer() -> None:
+    short, long = (plan(1, KINDS, LINES, 20, Pace().stretched(n)) for n in (1, 5))
+    assert long[-1].at_ms > 3 * short[-1].at_ms
+
+
 def test_every_kind_of_process_gets_every_signal() -> None:
     hit = {(kind, a.do) for a in drawn(3) for kind, names in KINDS.items() if a.who in names}
     assert hit >= {(kind, signal) for kind in KINDS for signal in SIGNALS}

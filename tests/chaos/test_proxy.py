@@ -166,7 +166,7 @@ def test_a_reset_on_the_way_down_too(line: Proxy) -> None:
 
 
 def test_resets_walk_through_a_frame_byte_by_byte(line: Proxy, echo: Echo) -> None:
-    line.set(Fault(reset_up_at=3, reset_step=1))
+    line.set(Fault(reset_up_at=3, step=1))
     data = bytes(range(30))
     for n in range(20):
         with dial(line) as sock:
@@ -267,6 +267,9 @@ def test_corruption_hits_the_byte_it_was_told_and_as_many_as_it_was_told(line: P
         sock.sendall(data)
         came = hear(sock, 10)
     assert [i for i in range(10) if came[i]] == [3]
+    with dial(line) as sock:
+        sock.sendall(data)
+        assert hear(sock, 10) == data
     line.set(Fault(corrupt_per_million=100_000))
     with dial(line) as sock:
         sock.sendall(bytes(10_000))
