@@ -13,6 +13,7 @@ from edge_agent.client import LocalApi, api_of
 from edge_agent.config import EdgeConfig
 from edge_agent.core import EdgeCore
 from edge_agent.runtime import system_now
+from protocols.backup import refuse_half_restored
 from protocols.errors import LedgerBusy, TransportError
 from protocols.quarantine_view import list_json
 from protocols.sqlite import DataLock, Db
@@ -31,6 +32,7 @@ def whoever_holds(config: EdgeConfig) -> Iterator[EdgeCore | LocalApi]:
             yield api
         return
     try:
+        refuse_half_restored(Path(config.storage.ledger_file).parent)
         with _core(config) as core:
             yield core
     finally:

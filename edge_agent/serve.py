@@ -12,6 +12,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
@@ -21,6 +22,7 @@ from edge_agent import whereabouts
 from edge_agent.api import create_app
 from edge_agent.config import EdgeConfig
 from edge_agent.runtime import Bounds, EdgeRuntime, MakeTransport
+from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError
 from protocols.heads import bounded
 from protocols.sqlite import DataLock
@@ -202,6 +204,7 @@ async def running(config: EdgeConfig, version: str) -> AsyncIterator[str]:
 def _locked(config: EdgeConfig) -> Iterator[None]:
     lock = DataLock(config.storage.lock_file)
     try:
+        refuse_half_restored(Path(config.storage.ledger_file).parent)
         yield
     finally:
         whereabouts.forget(config)

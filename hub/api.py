@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from hub import problems, requests, views
+from hub.api_backups import BackupsApi
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
 from hub.openapi import document
@@ -119,6 +120,7 @@ class HubApi:
             "/readyz": {"GET": self.readyz},
             "/metrics": {"GET": self.metrics},
             "/openapi.json": {"GET": self.openapi},
+            **BackupsApi(self._hub, self._bodies).routes(),
         }
 
     # ------------------------------------------------------------------ orders

@@ -89,24 +89,29 @@ def shown(b: Backup) -> dict[str, Any]:
 class Register:
     """Changes the list in the store, then in the files. Call it where the store's writer is called."""
 
-    def __init__(self, store: CentralStore, files: RegisterFiles, now_ms: int) -> None:
+    def __init__(self, store: CentralStore, files: RegisterFiles, now_ms: int, *, keep: int = 0, max_age_days: int = 0) -> None:
         self._store, self._files, self._now_ms = store, files, now_ms
+        self._keep, self._max_age_ms = keep, max_age_days * _DAY_MS
+
+    def all(self) -> list[Backup]:
+        """Every backup that is known, oldest first."""
+        return self._store.backups()
 
     def begin(self, tool: str, place: str) -> Backup:
         """Register a backup before its first byte is copied."""
         return self._saved(self._store.begin_backup(new_id(), tool, place, self._now_ms))
 
-    def complete(self, backup_id: str) -> Backup:
-        """It is whole."""
-        return self._saved(self._store.complete_backup(backup_id, self._now_ms))
+    def complete(self, backup_id: str) -> list[Backup]:
+        """It is whole. Returns it, and those that retention ends by it."""
+        return [self._saved(self._store.complete_backup(backup_id, self._now_ms)), *self.retention()]
 
     def expire(self, backup_id: str) -> Backup:
         """It will never be restored."""
         return self._saved(self._store.expire_backup(backup_id, self._now_ms))
 
-    def retention(self, keep: int, max_age_days: int) -> list[Backup]:
-        """Expire what the configuration does not keep."""
-        gone = to_expire(self._store.backups(), self._now_ms, keep=keep, max_age_ms=max_age_days * _DAY_MS)
+    def retention(self) -> list[Backup]:
+        """Expire what the configuration does not keep; their folders may then be deleted, and not before."""
+        gone = to_expire(self._store.backups(), self._now_ms, keep=self._keep, max_age_ms=self._max_age_ms)
         return [self.expire(b.id) for b in gone]
 
     def merge(self, others: Sequence[Backup]) -> list[Backup]:
@@ -133,12 +138,17 @@ def files_of(config: HubConfig) -> RegisterFiles:
     return RegisterFiles(config.storage.path(REGISTER_DIR))
 
 
+def register_of(config: HubConfig, store: CentralStore, now_ms: int) -> Register:
+    """The list of this hub's store, which is open for writing."""
+    return Register(store, files_of(config), now_ms, keep=config.backup.keep, max_age_days=config.backup.max_age_days)
+
+
 def open_store(config: HubConfig, now_ms: Callable[[], int]) -> SqliteStore:
     """The store for its writer, with every backup that is remembered. Errors: ConfigError, LedgerError."""
     refuse_half_restored(Path(config.storage.data_dir))
     store = SqliteStore(config.storage.path(STORE_FILE), backup_required=config.backup.required)
     try:
-        Register(store, files_of(config), now_ms()).merge(())
+        register_of(config, store, now_ms()).merge(())
     except ConfigError:
         store.close()
         raise

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask, cli_quarantine
+from hub import cli_admin, cli_ask, cli_backup, cli_quarantine
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -33,9 +33,9 @@ from nothing to a running pair:
   longshore-hub run --config hub/hub.toml
   longshore-edge run --config edge/edge.toml
 
-exit codes: 0 done; 1 failed (a damaged database too), or a check found something wrong (balance, doctor); 2 bad input or usage;
-3 configuration: a setting, key, port or directory; 4 another process holds the data; 5 the disk is full; 6 the hub does not answer;
-130 interrupted"""
+exit codes: 0 done; 1 failed (a damaged database too), or a check found something wrong (balance, doctor, verify, audit); 2 bad input
+or usage; 3 configuration: a setting, key, port or directory; 4 another process holds the data; 5 the disk is full; 6 the hub does not
+answer; 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_orders(commands)
     _add_asking(commands)
+    cli_backup.add(commands, _asking)
     return parser
 
 

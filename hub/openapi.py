@@ -38,6 +38,7 @@ CURSOR: Final = _text("Where the page before ended: its `cursor`, or the address
 ORG: Final = _text("The organisation that the order belongs to; needed where several have an order with this id.", "org", "acme")
 QID: Final = Param("id", "Its number in the list.", {"type": "integer", "minimum": 1}, "1", "path")
 ORDER_ID: Final = Param("id", "The order's id, percent-encoded; a slash in it as %2F.", {"type": "string"}, "GLOBAL1234", "path")
+BACKUP_ID: Final = Param("id", "The id that registering gave.", {"type": "string"}, "3f2a9c1e", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ _APPEND_TEXT: Final = (
     f"One event or a list of at most {limits.BATCH_EVENTS}, at most {limits.BATCH_BYTES} bytes, taken whole or not at all. The answer "
     "comes after the events are on disk. The same `idempotencyKey` with the same content again gives the first ids (200 where all were "
     "repeats); with other content 409."
+)
+
+_BACKUP_TEXT: Final = (
+    "Before the first byte is copied, by whatever tool. From then on nodes keep what it may lack; once it is complete it is a cover, "
+    "until it is expired."
 )
 
 OPERATIONS: Final = (
@@ -129,6 +135,15 @@ OPERATIONS: Final = (
     Operation("post", "/v1/quarantine/{id}/discard", "discardQuarantined", "Give a fact of the hub up",
               "A withdrawal is written; the fact, the reason and who decided stay in the history.", (QID,),
               ((201, "On disk.", "Resolved"),), (409, 413, 415, 422, 503), "Discard"),
+    Operation("get", "/v1/backups", "listBackups", "Backups of the central store", "Oldest first; expired ones for a while.", (),
+              ((200, "The backups.", "Backups"),)),
+    Operation("post", "/v1/backups", "beginBackup", "Register a backup of the central store that is about to begin", _BACKUP_TEXT, (),
+              ((201, "Registered; copy now.", "Backup"),), (413, 415, 422, 503), "BackupBegun"),
+    Operation("post", "/v1/backups/{id}", "changeBackup", "Say that a backup is complete, or will never be restored",
+              "`expired` is final: facts that the backup lacks may be freed from then on. `complete` also applies retention.",
+              (BACKUP_ID,), ((200, "As it is now, and what retention ended.", "BackupChanged"),), (413, 415, 422, 503), "BackupState"),
+    Operation("post", "/v1/backups/retention", "retainBackups", "Expire what [backup] in hub.toml does not keep", "", (),
+              ((200, "What was expired.", "BackupsExpired"),), (503,)),
     Operation("get", "/healthz", "healthz", "Alive", "", (), ((200, "The process answers.", "Alive"),), (), "", True),
     Operation("get", "/readyz", "readyz", "Ready", "", (), ((200, "Ready.", "Ready"), (503, "Not ready, and why.", "Ready")), (), "", True),
     Operation("get", "/metrics", "metrics", "Metrics in Prometheus' text format", "", (), ((200, "The samples.", "text/plain"),)),
@@ -255,6 +270,7 @@ def _schemas() -> dict[str, Json]:
         },
         **_order_schemas(),
         **_fleet_schemas(),
+        **_backup_schemas(),
         "Alive": _object(status=_STR),
         "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR)),
     }  # fmt: skip
@@ -329,4 +345,20 @@ def _fleet_schemas() -> dict[str, Json]:
             "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 200}, "actor": {"type": "string", "maxLength": 128}},
         },
         "Quarantine": _object(quarantined=_list(fact), bound=_INT, more=_BOOL),
+    }
+
+
+def _backup_schemas() -> dict[str, Json]:
+    backup = _object(
+        id=_STR, state={"type": "string", "enum": ["begun", "complete", "expired"]}, begunAt=_WHEN, finishedAt=_WHEN, expiredAt=_WHEN,
+        tool=_STR, place=_STR, streams=_INT, facts=_INT,
+    )  # fmt: skip
+    listed = _list(_ref("Backup"))
+    return {
+        "Backup": backup,
+        "Backups": _object(backups=listed),
+        "BackupBegun": _object(tool=_STR, place=_STR),
+        "BackupState": _object(state={"type": "string", "enum": ["complete", "expired"]}),
+        "BackupChanged": _object(backup=_ref("Backup"), expired=listed),
+        "BackupsExpired": _object(expired=listed),
     }

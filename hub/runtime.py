@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hub.api import create_app
-from hub.backup_register import Register, files_of, open_store
+from hub.backup_register import Register, open_store, register_of
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
 from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
@@ -290,7 +290,7 @@ class Hub:
 
     async def with_register(self, work: Callable[[Register], T]) -> T:
         """See `HubFacade`."""
-        return await self.engine.with_store(lambda store: work(Register(store, files_of(self.config), now_ms())))
+        return await self.engine.with_store(lambda store: work(register_of(self.config, store, now_ms())))
 
     def nodes(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""

@@ -29,6 +29,9 @@ PAGE_ROWS: Final = 4_000
 _SWAPS: Final = 64
 """facts with a wrong hash that are compared with each other, to tell an exchange from an edit"""
 
+_COLUMNS: Final = "seq, CAST(h AS BLOB), CAST(prev AS BLOB), CAST(row AS BLOB)"
+"""whoever changed them may have left text there"""
+
 Tell = Callable[[int, int], None]
 """(rows looked at, rows in all)"""
 
@@ -110,6 +113,7 @@ def audit(db: Db, words: Words | None = None, tell: Tell | None = None) -> Audit
     done = Audit()
     total = _number(db, "SELECT count(*) FROM log")
     own_words = _own_words(db)
+    known: list[StreamKey] = []
     for sid, node, epoch, cls, settled, freed, freed_h in db.query(
         "SELECT sid, node, epoch, cls, settled_seq, freed_seq, freed_h FROM streams ORDER BY sid"
     ):
@@ -125,9 +129,17 @@ def audit(db: Db, words: Words | None = None, tell: Tell | None = None) -> Audit
         found = walk.finding()
         if found is not None:
             done.findings.append(found)
+        known.append(key)
+    done.findings += [_never_here(key, said) for key, said in (words or {}).items() if key not in known and said]
     if tell is not None:
         tell(total, total)
     return done
+
+
+def _never_here(key: StreamKey, said: Sequence[Word]) -> Finding:
+    """Nothing is left of a stream that somebody names."""
+    word = max(said, key=lambda w: w.seq)
+    return Finding(key, 1, What.CUT, f"nothing of this history is here, but {word.who} names {word.seq}")
 
 
 def _number(db: Db, sql: str, params: Sequence[int] = ()) -> int:
@@ -192,7 +204,7 @@ class _Walk:
         at: tuple[int, bytes] | None = None
         while True:
             below, params = ("", ()) if at is None else (" AND (seq, h) < (?, ?)", at)
-            sql = f"SELECT seq, h, prev, row FROM log WHERE sid=?{below} ORDER BY seq DESC, h DESC LIMIT {PAGE_ROWS}"
+            sql = f"SELECT {_COLUMNS} FROM log WHERE sid=?{below} ORDER BY seq DESC, h DESC LIMIT {PAGE_ROWS}"
             page = [_Row(r[0], bytes(r[1]), bytes(r[2]), bytes(r[3])) for r in self._db.query(sql, (self._sid, *params))]
             yield from page
             if len(page) < PAGE_ROWS:
@@ -251,7 +263,7 @@ class _Walk:
         self._down(way, other.prev)
 
     def _elsewhere(self, h: bytes) -> _Row | None:
-        found = self._db.one("SELECT seq, h, prev, row FROM log WHERE sid=? AND h=?", (self._sid, h))
+        found = self._db.one(f"SELECT {_COLUMNS} FROM log WHERE sid=? AND h=?", (self._sid, h))
         return None if found is None else _Row(found[0], bytes(found[1]), bytes(found[2]), bytes(found[3]))
 
     def _check(self, row: _Row) -> None:

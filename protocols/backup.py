@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +103,11 @@ def _plain(name: str) -> str:
     if not name or name.startswith("/") or ".." in name.split("/"):
         raise ValueError(f"{name!r} is not a file of this folder")
     return name
+
+
+def stamp(now_ms: int) -> str:
+    """A moment as part of a file's name: `20260521T140512Z`."""
+    return f"{datetime.fromtimestamp(now_ms / 1_000, UTC):%Y%m%dT%H%M%SZ}"
 
 
 # ------------------------------------------------------------ making
