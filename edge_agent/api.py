@@ -24,6 +24,7 @@ from edge_agent.metrics import exposition
 from edge_agent.openapi import document
 from edge_agent.quarantine import QuarantineApi
 from edge_agent.runtime import EdgeRuntime
+from edge_agent.syncing import SyncApi
 from protocols import limits
 from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
 from protocols.event import EventDefaults, check_org, load_json, parse_batch
@@ -36,6 +37,7 @@ from protocols.telemetry import parse_readings
 log = logging.getLogger(__name__)
 
 API_VERSION: Final = "v1"
+JSON_TYPE: Final = "application/json"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -86,6 +88,7 @@ class EdgeApi:
         self._runtime, self._defaults, self._max_held_bytes = runtime, defaults, max_held_bytes
         self._held_bytes = 0
         self._quarantine = QuarantineApi(runtime, defaults, self._body, reply)
+        self._sync = SyncApi(runtime, self._body, reply)
 
     def routes(self) -> list[Route]:
         """Addresses and methods; a test holds the OpenAPI document against them."""
@@ -97,6 +100,7 @@ class EdgeApi:
             ("/v1/devices", "GET", self.get_devices),
             ("/v1/status", "GET", self.get_status),
             *self._quarantine.table(),
+            *self._sync.table(),
             ("/healthz", "GET", self.get_health),
             ("/readyz", "GET", self.get_ready),
             ("/metrics", "GET", self.get_metrics),
@@ -119,21 +123,21 @@ class EdgeApi:
             return _taken(await self._runtime.append_telemetry(readings))
 
     @asynccontextmanager
-    async def _body(self, request: Request) -> AsyncIterator[bytes]:
-        """A JSON body, which counts as held until its request is answered. Errors: Problem, TooLarge, LedgerBusy, InvalidInput."""
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/json" and not media.endswith("+json"):
+    async def _body(self, request: Request, media: str = JSON_TYPE, most_bytes: int = limits.BATCH_BYTES) -> AsyncIterator[bytes]:
+        """A body of a type, which counts as held until its request is answered. Errors: Problem, TooLarge, LedgerBusy, InvalidInput."""
+        stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if stated != media and not (media == JSON_TYPE and stated.endswith("+json")):
             # a form on somebody's web page cannot send this without the browser asking first
-            raise Problem(MEDIA, f"The body is {media or 'of no stated type'}.", remedy="Send it with Content-Type: application/json.")
-        _check_declared(request)
+            raise Problem(MEDIA, f"The body is {stated or 'of no stated type'}.", remedy=f"Send it with Content-Type: {media}.")
+        _check_declared(request, most_bytes)
         chunks: list[bytes] = []
         try:
-            await self._read(request, chunks)
+            await self._read(request, chunks, most_bytes)
             yield b"".join(chunks)
         finally:
             self._held_bytes -= sum(map(len, chunks))
 
-    async def _read(self, request: Request, chunks: list[bytes]) -> None:
+    async def _read(self, request: Request, chunks: list[bytes], most_bytes: int) -> None:
         """The body into `chunks`, within the bound of one request and of all together. Errors: TooLarge, LedgerBusy."""
         size_bytes = 0
         try:
@@ -141,8 +145,8 @@ class EdgeApi:
                 chunks.append(chunk)
                 size_bytes += len(chunk)
                 self._held_bytes += len(chunk)
-                if size_bytes > limits.BATCH_BYTES:
-                    raise _too_large()
+                if size_bytes > most_bytes:
+                    raise _too_large(most_bytes)
                 if self._held_bytes > self._max_held_bytes:
                     raise LedgerBusy("too many bytes of other requests are held here", remedy="send it again in a moment")
         except ClientDisconnect:  # nobody is left to hear it, and it is no fault of ours that belongs in the log
@@ -214,15 +218,15 @@ class EdgeApi:
 # ------------------------------------------------------------ requests, within bounds
 
 
-def _check_declared(request: Request) -> None:
+def _check_declared(request: Request, most_bytes: int) -> None:
     """A body that says itself that it is too long is refused before any of it is read. Errors: TooLarge."""
     text = request.headers.get("content-length", "")
-    if text.isascii() and text.isdigit() and int(text[:20]) > limits.BATCH_BYTES:
-        raise _too_large()
+    if text.isascii() and text.isdigit() and int(text[:20]) > most_bytes:
+        raise _too_large(most_bytes)
 
 
-def _too_large() -> TooLarge:
-    return TooLarge("body", f"is too long: at most {limits.BATCH_BYTES} bytes are taken at once.", remedy="Send smaller batches.")
+def _too_large(most_bytes: int) -> TooLarge:
+    return TooLarge("body", f"is too long: at most {most_bytes} bytes are taken at once.", remedy="Send smaller batches.")
 
 
 def _taken(done: Sequence[Appended]) -> Response:

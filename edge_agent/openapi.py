@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from edge_agent.openapi_sync import CARD
+from edge_agent.openapi_sync import OPERATIONS as SYNC
+from edge_agent.operation import Operation, Param
 from protocols import limits, telemetry
 from protocols.event import EXAMPLES, json_schema
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import KINDS
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """A query or path parameter."""
-
-    name: str
-    description: str
-    schema: Json
-    example: str = ""
-    place: str = "query"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One address and method. `answers`: status -> (description, example)."""
-
-    method: str
-    path: str
-    id: str
-    summary: str
-    description: str
-    answers: dict[int, tuple[str, Any]]
-    params: Sequence[Param] = ()
-    problems: Sequence[int] = (401, 403, 503)
-    open: bool = False
-    body: str = ""
-    """the schema of one of what is sent"""
-    media: str = "application/json"
 
 
 _TEXT: Final[Json] = {"type": "string"}
@@ -250,6 +222,7 @@ OPERATIONS: Final = (
         (401, 403, 404, 409, 413, 415, 422, 503),
         body="Discard",
     ),
+    *SYNC,
     Operation("get", "/healthz", "getHealth", "The process runs", "", {200: ("It does.", {"healthy": True})}, problems=(), open=True),
     Operation(
         "get",
@@ -294,7 +267,13 @@ def document() -> Json:
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "What `longshore-edge init` wrote to api.token."}
             },
-            "schemas": {"OrderEvent": json_schema(), "Reading": telemetry.json_schema(), "Discard": _DISCARD, "Problem": _problem_schema()},
+            "schemas": {
+                "OrderEvent": json_schema(),
+                "Reading": telemetry.json_schema(),
+                "Discard": _DISCARD,
+                "NodeCard": CARD,
+                "Problem": _problem_schema(),
+            },
         },
     }
 
@@ -308,7 +287,7 @@ def _operation(o: Operation) -> Json:
     if o.params:
         out["parameters"] = [_param(p) for p in o.params]
     if o.body:
-        out["requestBody"] = _one_body(o.body) if o.id in _SINGLE else _body(o.body)
+        out["requestBody"] = _binary(o.body) if "/" in o.body else _one_body(o.body) if o.id in _SINGLE else _body(o.body)
     out["responses"] = {str(status): _answer(o.media, text, example) for status, (text, example) in o.answers.items()}
     out["responses"] |= {str(status): _refusal(status) for status in o.problems}
     return out
@@ -320,7 +299,7 @@ def _param(p: Param) -> Json:
 
 
 _EXAMPLES: Final = {"OrderEvent": ("One event", EXAMPLES), "Reading": ("One reading", telemetry.EXAMPLES)}
-_SINGLE: Final = ("resubmitQuarantined", "discardQuarantined")
+_SINGLE: Final = ("resubmitQuarantined", "discardQuarantined", "addPeer")
 _DISCARD: Final[Json] = {
     "type": "object",
     "required": ["reason"],
@@ -342,8 +321,12 @@ def _one_body(name: str) -> Json:
     return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
 
+def _binary(media: str) -> Json:
+    return {"required": True, "content": {media: {"schema": {"type": "string", "format": "binary"}}}}
+
+
 def _answer(media: str, text: str, example: Any) -> Json:
-    content: Json = {"schema": {"type": "string"} if media == "text/plain" else {"type": "object"}}
+    content: Json = {"schema": {"type": "object"} if media == "application/json" else {"type": "string"}}
     if example is not None:
         content["example"] = example
     return {"description": text, "content": {media: content}}

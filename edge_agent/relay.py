@@ -57,6 +57,7 @@ class Verdict(Enum):
     KNOWN = "known"
     FORWARDED = "forwarded"
     REFUSED = "refused"
+    STRANGER = "stranger"
     NO_ROOM = "noRoom"
 
 
@@ -121,18 +122,16 @@ class Relay:
             author = opened.author if isinstance(opened, Control) else opened[1].author
             if author == node:
                 return Taken(Verdict.KNOWN, author)
-            self._check_author(author, opened.envelope if isinstance(opened, Control) else opened[0])
+            card = self.peers.get(author)
+            if card is None:
+                return Taken(Verdict.STRANGER, author, f"{author} is no peer of this edge")
+            envelope = opened.envelope if isinstance(opened, Control) else opened[0]
+            self._verify(card.public_key, envelope.signature, envelope.signed)
             if isinstance(opened, Control):
                 return self._take_control(opened, payload, hub)
             return self._take_frame(*opened, payload, now_ms, full=full)
         except DecodeError as error:
             return Taken(Verdict.REFUSED, _author(payload), error.reason)
-
-    def _check_author(self, author: str, envelope: Envelope) -> None:
-        card = self.peers.get(author)
-        if card is None:
-            raise DecodeError(f"{author} is no peer of this edge: `longshore-edge peer add` takes its card")
-        self._verify(card.public_key, envelope.signature, envelope.signed)
 
     def _take_control(self, control: Control, payload: bytes, hub: str) -> Taken:
         """Passed on as it is, and not kept; but the last hello waits for the line: its answer is what the peer waits for."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
 from edge_agent.waiting import Request, again, explained, settle
@@ -40,9 +40,11 @@ from protocols.sqlite import Db
 from protocols.sync.seal import Sign, Verify
 from protocols.telemetry import Reading
 from protocols.topics import Channel
+from protocols.transport.longpoll import LongPoll
 from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REOPEN_FIRST_S: Final = 0.05
 REOPEN_MOST_S: Final = 5.0
@@ -125,6 +127,8 @@ class EdgeRuntime:
         self._forget_due_ms = 0
         self._link_told = ""
         self.started_ms = now().wall
+        self.mail = LongPoll(self._mail_waits)
+        """peers that wait for what the hub says to them"""
 
     # ------------------------------------------------------------ start and stop
 
@@ -211,6 +215,9 @@ class EdgeRuntime:
         """Requests and events that wait for the disk."""
         return len(self._requests), self._waiting_events
 
+    def _mail_waits(self, node: str) -> bool:
+        return self._core is not None and self._core.relay.mailboxes.waits(node)
+
     def now(self) -> Now:
         """The clocks this edge goes by."""
         return self._now()
@@ -248,11 +255,11 @@ class EdgeRuntime:
         """The same for readings of devices."""
         return await self._wait(Request(readings, self._loop.create_future(), telemetry=True))
 
-    async def act(self, work: Callable[[EdgeCore, Now], list[Appended]]) -> list[Appended]:
-        """The same for anything else that writes facts: `work` is called inside the transaction, and refuses before it writes."""
+    async def act(self, work: Callable[[EdgeCore, Now], T]) -> T:
+        """The same for anything else that writes: `work` is called inside the transaction, and refuses before it writes."""
         return await self._wait(Request((), self._loop.create_future(), work=work))
 
-    async def _wait(self, request: Request) -> list[Appended]:
+    async def _wait(self, request: Request) -> Any:
         if self._core is None:
             raise again(self._why)
         events = request.events
@@ -342,6 +349,7 @@ class EdgeRuntime:
             self._lose(LedgerBroken(f"something failed inside the edge ({type(error).__name__})"), requests)
         if (self._requests or self._heard) and self._core is not None:
             self._schedule()
+        self.mail.ring()
         self._arm()
 
     def _next_requests(self) -> list[Request]:
@@ -390,7 +398,7 @@ class EdgeRuntime:
         elif isinstance(event, Down):
             core.take_down()
 
-    def _decide(self, core: EdgeCore, request: Request, now: Now) -> list[Appended] | LongshoreError:
+    def _decide(self, core: EdgeCore, request: Request, now: Now) -> Any:
         """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
         try:
             if request.work is not None:
@@ -401,10 +409,10 @@ class EdgeRuntime:
         except (Conflict, InvalidInput, OverBudget) as error:
             return error
 
-    def _answer(self, request: Request, answer: list[Appended] | LongshoreError) -> None:
+    def _answer(self, request: Request, answer: Any) -> None:
         if isinstance(answer, LongshoreError):
             self.counts.refused_total += 1
-        else:
+        elif isinstance(answer, list) and all(isinstance(one, Appended) for one in answer):
             repeated = sum(done.repeated for done in answer)
             self.counts.repeated_total += repeated
             if request.telemetry:

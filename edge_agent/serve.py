@@ -195,6 +195,7 @@ async def running(config: EdgeConfig, version: str) -> AsyncIterator[str]:
                 whereabouts.tell(config, url)
                 yield url
             finally:
+                runtime.mail.close()  # or the server would wait for those who wait
                 server.should_exit = True
                 listening.cancel()
                 await serving

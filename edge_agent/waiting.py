@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edge_agent.core import EdgeCore, Now
 from protocols.errors import LedgerBroken, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
-from protocols.ledger import Appended
 from protocols.telemetry import Reading
 
 
@@ -18,14 +18,14 @@ class Request:
     """What somebody asks the ledger for, and waits for."""
 
     events: Sequence[OrderEvent] | Sequence[Reading]
-    answer: asyncio.Future[list[Appended]]
+    answer: asyncio.Future[Any]
     telemetry: bool = False
     """readings of devices, not events of orders"""
-    work: Callable[[EdgeCore, Now], list[Appended]] | None = None
-    """anything else that writes facts"""
+    work: Callable[[EdgeCore, Now], Any] | None = None
+    """anything else that writes"""
 
 
-def settle(request: Request, answer: list[Appended] | LongshoreError) -> None:
+def settle(request: Request, answer: Any) -> None:
     """Tell the caller, unless it has gone away."""
     if request.answer.done():
         return

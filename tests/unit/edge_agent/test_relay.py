@@ -423,7 +423,7 @@ def test_a_peer_that_is_removed_is_taken_from_no_more_and_what_is_kept_goes_on()
     assert not gate.core.relay.peers.remove("phone-1")
     gate.core.commit()
     phone.says("A2", "PLACED")
-    assert {t.verdict for t in bring(gate, frames_of(phone))} <= {Verdict.REFUSED, Verdict.KNOWN}
+    assert {t.verdict for t in bring(gate, frames_of(phone))} == {Verdict.STRANGER}
     gate.link()
     world.run(15)
     assert stored(world, phone) == 1

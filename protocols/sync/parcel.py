@@ -1,0 +1,47 @@
+"""Several signed envelopes in one HTTP body: each behind its length, four bytes, the highest first. The same bytes as on any other way.
+
+parcel = (u32 length | envelope)*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from protocols.errors import DecodeError
+from protocols.limits import FRAME_WIRE_BYTES
+
+MEDIA_TYPE: Final = "application/vnd.longshore.sync"
+PARCEL_BYTES: Final = 1_000_000
+PARCEL_MESSAGES: Final = 256
+WAIT_MOST_S: Final = 25
+"""how long an answer may be waited for; proxies cut after 30 and more"""
+PREFIX: Final = 4
+
+
+def write_parcel(payloads: Iterable[bytes]) -> bytes:
+    """The body. Who fills it minds the bounds: `room_in` says what fits."""
+    return b"".join(len(payload).to_bytes(PREFIX, "big") + payload for payload in payloads)
+
+
+def read_parcel(body: bytes) -> list[bytes]:
+    """The envelopes, none of them looked at. Errors: DecodeError: beyond the bounds, or it does not end where an envelope ends."""
+    if len(body) > PARCEL_BYTES:
+        raise DecodeError(f"{len(body)} bytes, at most {PARCEL_BYTES} are taken at once")
+    payloads: list[bytes] = []
+    at = 0
+    while at < len(body):
+        length = int.from_bytes(body[at : at + PREFIX], "big")
+        payload = body[at + PREFIX : at + PREFIX + length]
+        if length > FRAME_WIRE_BYTES or len(payload) != length or len(body) < at + PREFIX:
+            raise DecodeError(f"message {len(payloads)} of the body is cut off, or longer than {FRAME_WIRE_BYTES} bytes")
+        payloads.append(payload)
+        at += PREFIX + length
+        if len(payloads) > PARCEL_MESSAGES:
+            raise DecodeError(f"more than {PARCEL_MESSAGES} messages, at most so many are taken at once")
+    return payloads
+
+
+def room_in(size: int, messages: int, payload: bytes) -> bool:
+    """Does one more fit into a parcel of so many bytes and messages?"""
+    return messages < PARCEL_MESSAGES and size + PREFIX + len(payload) <= PARCEL_BYTES
