@@ -205,7 +205,7 @@ class EdgeCore:
         signed, to be given back (rule 12); where there is no room for that, the facts are here all the same."""
         try:
             taken = self.copies.take(feed, now.wall)
-            if feed.unsettled and taken.spans:
+            if feed.unsettled and not all(self.custody.covers(span, self.relay.known) for span in taken.spans):
                 self.custody.keep(payload, taken.spans, now.wall)
         except CustodyFull:
             self.not_kept += 1

@@ -97,7 +97,8 @@ class Relay:
         self.peers, self.custody, self.settings = peers, custody, settings
         self.mailboxes = Mailboxes()
         self._ledger, self._uplink, self._verify, self._rng, self._floor_ms = ledger, uplink, verify, rng, floor_ms
-        self._known = chained(ledger.log)
+        self.known = chained(ledger.log)
+        """what this ledger knows of others' chains"""
         self._freeing = Freeing(ledger, floor_ms, hashed=True)
         self._to_send: dict[int, None] = {}
         self._flights: dict[int, _Flight] = {}
@@ -146,7 +147,7 @@ class Relay:
     def _take_frame(self, envelope: Envelope, header: FrameHeader, payload: bytes, now_ms: int, *, full: bool) -> Taken:
         key = StreamKey(header.author, header.epoch, header.cls)
         span = Span(key, header.first, header.h_before, header.first + header.count - 1, header.h_after)
-        if self.custody.covers(span):
+        if self.custody.covers(span, self.known):
             return Taken(Verdict.KNOWN, header.author)
         if header.first == 1 and header.h_before != genesis(*key):
             raise DecodeError("the first fact of a stream does not follow its genesis hash")
@@ -196,10 +197,10 @@ class Relay:
         """A statement about another's stream, of the incarnation that counts: what is settled, may be freed, and has arrived."""
         key = StreamKey(said.node, said.epoch, said.cls)
         if self.custody.kept_bytes:
-            if self.custody.note_settled(key, said.settled, hub_ms, self._known):
+            if self.custody.note_settled(key, said.settled, hub_ms, self.known):
                 self._asks = 0
             if backed_up or self._pressed:
-                self.custody.release(key, said.freeable, hub_ms - self._floor_ms, self._known)
+                self.custody.release(key, said.freeable, hub_ms - self._floor_ms, self.known)
             self._landed(key, said.runs)
         stream = self._ledger.log.get(key)
         if stream is not None and not stream.own:
@@ -228,7 +229,7 @@ class Relay:
     def _landed(self, key: StreamKey, runs: Sequence[RunStated]) -> None:
         data = [run for run in runs if run.kind is RunKind.DATA]
         for cid, flight in list(self._flights.items()):
-            flight.spans = [s for s in flight.spans if s.key != key or not stated(s, data, self._known)]
+            flight.spans = [s for s in flight.spans if s.key != key or not stated(s, data, self.known)]
             if not flight.spans:
                 del self._flights[cid]
                 self._attempts = 0
@@ -241,7 +242,7 @@ class Relay:
             if key not in self._named and self.peers.get(key.node) is None:
                 continue  # it was not asked about, and came from the hub itself
             runs = said[key].runs if key in said and key in self._named else ()
-            self._to_send.update(dict.fromkeys(self.custody.lacking_ids(key, runs, self._known)))
+            self._to_send.update(dict.fromkeys(self.custody.lacking_ids(key, runs, self.known)))
         for key in self._named:
             if key in said:
                 self.believe(said[key], answer.hub_ms, now, backed_up=backed_up)
@@ -260,7 +261,7 @@ class Relay:
             self._turn = (self._turn + STREAMS_STATED) % len(held)
             held = [*held[self._turn :], *held[: self._turn]][:STREAMS_STATED]
         self._named = dict.fromkeys(key for key, _ in held)
-        return tuple(StreamCarried(*key, points) for key, points in held)
+        return tuple(StreamCarried(*key, points, self.custody.carries(key)) for key, points in held)
 
     # ------------------------------------------------------------ to the hub (after the commit)
 

@@ -391,7 +391,7 @@ class EdgeRuntime:
     def _take(self, core: EdgeCore, event: Event, now: Now) -> None:
         if isinstance(event, Message):
             self._messages_out += 1
-            if event.topic == self.identity.address.topic(Channel.RECEIPT):
+            if event.topic in (self.identity.address.topic(Channel.RECEIPT), self.identity.address.topic(Channel.ORDERS)):
                 core.take_message(event.payload, now)
         elif isinstance(event, Up):
             core.take_up(now)

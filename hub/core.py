@@ -251,7 +251,7 @@ class HubCore:
         node = author.address.node
         if isinstance(message, Hello):
             held = tuple(c for c in message.held if self._may_carry(node, c.node))
-            for carried in held:
+            for carried in (c for c in held if c.frames):
                 self.receiver.carriers.note(carried.node, node)
             self._hellos.append((author, replace(message, held=held)))
         elif isinstance(message, Heartbeat):

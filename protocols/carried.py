@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols import limits
-from protocols.elements import HASH, epoch, fixed, items, seq, small, text, tuple_of, whole
+from protocols.elements import HASH, epoch, fixed, flag, items, seq, small, text, tuple_of, whole
 
 POINTS_CARRIED: Final = 32
 """of one stream that are named at most"""
@@ -17,22 +17,25 @@ Point = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class StreamCarried:
-    """A stream in custody, with points of it to be told about: where its branches end here, and some below."""
+    """A stream in custody, with points of it to be told about: where its branches end here, and some below.
+
+    `frames`: as its author signed them, so that what the hub says to the author is of use here, too; not only as they came down."""
 
     node: str
     epoch: int
     cls: int
     points: tuple[Point, ...]
+    frames: bool = True
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.node, self.epoch, self.cls, [list(p) for p in self.points]]
+        return [self.node, self.epoch, self.cls, [list(p) for p in self.points], self.frames]
 
     @classmethod
     def parse(cls, value: object) -> StreamCarried:
         """Checked. Errors: DecodeError."""
-        node, number, klass, points = items(value, 4)
-        return cls(text(node, limits.NODE_CHARS), epoch(number), small(klass), tuple_of(points, _point, POINTS_CARRIED))
+        node, number, klass, points, frames = items(value, 4, True)
+        return cls(text(node, limits.NODE_CHARS), epoch(number), small(klass), tuple_of(points, _point, POINTS_CARRIED), flag(frames))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ BUDGET_BYTES: Final = 200_000_000
 POINTS_HELD: Final = POINTS_CARRIED
 """of one stream that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
+_IS_FRAME: Final = "substr(c.payload, 4, 1) = x'01'"
+"""the kind stands in the fourth byte of an envelope"""
 
 Known = Callable[[StreamKey, Point, Point], bool]
 """(stream, tip, point): does the point lie on the chain that ends in the tip, for certain? `chained` asks a log."""
@@ -98,8 +100,19 @@ class Custody:
         self.kept_bytes += len(payload)
         return True
 
-    def covers(self, span: Span) -> bool:
-        """Are these facts in custody already, in whatever frames? So the same facts, cut anew, take no second room."""
+    def covers(self, span: Span, known: Known = _unknown) -> bool:
+        """Are these facts in custody already, in whatever payloads? So the same facts, cut anew, take no second room."""
+        return self._covered_exactly(span) or self._inside(span, known)
+
+    def _inside(self, span: Span, known: Known) -> bool:
+        """Do they all lie in one payload of their branch?"""
+        rows = self._db.query(
+            "SELECT last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last>=? AND first<=?",
+            (*span.key, span.last, span.first),
+        )
+        return any(known(span.key, (int(last), bytes(h)), span.end) for last, h in rows)
+
+    def _covered_exactly(self, span: Span) -> bool:
         seq, h = span.end
         while seq >= span.first:
             row = self._db.one(
@@ -191,6 +204,14 @@ class Custody:
         row = self._db.one("SELECT cid FROM custody WHERE digest=?", (blake2b(payload, digest_size=_DIGEST_BYTES).digest(),))
         return None if row is None else int(row[0])
 
+    def carries(self, key: StreamKey) -> bool:
+        """Is there a frame of this stream, as its author signed it?"""
+        row = self._db.one(
+            f"SELECT 1 FROM custody_spans s JOIN custody c USING (cid) WHERE s.node=? AND s.epoch=? AND s.cls=? AND {_IS_FRAME} LIMIT 1",
+            key,
+        )
+        return row is not None
+
     def payloads(self) -> list[tuple[int, int]]:
         """(id, bytes) of everything kept, oldest first: `payload` reads one."""
         return [(int(cid), int(size)) for cid, size in self._db.query("SELECT cid, length(payload) FROM custody ORDER BY cid")]
@@ -214,10 +235,10 @@ class Custody:
         return self._db.one("SELECT 1 FROM custody WHERE settled_ms IS NULL LIMIT 1") is not None
 
     def by_author(self) -> list[tuple[str, int]]:
-        """Facts in custody and not settled, by author; most first."""
+        """Facts in frames in custody and not settled, by author; most first. What came down the hub's feed is known there."""
         rows = self._db.query(
-            "SELECT s.node, sum(s.last - s.first + 1) n FROM custody_spans s JOIN custody c USING (cid) WHERE c.settled_ms IS NULL"
-            " GROUP BY s.node ORDER BY n DESC, s.node"
+            "SELECT s.node, sum(s.last - s.first + 1) n FROM custody_spans s JOIN custody c USING (cid)"
+            f" WHERE c.settled_ms IS NULL AND {_IS_FRAME} GROUP BY s.node ORDER BY n DESC, s.node"
         )
         return [(str(node), int(events)) for node, events in rows]
 
