@@ -15,6 +15,7 @@ from hub.store.port import (
     Applied,
     CentralStore,
     ConflictView,
+    Disputed,
     EventView,
     OrderQuery,
     OrderView,
@@ -26,6 +27,7 @@ from hub.store.port import (
 )
 from protocols.errors import LedgerBroken, LedgerError
 from protocols.messages import RunStated
+from protocols.policy import Policies
 from protocols.streams import StreamKey
 
 T = TypeVar("T")
@@ -102,6 +104,19 @@ class Readers:
     def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
         """See `CentralStore`."""
         return self._ask(lambda store: store.conflicts(open_only=open_only, limit=limit))
+
+    def conflict(self, clash_id: str) -> ConflictView | None:
+        """See `CentralStore`."""
+        return self._ask(lambda store: store.conflict(clash_id))
+
+    def disputed(self, org: str, order_id: str) -> Disputed:
+        """See `CentralStore`."""
+        return self._ask(lambda store: store.disputed(org, order_id))
+
+    @property
+    def policies(self) -> Policies:
+        """See `CentralStore`."""
+        return self._ask(lambda store: store.policies)
 
     def counts(self) -> list[StreamCounts]:
         """See `CentralStore`."""

@@ -17,7 +17,7 @@ from protocols.codec import pack, unpack
 from protocols.event import format_time
 from protocols.fact import FactRow
 from protocols.lifecycle import Status
-from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads
+from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads, ranked
 from protocols.merged import notes
 from protocols.policy import Outcome, Policies, Step, Task, Told, Verdict, clash_id
 from protocols.sqlite import Db, Row
@@ -26,16 +26,8 @@ from protocols.streams import StreamKey
 SETTLES: Final = "settles"
 NOTE_CHARS: Final = 400
 _IDS_MOST: Final = 64
-
-TABLES: Final = (
-    """CREATE TABLE clashes (
-         cid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, okey INTEGER NOT NULL, state INTEGER NOT NULL, outcome INTEGER NOT NULL,
-         policy TEXT NOT NULL, sentence TEXT NOT NULL, pair BLOB NOT NULL, task BLOB, heads BLOB NOT NULL, raised_ms INTEGER NOT NULL,
-         closed_ms INTEGER, closed_by BLOB)""",
-    "CREATE INDEX clashes_order ON clashes (okey)",
-    "CREATE INDEX clashes_open ON clashes (cid) WHERE state = 0",
-)
-"""Statements of the migrations of whoever keeps conflicts: ledgers and the store."""
+HEADS_JUDGED: Final = 64
+"""of one order: so many stand side by side only where somebody means harm"""
 
 
 class State(IntEnum):
@@ -82,8 +74,10 @@ def tell_unknown(key: StreamKey, head: Head) -> Told:
 
 
 def judged(policies: Policies, heads: Sequence[Head], told: Callable[[Head], Told]) -> list[tuple[Verdict, tuple[Head, Head]]]:
-    """What becomes of each pair of heads, gravest first, then by name."""
+    """What becomes of each pair of heads, gravest first, then by name. Of very many heads, those that would be shown first are judged."""
     out = []
+    if len(heads) > HEADS_JUDGED:
+        heads = ranked(heads)[:HEADS_JUDGED]
     for i, a in enumerate(heads):
         for b in heads[i + 1 :]:
             verdict = policies.judge(told(a), told(b))
@@ -106,17 +100,20 @@ class Closed(NamedTuple):
 
 
 class ClashBook:
-    """The conflicts of one database. Inside the owner's transaction; keeps nothing in memory but whether there are any."""
+    """The conflicts of one database. Inside the owner's transaction; keeps nothing in memory."""
 
     def __init__(self, db: Db, policies: Policies) -> None:
         self._db, self.policies = db, policies
 
     # ------------------------------------------------------------ writing
 
-    def update(self, okey: int, verdicts: Sequence[tuple[Verdict, tuple[Head, Head]]], closed: Sequence[Closed], now_ms: int) -> Outcome:
+    def update(
+        self, okey: int, verdicts: Sequence[tuple[Verdict, tuple[Head, Head]]], closed: Sequence[Closed], now_ms: int, *, complete: bool
+    ) -> Outcome:
         """Write down what is open of an order now, and what was closed. Returns the gravest outcome of the open ones.
 
-        `closed` may name pairs that were never open here: they are history too.
+        `closed` may name pairs that were never open here: they are history too. `complete`: every fact of the order was looked at, so that
+        what `closed` does not name was not settled after all (a fork came to light).
         """
         open_now = {verdict.id: (verdict, heads) for verdict, heads in verdicts if verdict.outcome is not Outcome.ACCEPT}
         by_id = {one.verdict.id: one for one in closed}
@@ -127,15 +124,15 @@ class ClashBook:
                 self._keep_open(clash, now[0])
             elif done is not None:
                 if clash.state is not State.SETTLED or clash.settled_by != done.by:
-                    self._close(clash.id, State.SETTLED, now_ms if clash.closed_ms is None else clash.closed_ms, done.by)
-            elif clash.state is State.OPEN:
-                self._close(clash.id, State.WENT_ON, now_ms, ())
+                    self.close(clash.id, State.SETTLED, now_ms if clash.closed_ms is None else clash.closed_ms, done.by)
+            elif clash.state is State.OPEN or (complete and clash.state is State.SETTLED):
+                self.close(clash.id, State.WENT_ON, now_ms, ())
         for verdict, heads in open_now.values():
-            self._insert(okey, verdict, heads, now_ms)
+            self.insert(okey, verdict, heads, verdict.sentence, now_ms)
         for one in by_id.values():
             if one.verdict.outcome is not Outcome.ACCEPT:
-                self._insert(okey, one.verdict, one.heads, now_ms)
-                self._close(one.verdict.id, State.SETTLED, now_ms, one.by)
+                self.insert(okey, one.verdict, one.heads, one.verdict.sentence, now_ms)
+                self.close(one.verdict.id, State.SETTLED, now_ms, one.by)
         return max((verdict.outcome for verdict, _ in verdicts), default=Outcome.ACCEPT)
 
     def _keep_open(self, clash: Clash, verdict: Verdict) -> None:
@@ -147,14 +144,12 @@ class ClashBook:
             (verdict.rule.id, int(verdict.outcome), verdict.sentence, _dump_task(verdict.rule.task), clash.id),
         )
 
-    def _close(self, clash_id: str, state: State, now_ms: int, by: Sequence[Told]) -> None:
+    def close(self, clash_id: str, state: State, now_ms: int, by: Sequence[Told]) -> None:
+        """Of a conflict that is here; `by`: the facts that settled it."""
         self._db.run(
             "UPDATE clashes SET state=?, closed_ms=?, closed_by=? WHERE id=?",
             (int(state), now_ms, pack([_told_row(t) for t in by]) if by else None, clash_id),
         )
-
-    def _insert(self, okey: int, verdict: Verdict, heads: Sequence[Head], now_ms: int) -> None:
-        self.insert(okey, verdict, heads, verdict.sentence, now_ms)
 
     def insert(self, okey: int, verdict: Verdict, heads: Sequence[Head], sentence: str, raised_ms: int) -> None:
         """A conflict that is not here yet, open."""
@@ -173,16 +168,19 @@ class ClashBook:
         return read_clashes(self._db, "okey=?", (okey,), "cid")
 
 
-_COLUMNS: Final = "id, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms, closed_ms, closed_by"
+COLUMNS: Final = (
+    "id", "okey", "state", "outcome", "policy", "sentence", "pair", "task", "heads", "raised_ms", "closed_ms", "closed_by",
+)  # fmt: skip
+"""of `clashes`, in the order that `as_clash` reads"""
 
 
 def read_clashes(db: Db, where: str, params: Sequence[Any], order: str) -> list[Clash]:
     """Conflicts of a database, for readers beside the writer too. `where` and `order` are ours, never a caller's text."""
-    return [as_clash(row) for row in db.query(f"SELECT {_COLUMNS} FROM clashes WHERE {where} ORDER BY {order}", params)]
+    return [as_clash(row) for row in db.query(f"SELECT {', '.join(COLUMNS)} FROM clashes WHERE {where} ORDER BY {order}", params)]
 
 
 def as_clash(row: Row) -> Clash:
-    """A row of `clashes`, its columns as in `_COLUMNS`."""
+    """A row of `clashes`."""
     clash, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms, closed_ms, closed_by = row
     shown, other = (_told(one) for one in _rows(pair))
     by = tuple(_told(one) for one in _rows(closed_by)) if closed_by else ()
@@ -304,4 +302,4 @@ def notes_json(facts: Sequence[tuple[Told, Mapping[str, object]]]) -> list[Json]
     return [{"text": text, "by": told.who, "factId": told.fact_id} for told, details in facts for text in notes(details)]
 
 
-__all__ = ["SETTLES", "TABLES", "Clash", "ClashBook", "Closed", "State", "clash_id", "clash_json", "tell", "tell_unknown"]
+__all__ = ["SETTLES", "Clash", "ClashBook", "Closed", "State", "clash_id", "clash_json", "tell", "tell_unknown"]

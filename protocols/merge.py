@@ -101,15 +101,24 @@ def refold(facts: Iterable[Head], ancestry: Ancestry) -> tuple[Head, ...]:
 
 def shown(heads: Sequence[Head]) -> Head:
     """The head whose state is shown: the maximum under policy class, lifecycle rank, digest."""
-    return heads[0] if len(heads) == 1 else max(heads, key=lambda h: (sort_key(Status(h.status)), h.h))
+    return heads[0] if len(heads) == 1 else max(heads, key=_rank)
+
+
+def ranked(heads: Sequence[Head]) -> list[Head]:
+    """The one shown first, and the others as they would follow it."""
+    return sorted(heads, key=_rank, reverse=True)
+
+
+def _rank(head: Head) -> tuple[tuple[int, int], bytes]:
+    return sort_key(Status(head.status)), head.h
 
 
 def conflicts(heads: Sequence[Head]) -> list[tuple[Head, Head]]:
     """Pairs of heads of which neither may follow the other, the one shown first in each pair."""
     if len(heads) == 1:
         return []
-    ranked = sorted(heads, key=lambda h: (sort_key(Status(h.status)), h.h), reverse=True)
-    return [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :] if not can_coexist(Status(a.status), Status(b.status))]
+    row = ranked(heads)
+    return [(a, b) for i, a in enumerate(row) for b in row[i + 1 :] if not can_coexist(Status(a.status), Status(b.status))]
 
 
 def context(heads: Sequence[Head], own: int, ancestry: Ancestry) -> tuple[Entry, ...]:

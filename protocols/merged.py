@@ -66,10 +66,10 @@ def adds(details: Mapping[str, object]) -> dict[str, int]:
     return {name: n for name, n in said.items() if type(n) is int and abs(n) <= NUMBER_MOST}
 
 
-def counted(details: Mapping[str, object], author: str, seq: int) -> Counted:
+def counted(details: Mapping[str, object], author: str, fact_id: str) -> Counted:
     """What is known from one fact: what its author had seen, and what it adds. `author`: `node/epoch`."""
     seen = _read(details.get(SEEN))
-    key = author if SEEN in details else f"{author}/{seq}"
+    key = author if SEEN in details else fact_id
     for name, number in adds(details).items():
         authors = seen.setdefault(name, {})
         plus, minus = authors.get(key, (0, 0))

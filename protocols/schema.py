@@ -89,6 +89,16 @@ LEDGER: Final = (
         "ALTER TABLE quarantine ADD COLUMN who TEXT",
         "ALTER TABLE quarantine ADD COLUMN note TEXT",
         "CREATE INDEX quarantine_open ON quarantine (sid) WHERE state = 0",
+        # clashes: pairs of facts that policies judged; state 0 open, 1 settled, 2 went on. orders.held: some open one says hold.
+        # orders.counted: the sums of its quantities by author, null for nearly all.
+        """CREATE TABLE clashes (
+             cid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, okey INTEGER NOT NULL, state INTEGER NOT NULL, outcome INTEGER NOT NULL,
+             policy TEXT NOT NULL, sentence TEXT NOT NULL, pair BLOB NOT NULL, task BLOB, heads BLOB NOT NULL, raised_ms INTEGER NOT NULL,
+             closed_ms INTEGER, closed_by BLOB)""",
+        "CREATE INDEX clashes_order ON clashes (okey)",
+        "CREATE INDEX clashes_open ON clashes (cid) WHERE state = 0",
+        "ALTER TABLE orders ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE orders ADD COLUMN counted BLOB",
     ),
 )
 

@@ -34,6 +34,8 @@ class OrderFold(NamedTuple):
     abnormal: tuple[Head, ...]
     expected_ms: int | None
     covered: bool
+    merges: tuple[tuple[Head, tuple[Head, ...]], ...] = ()
+    """facts that came directly after several others, and those: what they had seen side by side"""
 
 
 def covers(f: Head, g: Head) -> bool:
@@ -52,7 +54,9 @@ def fold_order(facts: Sequence[Known], ancestry: Ancestry) -> OrderFold:
     latest = shown(seen.undominated([k.head for k in promised])) if promised else None
     expected_ms = next((k.expected_ms for k in promised if k.head == latest), None)
     covered = len(top) == 1 and isinstance(seen, _Plain) and all(g is top[0] or covers(top[0], g) for g in heads)
-    return OrderFold(top, seen.abnormal(heads), expected_ms, covered)
+    steps = seen.steps(heads)
+    abnormal = tuple(f for f, before in steps if _follows_none(f, before))
+    return OrderFold(top, abnormal, expected_ms, covered, tuple((f, tuple(before)) for f, before in steps if len(before) > 1))
 
 
 def _reach(f: Head) -> dict[int, int]:
@@ -87,11 +91,12 @@ class _Plain:
                     most[sid] = seq
         return _or_all((f for f in facts if f.seq > most.get(f.sid, 0)), facts)
 
-    def abnormal(self, facts: Sequence[Head]) -> tuple[Head, ...]:
+    def steps(self, facts: Sequence[Head]) -> list[tuple[Head, list[Head]]]:
+        """Each fact, and those that it came directly after."""
         lanes: dict[int, list[Head]] = {}
         for f in sorted(facts, key=lambda f: f.seq):
             lanes.setdefault(f.sid, []).append(f)
-        return tuple(f for f in facts if _follows_none(f, self._directly_before(f, lanes)))
+        return [(f, self._directly_before(f, lanes)) for f in facts]
 
     def _directly_before(self, f: Head, lanes: dict[int, list[Head]]) -> list[Head]:
         """The last fact seen of each stream, without those that another of them had seen."""
@@ -122,10 +127,11 @@ class _Forked:
     def undominated(self, facts: Sequence[Head]) -> tuple[Head, ...]:
         return _or_all((g for g in facts if not any(f is not g and dominates(f, g, self._ancestry) for f in facts)), facts)
 
-    def abnormal(self, facts: Sequence[Head]) -> tuple[Head, ...]:
-        """Each pair is asked once, and sets of facts are numbers with a bit for each: three nested loops over a busy order took seconds."""
+    def steps(self, facts: Sequence[Head]) -> list[tuple[Head, list[Head]]]:
+        """Each fact, and those that it came directly after. Each pair is asked once, and sets of facts are numbers with a bit for each:
+        three nested loops over a busy order took seconds."""
         seen = [sum(1 << j for j, g in enumerate(facts) if g is not f and dominates(f, g, self._ancestry)) for f in facts]
-        return tuple(f for f, before in zip(facts, seen, strict=True) if _follows_none(f, _directly_before(before, seen, facts)))
+        return [(f, _directly_before(before, seen, facts)) for f, before in zip(facts, seen, strict=True)]
 
 
 def _directly_before(before: int, seen: Sequence[int], facts: Sequence[Head]) -> list[Head]:

@@ -13,8 +13,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from hub.store.backups import Backup
 from protocols.chains import RunKind
+from protocols.clashes import Clash
 from protocols.fact import FactRow
 from protocols.messages import RunStated
+from protocols.policy import Policies, Told, Verdict
 from protocols.streams import StreamKey
 
 
@@ -130,6 +132,10 @@ class OrderView:
     expected_ms: int | None = None
     """the promise, where details said one (`expectedDelivery`): the latest by what the authors had seen, not by a clock"""
     details: dict[str, Any] = field(default_factory=dict)
+    held: bool = False
+    """it rests until a conflict is settled"""
+    quantities: dict[str, int] = field(default_factory=dict)
+    """the sum of what its facts added"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,18 @@ class ConflictView:
     sentence: str
     raised_ms: int
     settled_ms: int | None
+    clash: Clash
+    """all that is known of it: policy, outcome, task, who did what, who settled it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """What an order's page tells beside its state. `verdicts`: what the table of policies says of each pair of its heads."""
+
+    conflicts: list[ConflictView] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    heads: list[tuple[Told, dict[str, Any]]] = field(default_factory=list)
+    """the facts that stand side by side, with their details, the one shown first"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +256,16 @@ class CentralStore(Protocol):
 
     def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
         """Conflicts, newest first."""
+
+    def conflict(self, clash_id: str) -> ConflictView | None:
+        """The conflict of this name."""
+
+    def disputed(self, org: str, order_id: str) -> Disputed:
+        """Conflicts of an order, newest first, and what stands side by side now."""
+
+    @property
+    def policies(self) -> Policies:
+        """The table in use."""
 
     def counts(self) -> list[StreamCounts]:
         """Rows per stream, counted from the log."""

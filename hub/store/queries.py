@@ -13,13 +13,17 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
-from hub.store.port import PAGE_ORDERS, ConflictView, EventView, OrderQuery, OrderView, Page, StoreRecord, StreamCounts
+from hub.store.port import PAGE_ORDERS, ConflictView, Disputed, EventView, OrderQuery, OrderView, Page, StoreRecord, StreamCounts
+from protocols import merged
 from protocols.chains import RunKind
+from protocols.clashes import COLUMNS as CLASH_COLUMNS
+from protocols.clashes import Clash, as_clash, judged, tell
 from protocols.errors import DecodeError, InvalidInput
 from protocols.ledger import fact_id, parse_row
 from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.limits import ORDER_ID_CHARS
-from protocols.merge import Head, load_heads, shown
+from protocols.merge import Head, load_heads, ranked, shown
+from protocols.policy import Policies, Told
 from protocols.sqlite import Db, Row, Value
 from protocols.streams import StreamKey
 from protocols.sync.intervals import Intervals
@@ -27,18 +31,21 @@ from protocols.sync.intervals import Intervals
 CANDIDATES: Final = 1_000
 """orders that a fragment may match before it is cheaper to look through the orders from the newest on"""
 TRIGRAM: Final = 3
+CONFLICTS_SHOWN: Final = 100
+"""of one order"""
+CLASH: Final = ", ".join(f"c.{name}" for name in CLASH_COLUMNS)
 
 _ORDER: Final = (
     "v.org, v.order_id, v.status, v.source, v.region, v.site, v.node, v.happened_ms, v.quality, v.received_ms, v.facts, v.head_count,"
-    " v.conflict, v.abnormal, v.expected_ms, v.heads, v.pos"
+    " v.conflict, v.abnormal, v.expected_ms, v.held, v.counted, v.heads, v.pos"
 )
 
 
 class Queries:
     """Reads over one connection. `snapshots`: the connection is a reader beside a writer; an answer of several queries needs a moment."""
 
-    def __init__(self, db: Db, *, text_index: bool, snapshots: bool) -> None:
-        self._db, self._text_index, self._snapshots = db, text_index, snapshots
+    def __init__(self, db: Db, *, text_index: bool, snapshots: bool, policies: Policies) -> None:
+        self._db, self._text_index, self._snapshots, self._policies = db, text_index, snapshots, policies
 
     @contextmanager
     def moment(self) -> Iterator[None]:
@@ -102,7 +109,7 @@ class Queries:
     def _view(self, row: Row) -> OrderView:
         org, order_id, status = row[:3]
         rest: list[Any] = [*row[3:12], bool(row[12]), bool(row[13]), row[14]]
-        rest.append(self._details(shown(load_heads(row[15]))))
+        rest += [self._details(shown(load_heads(row[17]))), bool(row[15]), merged.totals(merged.load(row[16]))]
         return OrderView(org, order_id, Status(status).name, *rest)
 
     def _details(self, head: Head) -> dict[str, Any]:
@@ -135,18 +142,43 @@ class Queries:
 
     def conflicts(self, *, open_only: bool, limit: int) -> list[ConflictView]:
         """See `CentralStore.conflicts`."""
-        where = "WHERE c.settled_ms IS NULL" if open_only else ""
+        return self._conflicts("WHERE c.state = 0" if open_only else "", (), max(limit, 0))
+
+    def conflict(self, clash_id: str) -> ConflictView | None:
+        """See `CentralStore.conflict`."""
+        return next(iter(self._conflicts("WHERE c.id = ?", (clash_id,), 1)), None) if _sayable(clash_id) else None
+
+    def _conflicts(self, where: str, params: tuple[Value, ...], limit: int) -> list[ConflictView]:
         rows = self._db.query(
-            f"""SELECT v.org, v.order_id, a.node, a.epoch, a.cls, c.shown_seq, c.shown_h, b.node, b.epoch, b.cls, c.other_seq, c.other_h,
-                  c.sentence, c.raised_ms, c.settled_ms
-                FROM conflicts c JOIN view v USING (okey) JOIN streams a ON a.sid=c.shown_sid JOIN streams b ON b.sid=c.other_sid
-                {where} ORDER BY c.cid DESC LIMIT ?""",
-            (max(limit, 0),),
+            f"SELECT v.org, v.order_id, {CLASH} FROM clashes c JOIN view v USING (okey) {where} ORDER BY c.cid DESC LIMIT ?",
+            (*params, limit),
         )
-        return [
-            ConflictView(r[0], r[1], fact_id(StreamKey(*r[2:5]), r[5], r[6]), fact_id(StreamKey(*r[7:10]), r[10], r[11]), *r[12:])
-            for r in rows
-        ]
+        return [_conflict(r[0], r[1], as_clash(r[2:])) for r in rows]
+
+    def disputed(self, org: str, order_id: str) -> Disputed:
+        """See `CentralStore.disputed`."""
+        if not (_sayable(org) and _sayable(order_id)):
+            return Disputed()
+        with self.moment():
+            row = self._db.one("SELECT okey, heads FROM view WHERE order_id=? AND org=?", (order_id, org))
+            if row is None:
+                return Disputed()
+            conflicts = self._conflicts("WHERE c.okey = ?", (row[0],), CONFLICTS_SHOWN)
+            heads = load_heads(row[1])
+            told = {head.fact: one for head in heads if (one := self._told(head)) is not None}
+        known = [head for head in ranked(heads) if head.fact in told]
+        verdicts = judged(self._policies, known, lambda head: told[head.fact][0])
+        return Disputed(conflicts, [verdict for verdict, _ in verdicts], [told[head.fact] for head in known])
+
+    def _told(self, head: Head) -> tuple[Told, dict[str, Any]] | None:
+        row = self._db.one(
+            "SELECT s.node, s.epoch, s.cls, l.row, l.received_ms FROM log l JOIN streams s USING (sid) WHERE l.sid=? AND l.seq=? AND l.h=?",
+            head.fact,
+        )
+        if row is None:
+            return None
+        fact = parse_row(row[3])
+        return tell(StreamKey(*row[:3]), head.fact[1], head.fact[2], fact, row[4]), dict(fact.details)
 
     # ------------------------------------------------------------ the balance
 
@@ -218,10 +250,15 @@ class Queries:
         """See `CentralStore.totals`."""
         row = self._db.one(
             """SELECT (SELECT count(*) FROM view), (SELECT count(*) FROM log WHERE okey IS NOT NULL),
-                 (SELECT count(*) FROM conflicts WHERE settled_ms IS NULL),
+                 (SELECT count(*) FROM clashes WHERE state = 0),
                  (SELECT count(*) FROM quarantine q LEFT JOIN fixes f USING (sid, seq, h) WHERE f.sid IS NULL)"""
         )
         return dict(zip(("orders", "facts", "conflicts", "quarantined"), row or (0, 0, 0, 0), strict=True))
+
+
+def _conflict(org: str, order_id: str, clash: Clash) -> ConflictView:
+    facts = clash.shown.fact_id, clash.other.fact_id
+    return ConflictView(org, order_id, *facts, clash.sentence, clash.raised_ms, clash.closed_ms, clash)
 
 
 def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:

@@ -43,10 +43,14 @@ _STORE_1: Final = (
          PRIMARY KEY (sid, last, h_last, first)) WITHOUT ROWID""",
 )
 
+# conflicts_1 is read once and dropped by `hub.store.disputes`; what it held is in the ledger's `clashes`.
 # backups: copies of this store that were begun; covers is what `hub.store.backups` packs. Their list is read with the rows (rule 11).
 _STORE_2: Final = (
     """CREATE TABLE backups (id TEXT PRIMARY KEY, begun_ms INTEGER NOT NULL, finished_ms INTEGER, expired_ms INTEGER, tool TEXT NOT NULL,
          place TEXT NOT NULL, covers BLOB NOT NULL) WITHOUT ROWID""",
+    "ALTER TABLE view ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE view ADD COLUMN counted BLOB",
+    "ALTER TABLE conflicts RENAME TO conflicts_1",
 )
 
 STORE: Final = ((*LEDGER[0], *_STORE_1), (*LEDGER[1], *_STORE_2))

@@ -16,6 +16,7 @@ from hub.store.log import StoreLog
 from hub.store.port import (
     Applied,
     ConflictView,
+    Disputed,
     EventView,
     OrderQuery,
     OrderView,
@@ -31,6 +32,8 @@ from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
 from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
 from protocols.messages import RunStated
+from protocols.policies import shipped
+from protocols.policy import Policies
 from protocols.schema import migrate, version
 from protocols.sqlite import DRIVERS, Db
 from protocols.streams import StreamKey
@@ -54,9 +57,10 @@ class SqliteStore:
         driver: str = DRIVERS[0],
         cached: int = CACHED_ORDERS,
         backup_required: bool = False,
+        policies: Policies | None = None,
     ) -> None:
         self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
-        self._backup_required = backup_required
+        self._backup_required, self.policies = backup_required, policies or shipped()
         self._read_only, self._cached = read_only, cached
         self._broken = False
         try:
@@ -71,8 +75,12 @@ class SqliteStore:
         else:
             self._prepare()
         self._text_index = has_text_index(self._db)
-        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only)
+        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only, policies=self.policies)
         self._load()
+        if not self._read_only:
+            self._db.begin()
+            self._book.adopt_policies()
+            self._db.commit()
 
     def _prepare(self) -> None:
         self._db.run(f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -94,7 +102,7 @@ class SqliteStore:
         self._verified = Verified(self._db, self._log)
         self._backups = Backups(self._db, self._log)
         if not self._read_only:
-            self._book = ViewBook(self._db, self._log, text_index=self._text_index, cached=self._cached)
+            self._book = ViewBook(self._db, self._log, policies=self.policies, text_index=self._text_index, cached=self._cached)
             self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
 
     # ------------------------------------------------------------ applying
@@ -181,6 +189,14 @@ class SqliteStore:
     def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
         """See `CentralStore.conflicts`."""
         return self._queries.conflicts(open_only=open_only, limit=limit)
+
+    def conflict(self, clash_id: str) -> ConflictView | None:
+        """See `CentralStore.conflict`."""
+        return self._queries.conflict(clash_id)
+
+    def disputed(self, org: str, order_id: str) -> Disputed:
+        """See `CentralStore.disputed`."""
+        return self._queries.disputed(org, order_id)
 
     def totals(self) -> dict[str, int]:
         """See `CentralStore.totals`."""

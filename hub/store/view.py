@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from hub.store.disputes import Disputes
 from hub.store.fold import Known, OrderFold, covers, fold_order
 from hub.store.log import StoreLog
+from protocols import merged
 from protocols.errors import InvalidInput
 from protocols.event import parse_time
 from protocols.fact import FactRow
 from protocols.fixes import Fixes, Identity
-from protocols.ledger import parse_row
-from protocols.lifecycle import Status, conflict_sentence, may_follow
-from protocols.merge import Head, conflicts, dump_heads, load_heads, shown
+from protocols.ledger import fact_id, parse_row
+from protocols.lifecycle import Status, may_follow
+from protocols.merge import Head, dump_heads, load_heads, shown
+from protocols.policy import Outcome, Policies
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
 
@@ -32,7 +35,7 @@ PROMISE: Final = "expectedDelivery"
 
 _COLUMNS: Final = (
     "okey", "org", "order_id", "status", "source", "region", "site", "node", "happened_ms", "quality", "received_ms", "facts",
-    "head_count", "heads", "covered", "conflict", "abnormal", "expected_ms", "pos",
+    "head_count", "heads", "covered", "conflict", "abnormal", "expected_ms", "pos", "held", "counted",
 )  # fmt: skip
 _INSERT: Final = f"INSERT INTO view ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _UPDATE: Final = f"UPDATE view SET {', '.join(f'{c}=?' for c in _COLUMNS[7:])}, status=?, source=? WHERE okey=?"
@@ -62,6 +65,9 @@ class Order:
     abnormal: bool = False
     expected_ms: int | None = None
     pos: int = 0
+    held: bool = False
+    """some open conflict says that it rests until settled"""
+    counted: merged.Counted = field(default_factory=dict)
     stored: bool = False
     again: bool = False
     """to be folded from the log before it is written"""
@@ -94,11 +100,11 @@ class _Watching:
 class ViewBook:
     """The view of one database as its writer holds it. Not thread-safe; thrown away after a batch that failed."""
 
-    def __init__(self, db: Db, log: StoreLog, *, text_index: bool, cached: int = CACHED_ORDERS) -> None:
+    def __init__(self, db: Db, log: StoreLog, *, policies: Policies, text_index: bool, cached: int = CACHED_ORDERS) -> None:
         self._db, self._log, self._text_index, self._cached = db, log, text_index, cached
         self._orders: dict[tuple[str, str], Order] = {}
         self._dirty: dict[int, Order] = {}
-        self.fixes = Fixes(db, log)
+        self.fixes, self._disputes = Fixes(db, log), Disputes(db, log, policies)
         # facts of an order that is gone, because all of them were given up, keep its number
         row = db.one(
             """SELECT coalesce(max(okey), 0), (SELECT coalesce(max(okey), 0) FROM log WHERE okey IS NOT NULL), coalesce(max(pos), 0)
@@ -133,7 +139,8 @@ class ViewBook:
 
     def _enter(self, row: Sequence[Any]) -> Order:
         heads = load_heads(row[13])
-        values: list[Any] = [*row[:12], heads, bool(row[14]), bool(row[15]), bool(row[16]), row[17], row[18]]
+        flags = [bool(flag) for flag in row[14:17]]
+        values: list[Any] = [*row[:12], heads, *flags, *row[17:19], bool(row[19]), merged.load(row[20])]
         order = Order(*values)
         order.stored = True
         return self._orders.setdefault((order.org, order.order_id), order)
@@ -158,6 +165,8 @@ class ViewBook:
         if received_ms > order.received_ms:
             order.received_ms = received_ms
         self._dirty[order.okey] = order
+        if merged.says(fact.details):
+            self._count(order, head, fact)
         if order.again:
             return
         if not self._saw_all(order, head):
@@ -170,6 +179,12 @@ class ViewBook:
         if PROMISE in fact.details:
             expected_ms = promise(fact)
             order.expected_ms = order.expected_ms if expected_ms is None else expected_ms
+
+    def _count(self, order: Order, head: Head, fact: FactRow) -> None:
+        sid, seq, h = head.fact
+        key = self._log.by_sid(sid).key
+        known = merged.counted(fact.details, f"{key.node}/{key.epoch:x}", fact_id(key, seq, h))
+        order.counted = merged.join(order.counted, known)
 
     def _saw_all(self, order: Order, head: Head) -> bool:
         """Had its author seen every fact of the order that is here? Beside a forked author nothing is taken for granted, nor of a fix."""
@@ -214,11 +229,12 @@ class ViewBook:
         for order in self._dirty.values():
             order.again = order.again or not order.stored  # what is new in this batch the query cannot find
 
-    def _refold(self, order: Order) -> None:
+    def _refold(self, order: Order, now_ms: int) -> None:
         """From all its facts in the log that were not replaced; if none are left, the order is gone."""
-        facts = self._facts(order)
+        facts = self._facts(order.okey)
         if not facts:
             order.heads, order.again = (), False
+            self._disputes.gone(order.okey, now_ms)
             return
         ancestry = _Watching(self._log)
         done = fold_order([Known(head, promise(fact)) for head, fact, _ in facts], ancestry)
@@ -227,12 +243,15 @@ class ViewBook:
         order.heads, order.covered, order.expected_ms, order.again = done.heads, done.covered, done.expected_ms, False
         order.facts, order.received_ms = len(facts), max(received_ms for _, _, received_ms in facts)
         self._replace_marks(order, done, ancestry.unsure)
+        if order.conflict or len(done.heads) > 1 or done.merges or self._log.forked_nodes:
+            outcome = self._disputes.of(order.okey, done.heads, facts, done.merges, now_ms)
+            order.conflict, order.held = outcome is not Outcome.ACCEPT, outcome is Outcome.HOLD
 
-    def _facts(self, order: Order) -> list[tuple[Head, FactRow, int]]:
+    def _facts(self, okey: int) -> list[tuple[Head, FactRow, int]]:
         self._log.write()
         out = []
         for sid, seq, h, row, received_ms in self._db.query(
-            "SELECT sid, seq, h, row, received_ms FROM log WHERE okey=? ORDER BY sid, seq, h", (order.okey,)
+            "SELECT sid, seq, h, row, received_ms FROM log WHERE okey=? ORDER BY sid, seq, h", (okey,)
         ):
             fact = parse_row(row)
             head = self.as_head(sid, self._log.by_sid(sid).key.cls, seq, bytes(h), fact)
@@ -256,35 +275,21 @@ class ViewBook:
             self._db.run("INSERT INTO unsure VALUES (?, ?)", (sid, order.okey))
             self._unsure.add(sid)
 
-    # ------------------------------------------------------------ conflicts
+    # ------------------------------------------------------------ policies
 
-    def _settle(self, order: Order, now_ms: int) -> None:
-        """Raise the conflicts of an order that are new, settle those whose facts are no longer both heads."""
-        pairs = conflicts(order.heads)
-        if not pairs and not order.conflict:
+    def adopt_policies(self) -> None:
+        """Bring what is kept of conflicts up to this version and to the table of policies in use. Inside a transaction."""
+        self._disputes.adopt_old(self._facts, self._log)
+        if self._disputes.in_use():
             return
-        order.conflict = bool(pairs)
-        keys = {_pair_key(order, a, b): (a, b) for a, b in pairs}
-        for cid, *key in self._db.query(f"SELECT cid, {_PAIR} FROM conflicts WHERE okey=?", (order.okey,)):
-            known = keys.pop((key[0], key[1], key[2], bytes(key[3]), key[4], key[5], bytes(key[6])), None)
-            if known is None:
-                self._db.run("UPDATE conflicts SET settled_ms=? WHERE cid=? AND settled_ms IS NULL", (now_ms, cid))
-            else:
-                self._db.run("UPDATE conflicts SET settled_ms=NULL WHERE cid=? AND settled_ms IS NOT NULL", (cid,))
-        rows = [(*key, self._sentence(a, b), now_ms) for key, (a, b) in keys.items()]
-        self._db.many(f"INSERT INTO conflicts ({_PAIR}, sentence, raised_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-
-    def _sentence(self, a: Head, b: Head) -> str:
-        return conflict_sentence(Status(a.status), Status(b.status), self._where_and_who(a), self._where_and_who(b))
-
-    def _where_and_who(self, head: Head) -> str:
-        self._log.write()
-        row = self._db.one("SELECT row FROM log WHERE sid=? AND seq=? AND h=?", head.fact)
-        fact = parse_row(row[0]) if row else None
-        node = self._log.by_sid(head.sid).key.node
-        if fact is None:
-            return f"by {node}"
-        return f"at {fact.site} by {fact.actor or node}" if fact.site else f"by {fact.actor or node}"
+        for (okey,) in self._db.query("SELECT okey FROM view WHERE head_count > 1 ORDER BY okey"):
+            (row,) = self._db.query(f"SELECT {', '.join(_COLUMNS)} FROM view WHERE okey=?", (okey,))
+            order = self._enter(row)
+            outcome = self._disputes.of(okey, order.heads, self._facts(okey), None, order.received_ms)
+            order.conflict, order.held = outcome is not Outcome.ACCEPT, outcome is Outcome.HOLD
+            self._db.run("UPDATE view SET conflict=?, held=? WHERE okey=?", (order.conflict, order.held, okey))
+            self._forget()
+        self._disputes.note_in_use()
 
     # ------------------------------------------------------------ writing down
 
@@ -294,9 +299,7 @@ class ViewBook:
         changed = list(self._dirty.values())
         for order in changed:
             if order.again:
-                self._refold(order)
-            if order.conflict or len(order.heads) > 1:
-                self._settle(order, now_ms)
+                self._refold(order, now_ms)
             if not order.heads:
                 self._remove(order)
         changed = [o for o in changed if o.heads]
@@ -323,17 +326,10 @@ class ViewBook:
                 del self._orders[key]
 
 
-_PAIR: Final = "okey, shown_sid, shown_seq, shown_h, other_sid, other_seq, other_h"
-
-
-def _pair_key(order: Order, a: Head, b: Head) -> tuple[int, int, int, bytes, int, int, bytes]:
-    return order.okey, *a.fact, *b.fact
-
-
 def _values(o: Order) -> tuple[int | str | bytes | None, ...]:
     return (
         o.okey, o.org, o.order_id, o.status, o.source, o.region, o.site, o.node, o.happened_ms, o.quality, o.received_ms, o.facts,
-        len(o.heads), dump_heads(o.heads), o.covered, o.conflict, o.abnormal, o.expected_ms, o.pos,
+        len(o.heads), dump_heads(o.heads), o.covered, o.conflict, o.abnormal, o.expected_ms, o.pos, o.held, merged.dump(o.counted),
     )  # fmt: skip
 
 

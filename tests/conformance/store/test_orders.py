@@ -233,7 +233,9 @@ def test_a_conflict_is_raised_in_plain_words_and_settled_by_a_fact_that_saw_both
     (change,) = store.apply([shipped], [], NOW_MS + 1).changes
     assert (change.conflict, change.is_head, change.shown) == (True, True, "CANCELLED")
     (raised,) = store.conflicts(open_only=True)
-    assert raised.sentence.startswith("Cancelled by ops-3 while shipped at W8-Madrid by dock-1, neither knowing of the other.")
+    assert raised.sentence.startswith(
+        "Cancelled at the centre by ops-3 while shipped at W8-Madrid by dock-1, neither knowing of the other."
+    )
     assert (raised.order_id, raised.raised_ms, raised.settled_ms) == ("O-1", NOW_MS + 1, None)
     assert (raised.shown_fact, raised.other_fact) == (f"hub/1/2/{cancelled.h[:4].hex()}", f"dock-1/1/1/{shipped.h[:4].hex()}")
     assert ids(store, conflict=True) == ["O-1"]
@@ -245,10 +247,12 @@ def test_a_conflict_is_raised_in_plain_words_and_settled_by_a_fact_that_saw_both
     assert (ids(store, conflict=True), store.find("O-1")[0].status) == ([], "RETURNED")
 
 
-def test_a_conflict_that_was_settled_before_it_was_seen_is_never_raised(store: CentralStore) -> None:
+def test_a_conflict_that_was_settled_before_it_was_seen_is_never_open_but_known(store: CentralStore) -> None:
     placed, cancelled, shipped, returned = dispute(World())
-    store.apply([returned, placed, shipped, cancelled], [], NOW_MS)
-    assert (store.conflicts(), store.find("O-1")[0].status) == ([], "RETURNED")
+    (change, *_) = store.apply([returned, placed, shipped, cancelled], [], NOW_MS).changes
+    assert (change.conflict, store.conflicts(open_only=True), store.find("O-1")[0].status) == (False, [], "RETURNED")
+    (known,) = store.conflicts()
+    assert (known.settled_ms, [t.fact_id for t in known.clash.settled_by]) == (NOW_MS, [f"dock-1/1/2/{returned.h[:4].hex()}"])
 
 
 def test_conflicts_come_newest_first_and_bounded(store: CentralStore) -> None:

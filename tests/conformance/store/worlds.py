@@ -33,6 +33,7 @@ class Said:
     seen: dict[Said, None]
     line: tuple[Said, ...]
     """the facts below it on its own chain"""
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def context_entry(self) -> list[Any]:
@@ -67,7 +68,7 @@ class World:
         self.now_ms += 1000
         seen = dict(author.knows.get(order_id, {}))
         row = pack(to_row(_event(order_id, status, self.now_ms, author.key.node, more), self.now_ms, _context(seen, author.key)))
-        said = Said(self._link(author, row), order_id, status, seen, tuple(author.line))
+        said = Said(self._link(author, row), order_id, status, seen, tuple(author.line), more.get("details", {}))
         author.line.append(said)
         author.knows.setdefault(order_id, {})[said] = None
         self.said.append(said)
@@ -129,9 +130,35 @@ def abnormal(fact: Said, facts: list[Said]) -> bool:
 
 
 def clashes(facts: list[Said]) -> int:
-    """How many pairs of heads conflict."""
+    """How many pairs of heads are people's business by the shipped table."""
     top = heads(facts)
-    return sum(not can_coexist(a.status, b.status) for i, a in enumerate(top) for b in top[i + 1 :])
+    return sum(disputed(a, b) for i, a in enumerate(top) for b in top[i + 1 :])
+
+
+def disputed(a: Said, b: Said) -> bool:
+    """Does somebody have to look at these two? Two settlements are judged by what they say, all else by the lifecycle."""
+    if "settles" in a.details and "settles" in b.details:
+        return a.status is not b.status
+    return not can_coexist(a.status, b.status)
+
+
+def settled(facts: list[Said]) -> dict[frozenset[str], set[str]]:
+    """Pairs that some facts had seen side by side, by the ids of both, and the ids of those facts."""
+    out: dict[frozenset[str], set[str]] = {}
+    for after in facts:
+        before = [g for g in facts if g in after.seen]
+        directly = [g for g in before if not any(g in o.seen for o in before)]
+        for i, a in enumerate(directly):
+            for b in directly[i + 1 :]:
+                if disputed(a, b):
+                    out.setdefault(frozenset((fact_id(a), fact_id(b))), set()).add(fact_id(after))
+    return out
+
+
+def fact_id(s: Said) -> str:
+    """As the product names it."""
+    key = s.given.stream
+    return f"{key.node}/{key.epoch:x}/{s.given.seq}/{s.given.h[:4].hex()}"
 
 
 # ---------------------------------------------------------------- random worlds
@@ -148,7 +175,12 @@ def random_world(seed: int, steps: int, *, forks: bool) -> World:
         what = chance.random()
         if what < 0.55:
             promise = chance.choice((None, None, "2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z"))
-            world.say(author, order_id, chance.choice(list(Status)), details={"expectedDelivery": promise} if promise else {})
+            details: dict[str, Any] = {"expectedDelivery": promise} if promise else {}
+            if chance.random() < 0.2:
+                details["settles"] = ["a", "b"]
+            if chance.random() < 0.3:
+                details["quantities"] = {"picked": chance.randint(-2, 5)}
+            world.say(author, order_id, chance.choice(list(Status)), details=details, site=chance.choice((None, "W8")))
         elif what < 0.9 or not clones:
             world.learn(author, chance.choice(authors), order_id)
         else:

@@ -153,7 +153,7 @@ class Author:
         details: dict[str, object] = {"quantities": dict(quantities)} if quantities else {}
         if self.carries and (quantities or self.known):
             details = merged.with_seen(details, self.known)
-        fact = merged.counted(details, self.name, self.seq)
+        fact = merged.counted(details, self.name, f"{self.name}/{self.seq}/x")
         self.known = merged.join(self.known, fact)
         return fact
 
@@ -220,7 +220,7 @@ def test_what_an_older_node_let_in_counts_for_nothing() -> None:
         {"quantitiesSeen": {"a": {"b": [1, -2]}}},
         {"quantitiesSeen": 7},
     ]
-    assert [merged.totals(merged.counted(one, "n/1", 1)) for one in odd] == [{}, {}, {}, {}]
+    assert [merged.totals(merged.counted(one, "n/1", "n/1/1/x")) for one in odd] == [{}, {}, {}, {}]
 
 
 def test_a_sum_that_does_not_fit_beside_the_details_begins_anew() -> None:

@@ -24,7 +24,7 @@ def test_a_new_file_gets_every_table_of_the_newest_version() -> None:
     assert versions(db) == [("ledger", len(LEDGER))]
     names = [name for (name,) in db.query("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")]
     first = ["idempotency", "log", "meta", "orders", "quarantine", "records", "runs", "streams", "versions"]
-    second = ["copies", "scopes", "custody", "custody_spans", "peers", "devices", "evictions", "freed", "fixes"]
+    second = ["copies", "scopes", "custody", "custody_spans", "peers", "devices", "evictions", "freed", "fixes", "clashes"]
     assert names == sorted([*first, *second])
 
 
