@@ -27,6 +27,8 @@ from protocols.event import OrderEvent
 from protocols.ledger import Appended, Ledger
 from protocols.limits import STREAMS_STATED
 from protocols.messages import Answer, Heartbeat, Pull, Receipt, Refused, StreamQueue
+from protocols.policies import shipped
+from protocols.policy import Policies
 from protocols.sqlite import Db
 from protocols.streams import Stream
 from protocols.sync.follow import Follower, FollowSettings
@@ -98,11 +100,18 @@ class EdgeCore:
     """See the module."""
 
     def __init__(
-        self, db: Db, identity: EdgeIdentity, sign: Sign, verify: Verify, rng: Random, settings: EdgeSettings | None = None
+        self,
+        db: Db,
+        identity: EdgeIdentity,
+        sign: Sign,
+        verify: Verify,
+        rng: Random,
+        settings: EdgeSettings | None = None,
+        policies: Policies | None = None,
     ) -> None:
         self.identity, self.settings = identity, settings or EdgeSettings()
         self._sign, self._verify = sign, verify
-        self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
+        self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1, policies=policies or shipped())
         self.uplink = Uplink(self.ledger, rng, self.settings.uplink)
         self.custody = Custody(db, budget_bytes=self.settings.relay.custody_bytes)
         peers = Peers(db, org=identity.address.org, node=identity.node, hub=identity.hub)

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from hub import problems, requests, views
 from hub.api_backups import BackupsApi
+from hub.conflicts_api import ConflictsApi
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
 from hub.openapi import document
@@ -34,7 +35,6 @@ MAX_HELD_BYTES: Final = 32_000_000
 CSV_ROWS: Final = 10_000
 _CSV_PAGE: Final = 500
 EVENTS_SHOWN: Final = 1_000
-CONFLICTS_MOST: Final = 1_000
 KEPT_SHOWN: Final = limits.REFUSED_KEPT
 STREAMS_MOST: Final = 200
 _PARSED_ASIDE_BYTES: Final = 65_536
@@ -101,6 +101,7 @@ class HubApi:
         self._snapshots = snapshots
         self._bodies = requests.Bodies(max_held_bytes)
         self._quarantine = QuarantineApi(facade, self._bodies, reply)
+        self._conflicts = ConflictsApi(facade, self._bodies, reply)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Handlers by path and method. OpenAPI describes exactly these (a test compares)."""
@@ -109,7 +110,7 @@ class HubApi:
             "/v1/orders/{order:path}": {"GET": self.order},
             "/v1/fleet": {"GET": self.fleet},
             "/v1/balance": {"GET": self.balance},
-            "/v1/conflicts": {"GET": self.conflicts},
+            **self._conflicts.routes(),
             "/v1/stream": {"GET": self.stream},
             "/v1/events": {"POST": self.append},
             "/v1/nodes": {"GET": self.nodes, "POST": self.admit},
@@ -165,18 +166,11 @@ class HubApi:
             raise Problem(NOT_FOUND, _JEOPARDY)
         view = await find_order(self._hub, order_id, params.get("org"))
         if not part:
-            return reply(views.order_json(view))
+            disputed = await asyncio.to_thread(self._hub.store.disputed, view.org, view.order_id)
+            return reply(views.order_json(view) | views.disputed_json(disputed))
         events = await asyncio.to_thread(self._hub.store.events, view.org, view.order_id)
         shown = [views.event_view_json(event) for event in events[-EVENTS_SHOWN:]]
         return reply({"org": view.org, "orderId": view.order_id, "events": shown, "total": len(events), "bound": EVENTS_SHOWN})
-
-    async def conflicts(self, request: Request) -> Response:
-        """Conflicts, newest first."""
-        params = requests.query(request, ("open", "limit"))
-        limit = parameters.page_size(params, 200, CONFLICTS_MOST)
-        open_only = requests.flag(params, "open") or False
-        found = await asyncio.to_thread(lambda: self._hub.store.conflicts(open_only=open_only, limit=limit + 1))
-        return reply({"conflicts": [views.conflict_json(view) for view in found[:limit]], "bound": limit, "more": len(found) > limit})
 
     async def append(self, request: Request) -> Response:
         """Events of source systems: yes only after the sync."""

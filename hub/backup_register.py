@@ -23,6 +23,7 @@ from hub.store.sqlite import SqliteStore
 from hub.views import iso
 from protocols.backup import refuse_half_restored, sync
 from protocols.errors import ConfigError
+from protocols.policy import Policies
 
 log = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
@@ -143,10 +144,11 @@ def register_of(config: HubConfig, store: CentralStore, now_ms: int) -> Register
     return Register(store, files_of(config), now_ms, keep=config.backup.keep, max_age_days=config.backup.max_age_days)
 
 
-def open_store(config: HubConfig, now_ms: Callable[[], int]) -> SqliteStore:
+def open_store(config: HubConfig, now_ms: Callable[[], int], policies: Policies | None = None) -> SqliteStore:
     """The store for its writer, with every backup that is remembered. Errors: ConfigError, LedgerError."""
     refuse_half_restored(Path(config.storage.data_dir))
-    store = SqliteStore(config.storage.path(STORE_FILE), backup_required=config.backup.required)
+    file = config.storage.path(STORE_FILE)
+    store = SqliteStore(file, backup_required=config.backup.required, policies=policies or config.policies())
     try:
         register_of(config, store, now_ms()).merge(())
     except ConfigError:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask, cli_backup, cli_quarantine
+from hub import cli_admin, cli_ask, cli_backup, cli_conflicts, cli_quarantine
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -188,11 +188,16 @@ def _add_asking(commands: Any) -> None:
     command = _asking(
         commands,
         "conflicts",
-        cli_ask.conflicts,
-        "what nobody had seen of each other, and neither may follow",
-        "longshore-hub conflicts --open",
+        cli_conflicts.conflicts,
+        "facts that did not know of each other and that people must look at: list, show, settle",
+        "longshore-hub conflicts settle 9f86d0818c2f1a3b --status RETURNED --actor desk-2 --note 'put back'",
     )
+    command.add_argument("what", nargs="*", metavar="show ID | settle ID", help="one conflict with its task; or say what is true now")
     command.add_argument("--open", action="store_true", help="only those that nobody has settled")
+    command.add_argument("--status", choices=STATUS_NAMES, metavar="STATUS", help="settle: the status that is true now")
+    command.add_argument("--actor", metavar="WHO", help="settle: the person who settles it")
+    command.add_argument("--note", metavar="TEXT", help="settle: a note for the others")
+    command.add_argument("--key", metavar="KEY", help="settle: an idempotencyKey; the same command with it again is harmless")
     command = _asking(
         commands,
         "queue",

@@ -185,12 +185,6 @@ def balance(args: argparse.Namespace) -> int:
     return 1 if found["fleet"]["balanced"] is False else 0
 
 
-def conflicts(args: argparse.Namespace) -> int:
-    """Conflicts, newest first."""
-    found = ask(args, "/v1/conflicts", {"open": "true" if args.open else None})
-    return show(args, found, found["conflicts"], ("org", "orderId", "raisedAt", "settledAt", "sentence"), "no conflict")
-
-
 def queue(args: argparse.Namespace) -> int:
     """What stepped aside."""
     refused, quarantined = ask(args, "/v1/refused"), ask(args, "/v1/quarantine")

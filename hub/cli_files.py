@@ -30,15 +30,19 @@ def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
         raise ConfigError("This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {config.file}")
     with contextlib.ExitStack() as undo:
         undo.callback(DataLock(config.storage.path(settings.LOCK_FILE)).release)
-        store = SqliteStore(store_file, read_only=of_store)
+        store = SqliteStore(store_file, read_only=of_store, policies=config.policies())
         undo.callback(store.close)
         return _from_store(store, path, params) if of_store else _from_look(config, store, path)
 
 
 def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> Any:
+    if path.startswith("/v1/conflicts/"):
+        one = store.conflict(unquote(path.removeprefix("/v1/conflicts/")))
+        if one is None:
+            raise Broken("There is no conflict with this id here.", remedy="List them: longshore-hub conflicts")
+        return views.conflict_json(one)
     if path == "/v1/conflicts":
-        found = store.conflicts(open_only=bool(params.get("open")))
-        return {"conflicts": [views.conflict_json(one) for one in found]}
+        return views.conflicts_json(store.conflicts(open_only=bool(params.get("open"))), store.judged_by())
     if path == "/v1/orders":
         get = params.get
         conflict = True if get("conflict") else None
@@ -59,7 +63,7 @@ def _order(store: CentralStore, order_id: str, org: str | None, part: str) -> An
     view = found[0]
     if part:
         return {"events": [views.event_view_json(one) for one in store.events(view.org, view.order_id)]}
-    return views.order_json(view)
+    return views.order_json(view) | views.disputed_json(store.disputed(view.org, view.order_id))
 
 
 def _from_look(config: HubConfig, store: CentralStore, path: str) -> Any:

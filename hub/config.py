@@ -12,6 +12,8 @@ from typing import Any, Final
 from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import TEXT_CHARS
+from protocols.policies import load as load_policies
+from protocols.policy import Policies
 from protocols.settings import Loaded, Setting, Source, Value, load, render
 from protocols.topics import check_level, check_node
 from protocols.trust import HubAddress, format_address, read_secret
@@ -110,6 +112,9 @@ SETTINGS: Final = (
         least=0,
         most=3_650,
     ),
+    Setting(
+        "conflicts", "policy_file", "", "A table of policies (YAML) in place of the shipped one; see protocols/CONFLICTS.md.", path=True
+    ),
     Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
     Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
 )
@@ -201,6 +206,13 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class Conflicts:
+    """Section [conflicts]."""
+
+    policy_file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Section [log]."""
 
@@ -219,12 +231,17 @@ class HubConfig:
     broker: Broker
     sync: Sync
     backup: Backup
+    conflicts: Conflicts
     log: Log
 
     @property
     def key_file(self) -> Path:
         """The hub's private key."""
         return self.file.parent / KEY_FILE
+
+    def policies(self) -> Policies:
+        """The table that judges conflicts. Errors: ConfigError, with file and line."""
+        return load_policies(self.conflicts.policy_file)
 
 
 def read_config(path: str | Path, env: Mapping[str, str] = os.environ) -> HubConfig:
@@ -256,6 +273,7 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
         Broker(**parts["broker"]),
         Sync(**parts["sync"]),
         Backup(**parts["backup"]),
+        Conflicts(**parts["conflicts"]),
         Log(**parts["log"]),
     )
     _check_names(config.hub, loaded.origins)

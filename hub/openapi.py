@@ -40,6 +40,8 @@ QID: Final = Param("id", "Its number in the list.", {"type": "integer", "minimum
 ORDER_ID: Final = Param("id", "The order's id, percent-encoded; a slash in it as %2F.", {"type": "string"}, "GLOBAL1234", "path")
 BACKUP_ID: Final = Param("id", "The id that registering gave.", {"type": "string"}, "3f2a9c1e", "path")
 
+CLASH_ID: Final = Param("id", "The conflict's id: the same at every node.", {"type": "string"}, "9f86d0818c2f1a3b", "path")
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -57,6 +59,11 @@ class Operation:
     open: bool = False
 
 
+_SETTLE_TEXT: Final = (
+    "Writes an ordinary event of this node, whose author has seen every fact that stands: what is true now, who says so, and a note; "
+    "`details.settles` names the facts. 409 where the conflict is not open here (any more), or where `heads` is sent and others stand. "
+    "The same `idempotencyKey` again gives the first answer."
+)
 _ORDERS_TEXT: Final = (
     "Most recently received first, by cursor. `format=csv` gives up to 10,000 rows in one file; where there are more, "
     "the `Link` header leads on."
@@ -91,7 +98,8 @@ OPERATIONS: Final = (
         _whole("limit", 50, 500),
         Param("format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),
     ), ((200, "A page of orders.", "OrderPage"),), (422,)),
-    Operation("get", "/v1/orders/{id}", "getOrder", "One order", "", (ORDER_ID, ORG), ((200, "The order.", "Order"),), (404, 409)),
+    Operation("get", "/v1/orders/{id}", "getOrder", "One order", "", (ORDER_ID, ORG),
+              ((200, "The order, its conflicts, and what stands side by side.", "OrderFull"),), (404, 409)),
     Operation("get", "/v1/orders/{id}/events", "getOrderEvents", "The timeline of an order",
               "Facts as the store took them; bounded to the last 1,000 (`total` says how many there are).", (ORDER_ID, ORG),
               ((200, "The facts.", "Timeline"),), (404, 409)),
@@ -104,6 +112,11 @@ OPERATIONS: Final = (
     Operation("get", "/v1/conflicts", "listConflicts", "Conflicts, newest first", "Bounded; `more` says whether there are others.", (
         Param("open", "Only those that nobody settled.", {"type": "boolean", "default": False}), _whole("limit", 200, 1000),
     ), ((200, "The conflicts.", "Conflicts"),), (422,)),
+    Operation("get", "/v1/conflicts/{id}", "getConflict", "One conflict", "", (CLASH_ID,),
+              ((200, "The conflict.", "Conflict"),), (404, 422)),
+    Operation("post", "/v1/conflicts/{id}/settle", "settleConflict", "Settle a conflict", _SETTLE_TEXT, (CLASH_ID,),
+              ((201, "Settled; on disk.", "Settled"), (200, "It was settled by this very request before.", "Settled")),
+              (404, 409, 413, 415, 422, 503, 507), "Settlement"),
     Operation("get", "/v1/stream", "stream", "The live feed", _STREAM_TEXT, (
         _text("Resume after this event id where a `Last-Event-ID` header cannot be sent.", "after"),
         Param("state", "Also totals and ticks.", {"type": "string", "enum": ["1"]}),
@@ -282,21 +295,51 @@ def _order_schemas() -> dict[str, Json]:
     status = {"type": "string", "enum": list(STATUS_NAMES)}
     order = _object(
         org=_STR, orderId=_STR, status=status, **place, expectedDelivery=_WHEN, facts=_INT, heads=_INT, conflict=_BOOL, abnormal=_BOOL,
-        details=_MAP, links=_object(self=_STR, events=_STR, page=_STR),
+        held=_BOOL, quantities=_MAP, details=_MAP, links=_object(self=_STR, events=_STR, page=_STR),
     )  # fmt: skip
     fact = _object(
         factId=_STR, epoch=_STR, seq=_INT, status=status, **place, actor=_OPT, recordedAt=_WHEN, storedAt=_WHEN, isHead=_BOOL,
         abnormal=_BOOL, context=_list({"type": "array"}), details=_MAP,
     )  # fmt: skip
-    conflict = _object(
-        org=_STR, orderId=_STR, shownFact=_STR, otherFact=_STR, sentence=_STR, raisedAt=_WHEN, settledAt=_WHEN, open=_BOOL, page=_STR
-    )
+    note = _object(text=_STR, by=_STR, factId=_STR)
+    more = {"heldBecause": _OPT, "conflicts": _list(_ref("Conflict")), "credited": _list(_STR), "notes": _list(note)}
     return {
+        "OrderFull": _object(**order["properties"], **more, concurrent=_list(_pair())),
         "Order": order,
         "OrderPage": _object(orders=_list(_ref("Order")), cursor=_OPT),
         "Fact": fact,
         "Timeline": _object(org=_STR, orderId=_STR, events=_list(_ref("Fact")), total=_INT, bound=_INT),
-        "Conflicts": _object(conflicts=_list(conflict), bound=_INT, more=_BOOL),
+        **_conflict_schemas(status),
+    }
+
+
+def _pair(**more: Json) -> Json:
+    """Two facts that did not see each other, as a policy judged them."""
+    outcome = {"type": "string", "enum": ["accept", "task", "hold"]}
+    return _object(id=_STR, outcome=outcome, policy=_STR, sentence=_STR, shownFact=_STR, otherFact=_STR, credited=_list(_STR), **more)
+
+
+def _conflict_schemas(status: Json) -> dict[str, Json]:
+    told = _object(factId=_STR, status=status, actor=_OPT, node=_STR, source=_OPT, site=_OPT, at=_WHEN, recordedAt=_WHEN, note=_OPT)
+    assignee = {"type": "string", "enum": ["dock", "centre"]}
+    task = _object(id=_STR, title=_STR, open=_BOOL, steps=_list(_object(record=status, words=_STR)), **{"for": assignee})
+    conflict = _pair(
+        org=_STR, orderId=_STR, open=_BOOL, state={"type": "string", "enum": ["open", "settled", "went-on"]}, held=_BOOL, facts=_list(told),
+        task={**task, "type": ["object", "null"]}, raisedAt=_WHEN, settledAt=_WHEN, settledBy=_list(told),
+        links=_object(order=_STR, settle=_STR), page=_STR,
+    )  # fmt: skip
+    fields = {
+        "status": status, "actor": _STR, "note": _STR, "source": _STR, "site": _STR, "timestamp": _STR, "timeQuality": _STR,
+        "heads": _list(_STR), "details": _MAP, "idempotencyKey": _STR,
+    }  # fmt: skip
+    settled = _object(factId=_STR, repeated=_BOOL, conflict=_STR, org=_STR, orderId=_STR, status=status, actor=_STR, settles=_list(_STR))
+    return {
+        "Conflict": conflict,
+        "Conflicts": _object(
+            conflicts=_list(_ref("Conflict")), policies=_object(name=_STR, digest=_STR, rules=_INT), bound=_INT, more=_BOOL
+        ),
+        "Settlement": {"type": "object", "required": ["status", "actor"], "properties": fields, "additionalProperties": False},
+        "Settled": settled,
     }
 
 

@@ -113,10 +113,9 @@ class Readers:
         """See `CentralStore`."""
         return self._ask(lambda store: store.disputed(org, order_id))
 
-    @property
-    def policies(self) -> Policies:
+    def judged_by(self) -> Policies:
         """See `CentralStore`."""
-        return self._ask(lambda store: store.policies)
+        return self._ask(lambda store: store.judged_by())
 
     def counts(self) -> list[StreamCounts]:
         """See `CentralStore`."""

@@ -122,6 +122,7 @@ class Hub:
         """Reads key and token; opens nothing yet. Errors: ConfigError."""
         self.config = config
         self.key = NodeKey.load(config.key_file)
+        self._policies = config.policies()
         self.started_ms: int = now_ms()
         self.feed: Feed = Feed(boot=secrets.token_hex(4))
         self.broker: EmbeddedBroker | None = None
@@ -132,7 +133,7 @@ class Hub:
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
-        self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True))
+        self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True, policies=self._policies))
         self.engine: Engine = Engine(
             Ports(self._open_core, self._open_store, self._publish, self._applied, now_ms, self._left_ms.get),
             Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
@@ -159,7 +160,7 @@ class Hub:
         return core
 
     def _open_store(self) -> CentralStore:
-        return open_store(self.config, now_ms)
+        return open_store(self.config, now_ms, self._policies)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         if self.line is not None:

@@ -14,8 +14,10 @@ from typing import Any, Final, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
 from hub import words
-from hub.store.port import Change, ConflictView, EventView, OrderView
+from hub.store.port import Change, ConflictView, Disputed, EventView, OrderView
+from protocols.clashes import clash_json, concurrent_json, credited, notes_json, policies_json
 from protocols.event import TimeQuality, format_time
+from protocols.policy import Policies
 
 QUALITY_WORDS: Final = {
     TimeQuality.STATED: "",
@@ -129,6 +131,8 @@ def order_json(view: OrderView) -> Json:
         "heads": view.heads,
         "conflict": view.conflict,
         "abnormal": view.abnormal,
+        "held": view.held,
+        "quantities": view.quantities,
         "details": view.details,
         "links": {
             "self": f"/v1/orders/{quote(view.order_id, safe='')}?{urlencode({'org': view.org})}",
@@ -163,17 +167,24 @@ def event_view_json(view: EventView) -> Json:
 
 
 def conflict_json(view: ConflictView) -> Json:
-    """One conflict, open while `settledAt` is null."""
+    """One conflict, with its task and its history."""
+    return {**clash_json(view.clash, view.org, view.order_id), "page": order_url(view.org, view.order_id)}
+
+
+def conflicts_json(found: Sequence[ConflictView], policies: Policies) -> Json:
+    """A list of conflicts, and the table that judged them."""
+    return {"conflicts": [conflict_json(view) for view in found], "policies": policies_json(policies)}
+
+
+def disputed_json(disputed: Disputed) -> Json:
+    """What an order adds to its state: its conflicts, what the table says of each pair that stands side by side, who is credited, notes."""
+    conflicts = [conflict_json(view) for view in disputed.conflicts]
     return {
-        "org": view.org,
-        "orderId": view.order_id,
-        "shownFact": view.shown_fact,
-        "otherFact": view.other_fact,
-        "sentence": view.sentence,
-        "raisedAt": iso(view.raised_ms),
-        "settledAt": iso(view.settled_ms),
-        "open": view.settled_ms is None,
-        "page": order_url(view.org, view.order_id),
+        "heldBecause": next((one["sentence"] for one in conflicts if one["held"]), None),
+        "conflicts": conflicts,
+        "concurrent": concurrent_json(disputed.verdicts),
+        "credited": credited([told for told, _ in disputed.heads]),
+        "notes": notes_json(disputed.heads),
     }
 
 

@@ -276,6 +276,11 @@ def clash_json(clash: Clash, org: str, order_id: str) -> Json:
     }
 
 
+def policies_json(policies: Policies) -> Json:
+    """Which table is in use; nodes with the same digest judge alike."""
+    return {"name": policies.name, "digest": policies.digest, "rules": len(policies.rules)}
+
+
 def credited(facts: Sequence[Told]) -> list[str]:
     """The people and machines behind some facts, each once."""
     return list(dict.fromkeys(told.who for told in facts))

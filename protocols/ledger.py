@@ -8,12 +8,14 @@ arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from protocols.chains import Run, RunKind
 from protocols.codec import INT63_MAX, pack
 from protocols.devices import Devices
+from protocols.disputes import Watch
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
 from protocols.fact import FactRow, Replaces, continues_row, genesis, to_row
@@ -21,10 +23,13 @@ from protocols.fixes import withdrawal
 from protocols.judging import Judge
 from protocols.limits import CONTEXT_ENTRIES, RUNS_HELD
 from protocols.merge import Head
+from protocols.merged import QUANTITIES, with_seen
 from protocols.orderbook import Folded, Order, OrderBook
+from protocols.policy import Policies
 from protocols.quarantine import Quarantine, settle_fixes, take_fixes
 from protocols.reading import parse_row, readable
 from protocols.schema import migrate
+from protocols.settling import Settlement, resolved
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
 from protocols.telemetry import Reading, is_telemetry, read_telemetry, telemetry_row
@@ -71,11 +76,16 @@ def fact_id(stream: StreamKey, seq: int, h: bytes) -> str:
 class Ledger:
     """See the module. `new_epoch` gives a random int of 1..2^63-1; it is asked when the database is made and when an epoch must begin."""
 
-    def __init__(self, db: Db, *, node: str, new_epoch: Callable[[], int]) -> None:
+    def __init__(self, db: Db, *, node: str, new_epoch: Callable[[], int], policies: Policies | None = None) -> None:
         self.db, self.node, self._new_epoch = db, node, new_epoch
         migrate(db)
         self.log = StreamLog(db)
         self.book = OrderBook(db, self.log)
+        if policies is not None:
+            self.book.watch = Watch(db, self.log, policies)
+            db.begin()
+            self.book.watch.refresh(self.book)
+            db.commit()
         self.devices = Devices(db)
         self.quarantine_rows = Quarantine(db, self.log, self.book.fixes)
         self.weights = Weights(db)
@@ -114,7 +124,7 @@ class Ledger:
     def append_all(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
         """Say yes to a batch, whole or not at all. `now_ms` is this node's clock. Errors: Conflict, before anything is written."""
         self._check_requests((e.idempotency_key, content_digest(e)) for e in events if e.idempotency_key is not None)
-        return [self.append(event, now_ms) for event in events]
+        return [self.append(event, now_ms) for event in resolved(self, events)]
 
     def append(self, event: OrderEvent, now_ms: int) -> Appended:
         """Say yes to one event. Errors: Conflict (same idempotency key, other content)."""
@@ -129,7 +139,10 @@ class Ledger:
         order.followed = True  # whoever says something of an order wants to hear of it
         seen = self.book.seen(order, stream.sid)[:CONTEXT_ENTRIES]  # to say less than was seen is always true
         context = sorted([*self.log.by_sid(sid).key[:2], seq, h4] for sid, seq, h4 in seen) if seen else []
+        if order.counted or QUANTITIES in event.details:
+            event = replace(event, details=with_seen(event.details, order.counted))
         row = self._log_own(stream, pack(to_row(event, now_ms, context)), order.okey, now_ms)
+        self.book.count(order, stream.key, (row.seq, row.h), event.details)
         self._fold_own(order, Head(stream.sid, row.seq, row.h, int(event.status), seen), now_ms)
         if event.idempotency_key is not None:
             self._remember(event.idempotency_key, content, row)
@@ -187,6 +200,10 @@ class Ledger:
         if row[0] != content:
             raise _conflict(key)
         return Appended(self.log.by_sid(row[1]).key, row[2], row[3], True)
+
+    def remembers(self, key: str) -> bool:
+        """Was something said under this idempotencyKey?"""
+        return self.db.one("SELECT 1 FROM idempotency WHERE key=?", (key,)) is not None
 
     def _remember(self, key: str, content: bytes, fact: LogRow) -> None:
         self.db.run(
@@ -290,6 +307,7 @@ class Ledger:
             rows.append(row)
             if fact is not None and order is not None:
                 parsed.append((row, fact, order, self.book.as_head(row.sid, row.seq, row.h, fact)))
+                self.book.count(order, stream.key, (row.seq, row.h), fact.details)
                 if fact.replaces is not None:
                     fixes.append((row, fact.replaces, False))
             elif why:
@@ -432,7 +450,9 @@ def _conflict(key: str) -> Conflict:
 
 
 def content_digest(event: OrderEvent) -> bytes:
-    """What makes two requests the same: the event without its key. 16 bytes."""
+    """What makes two requests the same: the event without its key, or what a settlement was asked for. 16 bytes."""
+    if isinstance(event, Settlement):
+        return event.request
     values = [
         event.org,
         event.order_id,

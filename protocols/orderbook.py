@@ -6,11 +6,13 @@ the orders concerned are folded again from their facts (sync.md, rule 13): what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from protocols import merged
 from protocols.codec import unpack
+from protocols.disputes import Watch
 from protocols.downlink import heads_digest, order_k
 from protocols.errors import DecodeError
 from protocols.fact import FactRow, from_row
@@ -35,6 +37,11 @@ class Order:
     stored: bool
     followed: bool = True
     """False at a node whose scope it has left"""
+    conflict: bool = False
+    held: bool = False
+    """by the table of policies: somebody has to look; it rests until that is done"""
+    counted: merged.Counted = field(default_factory=dict)
+    """what is known of its quantities"""
 
 
 class Folded(NamedTuple):
@@ -68,6 +75,8 @@ class OrderBook:
     def __init__(self, db: Db, log: StreamLog, *, cached: int = CACHED_ORDERS) -> None:
         self._db, self._log, self._cached = db, log, cached
         self.fixes = Fixes(db, log)
+        self.watch: Watch | None = None
+        """whoever keeps the conflicts; None: a ledger whose conflicts others keep"""
         self._orders: dict[tuple[str, str], Order] = {}
         self._dirty: dict[int, Order] = {}
         row = db.one("SELECT max(okey) FROM orders")
@@ -77,10 +86,14 @@ class OrderBook:
         """The order, if any fact of it is here."""
         found = self._orders.get((org, order_id))
         if found is None:
-            row = self._db.one("SELECT okey, heads, at_ms, followed FROM orders WHERE org=? AND order_id=?", (org, order_id))
+            row = self._db.one(
+                "SELECT okey, heads, at_ms, followed, conflict, held, counted FROM orders WHERE org=? AND order_id=?", (org, order_id)
+            )
             if row is None:
                 return None
-            found = self._orders[org, order_id] = Order(row[0], org, order_id, load_heads(row[1]), row[2], True, bool(row[3]))
+            flags = bool(row[3]), bool(row[4]), bool(row[5])
+            found = Order(row[0], org, order_id, load_heads(row[1]), row[2], True, *flags, merged.load(row[6]))
+            self._orders[org, order_id] = found
         return found
 
     def open(self, org: str, order_id: str, at_ms: int) -> Order:
@@ -206,17 +219,41 @@ class OrderBook:
             [(order_k(org, oid), digest_of(load_heads(heads)), okey) for okey, org, oid, heads in rows],
         )
 
+    def judge_again(self, where: str) -> None:
+        """Judge orders anew by the table of policies in use. `where`: ours, never a caller's text."""
+        self.flush()
+        for okey, org, order_id in self._db.query(f"SELECT okey, org, order_id FROM orders WHERE {where} ORDER BY okey"):
+            order = self.open(org, order_id, 0)
+            order.conflict = True
+            self._dirty[okey] = order
+        self.flush()
+
+    def _judge(self) -> None:
+        if self.watch is not None:
+            self.watch.judge(self, self._dirty.values())
+            return
+        for order in self._dirty.values():
+            order.conflict = len(order.heads) > 1 and bool(conflicts(order.heads))
+
+    def count(self, order: Order, key: StreamKey, fact: tuple[int, bytes], details: Mapping[str, object]) -> None:
+        """Take in what a fact (seq, h) of a stream says of quantities; nearly all say nothing."""
+        if merged.says(details):
+            known = merged.counted(details, f"{key.node}/{key.epoch:x}", f"{key.node}/{key.epoch:x}/{fact[0]}/{fact[1][:4].hex()}")
+            order.counted = merged.join(order.counted, known)
+            self._dirty[order.okey] = order
+
     def flush(self) -> None:
         """Write down the orders that changed, and let memory forget the oldest."""
         self._log.flush()
         if self._dirty:
+            self._judge()
             rows = [_columns(o) for o in self._dirty.values()]
             self._db.many(
-                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms, k, digest, followed)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms, k, digest, followed, held, counted)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                    ON CONFLICT (okey) DO UPDATE
                    SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms,
-                       digest=excluded.digest, followed=excluded.followed""",
+                       digest=excluded.digest, followed=excluded.followed, held=excluded.held, counted=excluded.counted""",
                 rows,
             )
             self._dirty = {}
@@ -226,10 +263,9 @@ class OrderBook:
 
 
 def _columns(o: Order) -> Sequence[int | str | bytes | None]:
-    clash = len(o.heads) > 1 and bool(conflicts(o.heads))
     return (
-        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(clash), o.at_ms,
-        order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed),
+        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms,
+        order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
     )  # fmt: skip
 
 

@@ -263,9 +263,8 @@ class CentralStore(Protocol):
     def disputed(self, org: str, order_id: str) -> Disputed:
         """Conflicts of an order, newest first, and what stands side by side now."""
 
-    @property
-    def policies(self) -> Policies:
-        """The table in use."""
+    def judged_by(self) -> Policies:
+        """The table of policies in use."""
 
     def counts(self) -> list[StreamCounts]:
         """Rows per stream, counted from the log."""

@@ -60,7 +60,7 @@ class SqliteStore:
         policies: Policies | None = None,
     ) -> None:
         self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
-        self._backup_required, self.policies = backup_required, policies or shipped()
+        self._backup_required, self._policies = backup_required, policies or shipped()
         self._read_only, self._cached = read_only, cached
         self._broken = False
         try:
@@ -75,7 +75,7 @@ class SqliteStore:
         else:
             self._prepare()
         self._text_index = has_text_index(self._db)
-        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only, policies=self.policies)
+        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only, policies=self._policies)
         self._load()
         if not self._read_only:
             self._db.begin()
@@ -102,7 +102,7 @@ class SqliteStore:
         self._verified = Verified(self._db, self._log)
         self._backups = Backups(self._db, self._log)
         if not self._read_only:
-            self._book = ViewBook(self._db, self._log, policies=self.policies, text_index=self._text_index, cached=self._cached)
+            self._book = ViewBook(self._db, self._log, policies=self._policies, text_index=self._text_index, cached=self._cached)
             self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
 
     # ------------------------------------------------------------ applying
@@ -193,6 +193,10 @@ class SqliteStore:
     def conflict(self, clash_id: str) -> ConflictView | None:
         """See `CentralStore.conflict`."""
         return self._queries.conflict(clash_id)
+
+    def judged_by(self) -> Policies:
+        """See `CentralStore.judged_by`."""
+        return self._policies
 
     def disputed(self, org: str, order_id: str) -> Disputed:
         """See `CentralStore.disputed`."""

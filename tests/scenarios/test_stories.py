@@ -56,7 +56,7 @@ def test_cancelled_at_the_centre_while_shipped_at_the_dock_is_a_conflict_that_pe
         view = s.shown("1001")
         assert (view.conflict, view.heads, view.facts) == (True, 2, 3)
         (conflict,) = s.world.store.store.conflicts(open_only=True)
-        assert conflict.sentence.startswith("Cancelled by hub-1 while shipped by dock-0")
+        assert conflict.sentence.startswith("Cancelled at the centre by hub-1 while shipped at the centre by dock-0")
 
 
 def test_who_had_seen_the_cancellation_and_ships_all_the_same_makes_no_conflict() -> None:

@@ -156,7 +156,7 @@ def test_conflicts_are_told_in_plain_words_and_bounded(day: FakeHub) -> None:
     told = AppClient(day).get("/v1/conflicts?open=true").json()
     assert told["more"] is False
     assert told["conflicts"][0]["orderId"] == "SCMS-0259910"
-    assert told["conflicts"][0]["sentence"].startswith("Cancelled by service-desk while shipped at W3-Lisbon by Ana")
+    assert told["conflicts"][0]["sentence"].startswith("Cancelled at the centre by service-desk while shipped at W3-Lisbon by Ana")
     assert_problem(AppClient(day).get("/v1/conflicts?limit=2000"), 422, "invalid-input", field="limit")
 
 
