@@ -92,7 +92,7 @@ def _memory(core: Any, who: str, window: int) -> Iterator[str]:
     runs = sum(len(stream.chain.runs) for stream in streams)
     most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + THINGS_UNDER_WAY * window
     cached = core.ledger.book._orders
-    found = things(core, ("_orders", "_dirty"))
+    found = things(core, ("_orders", "_dirty", "policies"))  # a table of policies is as large as its file, whatever happens
     if found > most:
         yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and a window of {window}: at most {most}"
     if len(cached) > CACHED_ORDERS:
