@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from protocols.codec import pack, unpack
 from protocols.errors import Conflict, DecodeError, InvalidInput
 from protocols.event import OrderEvent
-from protocols.fact import Clock, FactRow, Replaces, Withdrawn, from_row, to_row, withdrawn_row
+from protocols.fact import CONTEXT_HASH_BYTES, Clock, Context, FactRow, Replaces, Withdrawn, from_row, to_row, withdrawn_row
 from protocols.fixes import Fixes, Identity, is_withdrawal, withdrawal
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.sqlite import Db
@@ -24,6 +24,7 @@ from protocols.streams import LogRow, Stream, StreamLog
 
 if TYPE_CHECKING:
     from protocols.ledger import Appended, Ledger
+    from protocols.orderbook import Order
 
 ORDERS: Final = 0
 TOO_MANY: Final = "names more streams than are kept here"
@@ -166,8 +167,9 @@ def order_event(row: bytes) -> FactRow | None:
 def resubmit(ledger: Ledger, qid: int, event: OrderEvent, now_ms: int, *, clock: Clock | None = None) -> Appended:
     """Put right what was refused: a new fact that takes the place of the refused one.
 
-    It carries the context of the refused one, because that is what its author had seen there; none where that was the fault, or where it is
-    about another order. Errors: InvalidInput: no such item, not this node's; Conflict: it is resolved already.
+    It carries the context of the refused one, because that is what its author had seen there; where that was the fault, or it is about
+    another order, the context of what its author had said of that order before. Errors: InvalidInput: no such item, not this node's;
+    Conflict: it is resolved already.
     """
     from protocols.ledger import Appended
 
@@ -177,10 +179,10 @@ def resubmit(ledger: Ledger, qid: int, event: OrderEvent, now_ms: int, *, clock:
         raise InvalidInput("id", "is no order event, so no order event can take its place.", remedy="Discard it.")
     was = order_event(ledger.quarantine_rows.bytes_of(item))
     same = was is not None and (was.org, was.order_id) == (event.org, event.order_id) and TOO_MANY not in item.reason
-    context = was.context if was is not None and same else []
     replaces = _replacing(stream, item, was.replaces if was is not None else None)
     own = ledger.own()
     order = ledger.book.open(event.org, event.order_id, now_ms)
+    context = was.context if was is not None and same else _seen_before(ledger, order, *item.identity[:2])
     values = to_row(event, now_ms, context, clock=clock, replaces=replaces)
     row = ledger._log_own(own, pack(values), order.okey, now_ms)
     head = ledger.book.as_head(row.sid, row.seq, row.h, from_row(values))
@@ -215,6 +217,19 @@ def mine(ledger: Ledger, qid: int) -> Item:
     if item.state is not State.OPEN:
         raise Conflict(f"{qid} was {item.state.name.lower()} already", remedy="look at it: queue quarantine show")
     return item
+
+
+def _seen_before(ledger: Ledger, order: Order, sid: int, seq: int) -> Context:
+    """What this node had seen of an order before a place in its own stream: who dominates its own earlier fact has to dominate what that
+    had seen, or the order of arrival would decide what is shown."""
+    log = ledger.log
+    mine = (h for h in ledger.book.facts(order) if log.by_sid(h.sid).own and log.hash_at(log.by_sid(h.sid), h.seq) in (None, h.h))
+    before = [h for h in mine if h.sid < sid or (h.sid == sid and h.seq < seq)]
+    if not before:
+        return []
+    last = max(before, key=lambda h: (h.sid, h.seq))
+    entries = [*last.ctx, *([] if last.sid == sid else [(last.sid, last.seq, last.h[:CONTEXT_HASH_BYTES])])]
+    return sorted([*log.by_sid(s).key[:2], at, h4] for s, at, h4 in entries)
 
 
 def _replacing(stream: Stream, item: Item, earlier: Replaces | None) -> Replaces:

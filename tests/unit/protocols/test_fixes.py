@@ -137,6 +137,29 @@ def test_a_fix_about_another_order_takes_the_refused_fact_out_of_its_own(dock: A
     assert (shows(dock.ledger, "o1"), shows(dock.ledger, "o2")) == ([Status.PLACED], [Status.SHIPPED])
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_fix_about_another_order_has_seen_what_its_author_had_seen_of_that_one(dock: Author, epochs: int) -> None:
+    """Else the order of arrival decides: the fix hides its author's earlier fact, and what only that one had seen comes back."""
+    centre = author("centre", Random(2))
+    said(centre, "o2", Status.PLACED)
+    for fact in centre.told():
+        take(dock.ledger, fact, strict=True)
+    said(dock, "o2", Status.PICKED)
+    for _ in range(epochs - 1):
+        dock.ledger.begin()
+        dock.ledger.start_new_epoch(13)
+        dock.ledger.commit()
+    qid = refused(dock)
+    dock.ledger.begin()
+    resubmit(dock.ledger, qid, event("o2", Status.PACKED), 20)
+    dock.ledger.commit()
+    told = [*centre.told(), *dock.told()]
+    for arrivals in itertools.permutations(told):
+        for strict in (True, False):
+            assert views(arrivals, strict=strict) == heads_of(dock.ledger), [(t.key.node, t.seq) for t in arrivals]
+    assert shows(dock.ledger, "o2") == [Status.PACKED]
+
+
 def test_freeing_waits_for_what_is_open_only(dock: Author) -> None:
     first, second = refused(dock), refused(dock)
     own = dock.ledger.own()
