@@ -13,6 +13,7 @@ from protocols.ledger import Appended
 from protocols.messages import Answer, Receipt, StreamStated
 from protocols.streams import StreamKey
 from tests.sim.bounds import exceeded
+from tests.sim.devices import Measured
 from tests.sim.disks import Disk
 from tests.sim.invariants import INVARIANTS
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
@@ -97,6 +98,14 @@ class Checker:
         fact = self.truth.facts[i]
         demand(fact.order == (event.org, event.order_id) and fact.status == int(event.status), f"I2 {who} stored something else as {fid}")
 
+    def measured(self, disk: Disk, who: str, done: Sequence[Measured]) -> None:
+        """Readings that were answered with yes are on the disk too."""
+        for reports in done:
+            if reports.answer is not None and not isinstance(reports.answer, LongshoreError):
+                for said in reports.answer:
+                    i = self.truth.of.get(FactId(*said.stream, said.seq, said.h), -1)
+                    demand(i >= 0 and bool(disk.seen >> i & 1), f"I1 {who} says yes to a reading that is on no disk")
+
     def told(self, answer: Answered) -> None:
         """Somebody outside knows this yes now."""
         if not isinstance(answer, LongshoreError):
@@ -105,17 +114,28 @@ class Checker:
     # ------------------------------------------------------------ edges
 
     def edge_moved(self, disk: Disk, who: str) -> None:
-        """Settled ⊆ the store's rows; freed ⊆ the store and every restorable backup of it."""
+        """Settled ⊆ the store's rows; freed ⊆ the store and every restorable backup of it; evicted only telemetry, with a record."""
+        self._evicted(disk, who)
         for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):
             own = disk.own.get(StreamKey(node, epoch, cls), [])
             below = sum(1 << i for i in own[:settled])
             demand(settled <= len(own) and not below & ~self.stored, f"I5 {who} believes settled {self.truth.show(below & ~self.stored)}")
             gone = sum(1 << i for i in own[:freed]) & disk.held
             if gone:
-                unsafe = gone & ~self._safe()
+                unsafe = gone & ~self._safe() & ~self.truth.evicted
                 demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
                 disk.held &= ~gone
                 self.truth.freed |= gone
+
+    def _evicted(self, disk: Disk, who: str) -> None:
+        """What an edge gave up for want of room: readings only, and its chain says so."""
+        gone = disk.evicted(self.truth) & disk.held
+        if gone:
+            orders = sum(1 << i for i in bits(gone) if self.truth.facts[i].id.cls == 0)
+            demand(not orders, f"I1 {who} evicted facts of orders: {self.truth.show(orders)}")
+            disk.held &= ~gone
+            self.truth.evicted |= gone
+            self.world.count("readings evicted for want of room", gone.bit_count())
 
     def _safe(self) -> Mask:
         safe = self.world.store.disk.held
@@ -127,7 +147,7 @@ class Checker:
         """Believed received ⊆ what that incarnation durably held."""
         if incarnation is None:
             return
-        held = self.ever.get(incarnation, 0) | self.truth.freed
+        held = self.ever.get(incarnation, 0) | self.truth.freed | self.truth.evicted
         for key, ranges in received.items():
             own = disk.own.get(key, [])
             for first, last in ranges:
@@ -249,7 +269,7 @@ class Checker:
 
     def destroyed(self) -> None:
         """The scenario destroyed a disk: what was only there is excused, unless a rule had freed another copy."""
-        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused
+        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~self.truth.evicted
         demand(not lost & self.truth.freed, f"I1 freed and gone: {self.truth.show(lost & self.truth.freed)}")
         self.truth.excused |= lost
         if lost:
@@ -259,7 +279,7 @@ class Checker:
         """Each yes is on some disk; the mirrors of the disks are right; nothing is held that nobody said; bounds hold (I1, I2, I7)."""
         for what in exceeded(self.world):
             raise Violation(what)
-        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused
+        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~self.truth.evicted
         demand(not lost, f"I1 on no disk and in no record: {self.truth.show(lost)}")
         for disk in [self.world.hub.disk, self.world.store.disk, *(e.disk for e in self.world.edges)]:
             real = 0

@@ -101,6 +101,15 @@ class Disk:
         rows = self.db.query("SELECT s.node, s.epoch, s.cls, l.seq, l.h, l.row FROM log l JOIN streams s USING (sid)")
         return [(FactId(node, epoch, cls, seq, bytes(h)), bytes(row)) for node, epoch, cls, seq, h, row in rows]
 
+    def evicted(self, truth: Truth) -> Mask:
+        """Facts of the node's own streams that it gave up: its chain keeps their place, and no row is there."""
+        out = 0
+        for node, epoch, cls, first, last in self.db.query(
+            "SELECT s.node, s.epoch, s.cls, r.first, r.last FROM runs r JOIN streams s USING (sid) WHERE r.kind = 2 AND s.own = 1"
+        ):
+            out |= sum(1 << i for i in self.own.get(StreamKey(node, epoch, cls), [])[first - 1 : last])
+        return out
+
     def recorded(self, truth: Truth) -> Mask:
         """Facts whose places are closed by a signed record and not by data.
 

@@ -10,6 +10,7 @@ from protocols.codec import Kind, pack
 from protocols.errors import Conflict, LedgerBroken, LedgerFull, OverBudget
 from protocols.streams import StreamKey
 from protocols.topics import Address
+from tests.sim.devices import Measured
 from tests.sim.disks import Disk, newer_tables_bytes
 from tests.sim.options import SECOND
 from tests.sim.procs import Down, Link, Proc, Request
@@ -57,7 +58,13 @@ class EdgeProc(Proc):
         sign, verify = world.keys.signer(self.node), world.keys.verify
         o = world.options
         settings = EdgeSettings(
-            o.uplink, o.heartbeat_ms, o.budget_bytes + newer_tables_bytes(), 0 if o.pressed else 80, o.floor_ms, follow=o.follow
+            o.uplink,
+            o.heartbeat_ms,
+            o.budget_bytes + newer_tables_bytes(),
+            0 if o.pressed else 80,
+            o.floor_ms,
+            o.telemetry_bytes,
+            follow=o.follow,
         )
         rng = world.rng(f"core/{self.name}/{self.boots}")
         self.core = EdgeCore(self.disk.db, EdgeIdentity(self.address, hub, world.keys.public(hub)), sign, verify, rng, settings)
@@ -88,6 +95,7 @@ class EdgeProc(Proc):
             self.no_room(e, done)
             return
         self._look(done)
+        self.world.check.measured(self.disk, self.name, [thing for thing in things if isinstance(thing, Measured)])
         if self._perform(self.core.effects(self.now()), crash):
             return
         for request in done:
@@ -104,6 +112,8 @@ class EdgeProc(Proc):
                 thing.answer = e
         elif isinstance(thing, Down):
             self.core.take_message(thing.payload, now)
+        elif isinstance(thing, Measured):
+            thing.take(self.core, now)
         elif isinstance(thing, Link):
             self.core.take_up(now) if thing.up else self.core.take_down()
         else:

@@ -55,6 +55,7 @@ def _all_there(world: World) -> Iterator[str]:
     truth, store = world.check.truth, world.store.disk
     everything = (1 << len(truth.facts)) - 1
     lost = everything & ~store.held & ~truth.excused
+    lost &= ~(truth.evicted & store.recorded(truth))
     if lost:
         yield f"I1 not in the store: {truth.show(lost)}"
     late = world.check.copies() & ~store.held

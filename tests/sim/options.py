@@ -72,6 +72,10 @@ class Options:
     """messages that the broker lets pile up and then hands out in any order. 0: none"""
     reorder_ms: int = 0
     """after this long it hands out what has piled up, also when that is less"""
+    reports: int = 0
+    """times that devices report readings, some at a time"""
+    telemetry_bytes: int = 0
+    """what telemetry may take of an edge's ledger; 0: a quarter of its budget"""
     orgs: int = 1
     """organisations that share the hub, and use the same order ids"""
     sites: int = 0

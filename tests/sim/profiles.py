@@ -111,6 +111,9 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "segments": rng.choice((12, 16, 64)),
         "group_ms": rng.choice((0, 5, 40)),
         "latency_ms": rng.choice((2, 100, 800)),
+        "reports": Random(f"{seed}/reports").choice((0, 0, 40, 100)),
+        "telemetry_bytes": Random(f"{seed}/telemetry").choice((0, 1_500, 5_000)),
+        "budget_bytes": Random(f"{seed}/budget").choice((66_000, 90_000, *[1_000_000_000] * 8)),
         "orgs": Random(f"{seed}/orgs").choice((1, 1, 2)),
         "sites": Random(f"{seed}/sites").choice((0, 3)),
     }

@@ -63,7 +63,8 @@ def bits(mask: Mask) -> Iterator[int]:
 class Truth:
     """Every fact that was ever durable somewhere. `told`: somebody was answered yes.
 
-    `excused`: gone with disks that the scenario destroyed. `freed`: let go by a rule. `forked`: streams with two facts at one seq.
+    `excused`: gone with disks that the scenario destroyed. `freed`: let go by a rule. `evicted`: given up for want of room.
+    `forked`: streams with two facts at one seq.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Truth:
         self.told: Mask = 0
         self.excused: Mask = 0
         self.freed: Mask = 0
+        self.evicted: Mask = 0
         self.forked: dict[StreamKey, None] = {}
         self._seqs: dict[tuple[StreamKey, int], int] = {}
 

@@ -17,6 +17,7 @@ from protocols.topics import Address
 from protocols.trust import NodeCard
 from tests.sim.central import Central
 from tests.sim.checkers import Checker, Violation, demand
+from tests.sim.devices import Devices
 from tests.sim.disks import Disk
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.faults import Faults
@@ -66,6 +67,7 @@ class World:
         self.check = Checker(self)
         self.net = Net(self)
         self.clients = Clients(self)
+        self.devices = Devices(self)
         self.faults = Faults(self)
         self.store = Central(self)
         self.edges: list[EdgeProc] = []
@@ -149,9 +151,9 @@ class World:
         self._hash.update(f"{self.now}|{whom}|".encode() + data)
         self.count("message delivered")
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, by: int = 1) -> None:
         """One more of these."""
-        self.counts[what] = self.counts.get(what, 0) + 1
+        self.counts[what] = self.counts.get(what, 0) + by
 
     @property
     def hash(self) -> str:
@@ -185,6 +187,7 @@ class World:
     def run(self) -> World:
         """Both phases; raises Violation."""
         self.clients.plan()
+        self.devices.plan()
         for when, kind, numbers in self.options.plan:
             self.at(when, self.faults.strike, kind, numbers)
         for n in range(1, LOOKS + 1):
