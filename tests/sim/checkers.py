@@ -267,10 +267,17 @@ class Checker:
             out |= edge.disk.held
         return out
 
+    def _recorded(self) -> Mask:
+        """Facts of whose places some disk that is alive says that there is no data."""
+        out = self.world.hub.disk.recorded(self.truth) | self.world.store.disk.recorded(self.truth)
+        for edge in self.world.edges:
+            out |= edge.disk.evicted(self.truth)
+        return out
+
     def destroyed(self) -> None:
         """The scenario destroyed a disk: what was only there is excused, unless a rule had freed another copy."""
-        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~self.truth.evicted
-        demand(not lost & self.truth.freed, f"I1 freed and gone: {self.truth.show(lost & self.truth.freed)}")
+        lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~(self.truth.evicted & self._recorded())
+        demand(not lost & self.truth.freed & ~self.truth.evicted, f"I1 freed and gone: {self.truth.show(lost & self.truth.freed)}")
         self.truth.excused |= lost
         if lost:
             self.world.say("scenario", f"destroys the only copy of {self.truth.show(lost)}")
