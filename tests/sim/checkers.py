@@ -271,7 +271,8 @@ class Checker:
         """Facts of whose places some disk that is alive says that there is no data."""
         out = self.world.hub.disk.recorded(self.truth) | self.world.store.disk.recorded(self.truth)
         for edge in self.world.edges:
-            out |= edge.disk.evicted(self.truth)
+            if edge.disk.seen:  # a blank one has no tables yet
+                out |= edge.disk.evicted(self.truth)
         return out
 
     def destroyed(self) -> None:
