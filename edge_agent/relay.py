@@ -19,7 +19,7 @@ from edge_agent.peers import Peers
 from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import DICTIONARIES, Envelope, FrameHeader, Kind
-from protocols.custody import Custody, Span, chained, stated
+from protocols.custody import Custody, Known, Span, chained, single, stated
 from protocols.errors import CustodyFull, DecodeError
 from protocols.fact import genesis
 from protocols.freeing import Freeing
@@ -97,7 +97,8 @@ class Relay:
         self.peers, self.custody, self.settings = peers, custody, settings
         self.mailboxes = Mailboxes()
         self._ledger, self._uplink, self._verify, self._rng, self._floor_ms = ledger, uplink, verify, rng, floor_ms
-        self.known = chained(ledger.log)
+        by_chain, by_word = chained(ledger.log), single(ledger.log)
+        self.known: Known = lambda key, tip, point: by_chain(key, tip, point) or by_word(key, tip, point)
         """what this ledger knows of others' chains"""
         self._freeing = Freeing(ledger, floor_ms, hashed=True)
         self._to_send: dict[int, None] = {}

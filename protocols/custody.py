@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from protocols.carried import POINTS_CARRIED
 from protocols.chains import RunKind
-from protocols.codec import INT63_MAX
+from protocols.codec import INT63_MAX, Kind
 from protocols.errors import CustodyFull
 from protocols.messages import Point, RunStated
 from protocols.sqlite import Db
@@ -131,10 +131,17 @@ class Custody:
         return self._drop(self._complete(key, points, known, waiting=True))
 
     def note_settled(self, key: StreamKey, points: Iterable[Point], hub_ms: int, known: Known = _unknown) -> int:
-        """Custody of what is settled ends, and its bytes stay until `release`. Returns how many ended. `hub_ms`: the hub's time."""
+        """Custody of what is settled ends. The bytes of authors stay until `release`, those of the hub's feed go. Returns how many ended.
+        `hub_ms`: the hub's time."""
         done = self._complete(key, points, known, waiting=True)
         self._db.many("UPDATE custody SET settled_ms=? WHERE cid=?", [(hub_ms, cid) for cid in done])
+        self._drop([cid for cid in done if self._of_feed(cid)])
         return len(done)
+
+    def _of_feed(self, cid: int) -> bool:
+        """Is it a message of the hub's feed? It is kept until it is settled, and no longer: nobody took it into custody from its author."""
+        row = self._db.one("SELECT substr(payload, 4, 1) FROM custody WHERE cid=?", (cid,))
+        return row is not None and bytes(row[0]) == bytes((Kind.FEED,))
 
     def release(self, key: StreamKey, points: Iterable[Point], before_ms: int, known: Known = _unknown) -> int:
         """Delete what was settled before a time of the hub, as far as it may be freed at these points. Returns how many payloads went."""
@@ -250,6 +257,16 @@ class Custody:
             (*key, up_to, 0 if waiting else 1),
         )
         return [(int(cid), Span(key, int(a), bytes(h), int(b), bytes(end))) for cid, a, h, b, end in rows]
+
+
+def single(log: StreamLog) -> Known:
+    """What is known of facts that came down one by one: where nobody has said that their stream has branches, it is a line."""
+
+    def known(key: StreamKey, tip: Point, point: Point) -> bool:
+        stream = log.get(key)
+        return stream is not None and not stream.chain.runs and stream.fork_point is None and point[0] <= tip[0]
+
+    return known
 
 
 def chained(log: StreamLog) -> Known:

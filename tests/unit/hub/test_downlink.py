@@ -12,6 +12,7 @@ from protocols.downlink import Feed
 from protocols.lifecycle import Status
 from protocols.merge import shown
 from protocols.orderbook import OrderBook
+from protocols.sqlite import Db
 from protocols.sync.seal import Control, unseal
 from tests.unit.hub.hub_world import Edge, World
 
@@ -321,3 +322,76 @@ def test_whatever_is_lost_in_the_end_both_sides_are_the_same(seed: int) -> None:
             "SELECT order_id FROM scopes JOIN orders USING (okey) WHERE site=? ORDER BY order_id", (edge.address.site,)
         )
         same(world, edge, *(str(order_id) for (order_id,) in rows))
+
+
+def unsettled_feeds(edge: Edge) -> int:
+    return edge.core.custody.counts().payloads
+
+
+def test_what_the_store_may_still_lose_is_kept_as_it_was_signed_and_goes_once_it_is_settled() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    world.run()
+    for n in range(5):
+        world.says(f"A{n}", "PLACED")
+        world.run(1, store=False)
+    assert unsettled_feeds(dock) == 5
+    world.run(120, 5_000)
+    assert unsettled_feeds(dock) == 0
+    assert dock.core.ledger.db.one("SELECT count(*) FROM custody") == (0,)
+
+
+def test_what_a_hub_lost_of_its_own_comes_back_from_its_nodes_and_it_goes_on_in_a_new_epoch() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    world.run()
+    before = world.db.dump()
+    world.says("A1", "PLACED", "APPROVED")
+    epoch = world.hub.ledger.own().key
+    world.run(3, store=False)
+    world.restart(before)
+    world.run(200, 5_000)
+    assert heads(world.hub.ledger.book, "A1") == heads(dock.core.ledger.book, "A1") != []
+    assert world.hub.ledger.own().key != epoch
+    assert world.counts(epoch).facts == 2  # type: ignore[union-attr]
+    assert world.hub.registry.counters()["given_back"] == 2
+
+
+def test_what_nobody_gives_back_of_the_hubs_own_is_signed_as_lost() -> None:
+    """One of three facts went to no site: the node gives back the other two, and the hole between is closed by the hub's word."""
+    world = World()
+    world.edge("dock-1")
+    world.run()
+    before = world.db.dump()
+    for n, site in enumerate(("Madrid", None, "Madrid")):
+        world.says(f"A{n}", "PLACED", site=site)
+        world.run(1, store=False)
+    key = world.hub.ledger.own().key
+    world.restart(before)
+    for _ in range(3):
+        world.run(400, 5_000)
+        world.hub.begin()
+        world.hub.take_statement(world.store.statement(None), whole=True)
+        world.hub.take_holes(world.now_ms)
+        world.hub.commit()
+    world.run()
+    counts = world.counts(key)
+    assert counts is not None
+    assert (counts.facts, counts.records) == (2, {"lost": 1})
+
+
+def test_a_forged_feed_gives_nothing_back() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    world.run()
+    world.says("A1", "PLACED")
+    world.run(2, store=False)
+    row = dock.core.ledger.db.one("SELECT payload FROM custody")
+    assert row is not None
+    payload = bytes(row[0])
+    world.restart(Db(":memory:").dump())
+    world.admit(dock)
+    world.deliver("dock-1", payload[:-64] + bytes(64))
+    assert heads(world.hub.ledger.book, "A1") == []
+    world.deliver("dock-1", payload)
+    assert len(heads(world.hub.ledger.book, "A1")) == 1
