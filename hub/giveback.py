@@ -54,7 +54,7 @@ class OwnHoles:
         """Sign for holes that have been open for long enough since this start. Inside a transaction; returns the streams concerned."""
         since, closed = self._since_ms, list[StreamKey]()
         self._since_ms = {}
-        for stream in self._ledger.own_streams():
+        for stream in self._ledger.log.of_node(self._node):
             for first, last, h in stream.chain.holes():
                 seen_ms = min(since.get((stream.key, last, h), now_ms), now_ms)
                 self._since_ms[stream.key, last, h] = seen_ms
