@@ -14,6 +14,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
+from hub.credit import Credit
 from hub.feeds import Feeds
 from hub.giveback import OwnHoles, facts_of
 from hub.registry import REGISTRY, Node, Registry
@@ -98,6 +99,7 @@ class HubCore:
         self._read: dict[tuple[int, int, bytes], FactRow] = {}
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
         self._scopes_built = False
+        self.credit = Credit(self.settings.credit_facts)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: list[tuple[Node, StreamKey]] = []
 
@@ -175,6 +177,7 @@ class HubCore:
         for name, by in (("up_frames", 1), ("up_facts_new", done.new), ("up_facts_known", done.known)):
             self._count(name, by)
         if done.new:
+            self.credit.busy(header.author, now_ms)
             self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
             self._keep_read(done)
             self._feed(header.author, done)
@@ -256,6 +259,8 @@ class HubCore:
             self._hellos.append((author, replace(message, held=held)))
         elif isinstance(message, Heartbeat):
             self.registry.note_beat(node, message, now_ms)
+            if any(q.queued for q in message.streams):
+                self.credit.busy(node, now_ms)
             self._beats.append((author, message))
         elif isinstance(message, Follow):
             self.feeds.follow(author, message)
@@ -290,7 +295,9 @@ class HubCore:
 
     def effects(self, now_ms: int) -> list[Publish]:
         """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
-        self.receiver.credit = 0 if self.full else self.settings.credit_facts
+        self.credit.full = self.full
+        self.credit.rested(now_ms)
+        self.receiver.credit = self.credit.each()
         outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
         for node, receipt in self.receiver.receipts(now_ms):
             for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
