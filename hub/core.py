@@ -17,24 +17,25 @@ from typing import Any, Final
 from hub.credit import Credit
 from hub.feeds import Feeds
 from hub.giveback import OwnHoles, facts_of
+from hub.handing import Handing
 from hub.registry import REGISTRY, Node, Registry
 from hub.scopes import Taken
 from hub.store.port import Statement, StoreFact, StoreRecord
-from protocols.chains import Run, RunKind
+from protocols.chains import RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
 from protocols.downlink import Compare, Feed, Follow
 from protocols.errors import DecodeError, LedgerFull, NotVerified
 from protocols.event import OrderEvent
-from protocols.fact import FactRow, genesis
 from protocols.fact import chain as hashes_of
+from protocols.fact import genesis
 from protocols.ledger import Appended, Ledger, Offered
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.messages import Answer, Heartbeat, Hello, Message, Record, Refused, RunStated
 from protocols.schema import refuse_newer
 from protocols.sqlite import Db
-from protocols.streams import Stream, StreamKey
+from protocols.streams import StreamKey
 from protocols.sync.frames import digest
-from protocols.sync.handover import ahead, lacking, records_lacking, went_back
+from protocols.sync.handover import ahead, went_back
 from protocols.sync.receiver import Receiver, StoreSays, rooted_points
 from protocols.sync.seal import Control, Sign, Verify, seal, unseal
 from protocols.sync.uplink import Out
@@ -42,10 +43,6 @@ from protocols.topics import Channel
 from protocols.trust import NodeCard
 
 HAND_OVER_FACTS: Final = 2_000
-HAND_OVER_SHARE: Final = 200
-"""of these, for each stream at least: smaller pieces cost more than they are fair"""
-READ_KEPT: Final = 20_000
-"""facts that were read when they came and are handed over soon: the store is spared the reading"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,6 @@ class HubCore:
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.registry = Registry(db)
         self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)
-        self._stated: dict[StreamKey, tuple[RunStated, ...]] = {}
         self._asked = False
         """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
         self._hellos: list[tuple[Node, Hello]] = []
@@ -93,10 +89,9 @@ class HubCore:
         """whose signature the message at hand bears"""
         self._beats: list[tuple[Node, Heartbeat]] = []
         self._replies: list[tuple[Node, Out]] = []
-        self._unhanded: dict[StreamKey, None] = {}
+        self.handing = Handing(self.ledger, self.receiver)
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
-        self._read: dict[tuple[int, int, bytes], FactRow] = {}
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
         self._scopes_built = False
         self.credit = Credit(self.settings.credit_facts)
@@ -130,7 +125,7 @@ class HubCore:
             )
         done = self.ledger.append_all(events, now_ms)
         own = self.ledger.own()
-        self._unhanded[own.key] = None
+        self.handing.unhanded[own.key] = None
         taken = []
         for event, appended in zip(events, done, strict=True):
             order = None if appended.repeated else self.ledger.book.get(event.org, event.order_id)
@@ -141,7 +136,7 @@ class HubCore:
 
     def wrote(self, key: StreamKey) -> None:
         """Facts of the hub's own were written by who does that: the store lacks them."""
-        self._unhanded[key] = None
+        self.handing.unhanded[key] = None
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
         """Bytes that came up on a node's topics; `node` is the topic's word and only says whom to answer. Returns what a frame did."""
@@ -178,8 +173,8 @@ class HubCore:
             self._count(name, by)
         if done.new:
             self.credit.busy(header.author, now_ms)
-            self._unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
-            self._keep_read(done)
+            self.handing.unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
+            self.handing.keep_read(done)
             self._feed(header.author, done)
         if done.deferred:
             self._count("deferred", done.deferred)
@@ -189,12 +184,6 @@ class HubCore:
         """Who follows the sites concerned is told."""
         self.feeds.took(author, [Taken(f.order, row.sid, row.seq, row.h, fact.site) for row, fact, f in done.folded])
         self.feeds.again(self.ledger.folded_again())
-
-    def _keep_read(self, done: Offered) -> None:
-        if len(self._read) + len(done.folded) > READ_KEPT:
-            self._read.clear()
-        for row, fact, _ in done.folded:
-            self._read[row.sid, row.seq, row.h] = fact
 
     def _take_given_back(self, control: Control, now_ms: int) -> None:
         """A message of the feed that this hub once signed: what it does not hold of it, it takes in again (rule 12)."""
@@ -206,7 +195,7 @@ class HubCore:
             done = self.ledger.offer(f.key, f.seq, f.prev, [(f.row, f.values)], [f.h], now_ms)
             if done.new:
                 self._count("given_back", done.new)
-                self._unhanded[f.key] = None
+                self.handing.unhanded[f.key] = None
                 self._feed("", done)
                 self.receiver.touch(f.key)
                 if f.key == current:
@@ -216,13 +205,13 @@ class HubCore:
         """The own stream was seen beyond what is here: never go on in it (rule 2)."""
         self.ledger.start_new_epoch(now_ms)
         key = self.ledger.own().key
-        self._unhanded[key] = None
+        self.handing.unhanded[key] = None
         return key
 
     def take_holes(self, now_ms: int) -> None:
         """Inside a transaction, now and then: what nobody has given back of the hub's own streams is signed as lost."""
         for key in self._own_holes.close(now_ms):
-            self._unhanded[key] = None
+            self.handing.unhanded[key] = None
             self.receiver.touch(key)
 
     def _believe(self, author: Node, envelope: Envelope) -> None:
@@ -268,7 +257,7 @@ class HubCore:
         elif isinstance(message, Compare):
             self.feeds.compare(author, message)
         elif isinstance(message, Record) and self.receiver.record(node, message, data, now_ms):
-            self._unhanded[StreamKey(node, message.epoch, message.cls)] = None
+            self.handing.unhanded[StreamKey(node, message.epoch, message.cls)] = None
 
     def refuse(self, node: str, data: bytes, reason: str, now_ms: int) -> None:
         """Damage moves nothing: kept within bounds, counted, named to whom the topic belongs (rule 8); and to its author, where it is well
@@ -346,63 +335,19 @@ class HubCore:
         return self._asked
 
     def lacking_in_store(self, limit: int = HAND_OVER_FACTS) -> tuple[list[StoreFact], list[StoreRecord]]:
-        """What the store's last statement lacks, at most `limit` facts, each stream in chain order. Empty before the store has spoken.
-
-        Streams take turns, so that one node's month of backlog does not hold back the others' fresh facts.
-        """
-        facts: list[StoreFact] = []
-        records: list[StoreRecord] = []
-        if not self._asked:
-            return facts, records
-        share = max(HAND_OVER_SHARE, limit // max(1, len(self._unhanded)))
-        for key in sorted(self._unhanded, key=lambda k: k.cls):  # facts of orders before telemetry
-            stream = self.ledger.log.open(key)
-            gaps = lacking(stream.chain, self._stated.get(key, ()))
-            room = min(share, limit - len(facts))
-            for gap in gaps:
-                taken = list(self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + room - 1)))
-                facts += taken
-                room -= len(taken)
-                if room <= 0:
-                    break
-            if room <= 0:
-                del self._unhanded[key]
-                self._unhanded[key] = None
-                if len(facts) >= limit:
-                    return facts, records
-                continue
-            new_records = records_lacking(stream.chain, self._stated.get(key, ()))
-            if new_records:
-                records += self._records(stream, {(r.last, r.h_last) for r in new_records})
-            elif not gaps:
-                del self._unhanded[key]
-        return facts, records
-
-    def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
-        why, read = self.receiver.quarantine_reasons(stream.sid, first, last), self._read
-        for r in self.ledger.log.read_branch(stream, run, first, last):
-            reason = why.get((r.seq, r.h), "") if why else ""
-            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))
-
-    def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
-        rows = self.ledger.db.query("SELECT first, last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
-        signed = [(int(first), int(last), bytes(h), bytes(data), int(at)) for first, last, h, data, at in rows]
-        return [
-            StoreRecord(stream.key, r.first, r.h_before, r.last, r.h_last, r.kind, *_word_on(r, signed))
-            for r in stream.chain.runs
-            if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
-        ]
+        """See `Handing.lacking`. Empty before the store has spoken."""
+        return self.handing.lacking(limit) if self._asked else ([], [])
 
     def take_statement(self, statement: Statement, *, whole: bool) -> list[tuple[StreamKey, RunStated]]:
         """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start.
 
         Returns what the store holds and this hub does not: it came back older, and `take_from_store` gives it those facts (rule 12).
         """
-        before, streams = self._stated, statement.streams
+        before, streams = self.handing.stated, statement.streams
         self._asked = True
         if whole:
-            self._stated = {}
-            self._unhanded = {s.key: None for s in self.ledger.log.all()}
+            self.handing.stated = {}
+            self.handing.unhanded = {s.key: None for s in self.ledger.log.all()}
             streams = streams | {key: () for key in before if key not in streams}
         if any(went_back(before.get(key, ()), runs) for key, runs in streams.items()):
             # A receipt raises what is believed settled, and only the answer to a hello lowers it: another incarnation makes nodes say one.
@@ -410,7 +355,7 @@ class HubCore:
         says: list[tuple[StreamKey, StoreSays]] = []
         older: list[tuple[StreamKey, RunStated]] = []
         for key, runs in streams.items():
-            self._stated[key] = runs
+            self.handing.stated[key] = runs
             says.append((key, self._says(key, runs, statement)))
             older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
         self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered)
@@ -443,7 +388,7 @@ class HubCore:
         """As it was signed; or, where data has superseded a part of it meanwhile, as far as it still stands in the store."""
         if self.ledger.close_hole(r.stream, r.first, r.h_before, r.last, r.h_last, r.kind, r.signed, now_ms):
             return
-        for s in self._stated.get(r.stream, ()):
+        for s in self.handing.stated.get(r.stream, ()):
             if s.kind is r.kind and r.first <= s.first and s.last <= r.last:
                 self.ledger.close_hole(r.stream, s.first, s.h_before, s.last, s.h_last, s.kind, r.signed, now_ms)
 
@@ -474,15 +419,7 @@ class HubCore:
 
     def stated(self, key: StreamKey) -> tuple[RunStated, ...]:
         """What the store last said of a stream."""
-        return self._stated.get(key, ())
-
-
-def _word_on(record: Run, signed: Sequence[tuple[int, int, bytes, bytes, int]]) -> tuple[bytes, int]:
-    """What the author signed about a run, and when it came: with its very end, or, where data has shortened it since, around it."""
-    exact = (w for w in signed if (w[1], w[2]) == (record.last, record.h_last))
-    around = (w for w in signed if w[0] <= record.last <= w[1])
-    found = next(exact, None) or next(around, None)
-    return (found[3], found[4]) if found is not None else (b"", 0)
+        return self.handing.stated.get(key, ())
 
 
 def _consecutive(facts: Sequence[StoreFact]) -> Iterator[list[StoreFact]]:

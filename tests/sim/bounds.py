@@ -84,7 +84,7 @@ def _edge(edge: EdgeProc) -> Iterator[str]:
 
 def _hub(hub: HubProc) -> Iterator[str]:
     core = hub.core
-    yield from _memory(core, "hub", len(core._read))
+    yield from _memory(core, "hub", core.handing.read_kept)
 
 
 def _memory(core: Any, who: str, window: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ import protocols.sync.receiver
 import protocols.sync.uplink
 from edge_agent.core import EdgeCore
 from hub.core import HubCore
+from hub.handing import Handing
 from hub.store.port import StoreFact
 from protocols.chains import Chain, Run, RunKind
 from protocols.fact import FactRow, genesis
@@ -236,12 +237,12 @@ def record_beats_data() -> Patch:
 
 
 def poison_stays_at_the_hub() -> Patch:
-    real = HubCore._facts
+    real = Handing._facts
 
-    def facts(self: HubCore, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
+    def facts(self: Handing, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
         return (f for f in real(self, stream, run, first, last) if not f.quarantined)
 
-    return swapped(HubCore, "_facts", facts)
+    return swapped(Handing, "_facts", facts)
 
 
 def store_never_asked_back() -> Patch:

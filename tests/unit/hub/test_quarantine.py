@@ -205,7 +205,7 @@ def test_the_hub_puts_its_own_fact_right_over_the_api(tmp_path: Path) -> None:
     core = hub.core
     assert core is not None
     assert parse_row(core.ledger.db.query("SELECT row FROM log ORDER BY seq")[-1][0]).status is Status.PACKED
-    assert core.ledger.own().key in core._unhanded
+    assert core.ledger.own().key in core.handing.unhanded
 
 
 def test_the_commands_of_a_hub_that_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def test_a_long_backlog_of_one_node_does_not_hold_back_the_fresh_fact_of_another
         hub.take_message(KEY.node, hand.frame(first, first + 19), 1)
     world_events = [pack([1, "acme", "Z1", "ERP", 1, None, 1, 1, None, None, None, {}, []])]
     own = hub.ledger._log_own(hub.ledger.own(), world_events[0], None, 1)
-    hub._unhanded[hub.ledger.own().key] = None
+    hub.handing.unhanded[hub.ledger.own().key] = None
     hub.commit()
     facts, _ = hub.lacking_in_store(limit=10)
     assert len(facts) <= 10
@@ -68,7 +68,7 @@ def test_the_stream_that_had_its_turn_waits_for_the_others(monkeypatch: pytest.M
     hub.begin()
     hub.take_message(KEY.node, hand.frame(1, 20), 1)
     hub.ledger._log_own(hub.ledger.own(), fact(99), None, 1)
-    hub._unhanded[hub.ledger.own().key] = None
+    hub.handing.unhanded[hub.ledger.own().key] = None
     hub.commit()
     first, _ = hub.lacking_in_store(limit=5)
     assert {f.stream for f in first} == {KEY}

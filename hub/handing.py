@@ -1,0 +1,96 @@
+"""What the hub hands over to the central store: whatever the store's last statement lacks (sync.md, rule 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from hub.store.port import StoreFact, StoreRecord
+from protocols.chains import Run, RunKind
+from protocols.fact import FactRow
+from protocols.ledger import Ledger, Offered
+from protocols.messages import RunStated
+from protocols.streams import Stream, StreamKey
+from protocols.sync.handover import lacking, records_lacking
+from protocols.sync.receiver import Receiver
+
+HAND_OVER_SHARE: Final = 200
+"""of these, for each stream at least: smaller pieces cost more than they are fair"""
+READ_KEPT: Final = 20_000
+"""facts that were read when they came and are handed over soon: the store is spared the reading"""
+
+
+class Handing:
+    """See the module. `unhanded`: streams of which the store may lack something; `stated`: its last word on each."""
+
+    def __init__(self, ledger: Ledger, receiver: Receiver) -> None:
+        self._ledger, self._receiver = ledger, receiver
+        self.unhanded: dict[StreamKey, None] = {}
+        self.stated: dict[StreamKey, tuple[RunStated, ...]] = {}
+        self._read: dict[tuple[int, int, bytes], FactRow] = {}
+
+    @property
+    def read_kept(self) -> int:
+        """How many read facts are in memory."""
+        return len(self._read)
+
+    def keep_read(self, done: Offered) -> None:
+        """Facts that were just read and are handed over soon: the store is spared the reading."""
+        if len(self._read) + len(done.folded) > READ_KEPT:
+            self._read.clear()
+        for row, fact, _ in done.folded:
+            self._read[row.sid, row.seq, row.h] = fact
+
+    def lacking(self, limit: int) -> tuple[list[StoreFact], list[StoreRecord]]:
+        """What the store's last statement lacks, at most `limit` facts, each stream in chain order.
+
+        Streams take turns, so that one node's month of backlog does not hold back the others' fresh facts.
+        """
+        facts: list[StoreFact] = []
+        records: list[StoreRecord] = []
+        share = max(HAND_OVER_SHARE, limit // max(1, len(self.unhanded)))
+        for key in sorted(self.unhanded, key=lambda k: k.cls):  # facts of orders before telemetry
+            stream = self._ledger.log.open(key)
+            gaps = lacking(stream.chain, self.stated.get(key, ()))
+            room = min(share, limit - len(facts))
+            for gap in gaps:
+                taken = list(self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + room - 1)))
+                facts += taken
+                room -= len(taken)
+                if room <= 0:
+                    break
+            if room <= 0:
+                del self.unhanded[key]
+                self.unhanded[key] = None
+                if len(facts) >= limit:
+                    return facts, records
+                continue
+            new_records = records_lacking(stream.chain, self.stated.get(key, ()))
+            if new_records:
+                records += self._records(stream, {(r.last, r.h_last) for r in new_records})
+            elif not gaps:
+                del self.unhanded[key]
+        return facts, records
+
+    def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
+        why, read = self._receiver.quarantine_reasons(stream.sid, first, last), self._read
+        for r in self._ledger.log.read_branch(stream, run, first, last):
+            reason = why.get((r.seq, r.h), "") if why else ""
+            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))
+
+    def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
+        rows = self._ledger.db.query("SELECT first, last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
+        signed = [(int(first), int(last), bytes(h), bytes(data), int(at)) for first, last, h, data, at in rows]
+        return [
+            StoreRecord(stream.key, r.first, r.h_before, r.last, r.h_last, r.kind, *_word_on(r, signed))
+            for r in stream.chain.runs
+            if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
+        ]
+
+
+def _word_on(record: Run, signed: Sequence[tuple[int, int, bytes, bytes, int]]) -> tuple[bytes, int]:
+    """What the author signed about a run, and when it came: with its very end, or, where data has shortened it since, around it."""
+    exact = (w for w in signed if (w[1], w[2]) == (record.last, record.h_last))
+    around = (w for w in signed if w[0] <= record.last <= w[1])
+    found = next(exact, None) or next(around, None)
+    return (found[3], found[4]) if found is not None else (b"", 0)
