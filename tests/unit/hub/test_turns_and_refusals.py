@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.core import EdgeSettings
-from hub import core as hub_core
+from hub import handing as hub_handing
 from protocols.codec import pack
 from protocols.sync.uplink import UplinkSettings
 from tests.unit.hub import hub_world
@@ -41,7 +41,7 @@ def test_a_continues_record_that_says_nothing_sensible_steps_aside() -> None:
 
 
 def test_a_long_backlog_of_one_node_does_not_hold_back_the_fresh_fact_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_core, "HAND_OVER_SHARE", 1)
+    monkeypatch.setattr(hub_handing, "HAND_OVER_SHARE", 1)
     world = World()
     world.run(2)
     hand = Hand(world, Branch.of(fact(n) for n in range(60)))
@@ -60,7 +60,7 @@ def test_a_long_backlog_of_one_node_does_not_hold_back_the_fresh_fact_of_another
 
 
 def test_the_stream_that_had_its_turn_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_core, "HAND_OVER_SHARE", 5)
+    monkeypatch.setattr(hub_handing, "HAND_OVER_SHARE", 5)
     world = World()
     world.run(2)
     hand = Hand(world, Branch.of(fact(n) for n in range(20)))
