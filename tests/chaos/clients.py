@@ -10,7 +10,8 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
@@ -26,6 +27,7 @@ STATUSES: Final = (
     "PLACED", "APPROVED", "ALLOCATED", "PICKED", "PACKED", "SHIPPED", "IN_TRANSIT", "DELIVERED", "HELD", "CANCELLED", "RETURNED",
 )  # fmt: skip
 SOURCE: Final = "CHAOS"
+HUB: Final = "hub"
 GIVE_UP_TRIES: Final = 60
 ORDERS: Final = 150
 
@@ -37,6 +39,10 @@ class Chronicle:
         self.entries: list[Entry] = []
         self.said: dict[str, list[tuple[str, str]]] = {}
         """per node: (order, fact id) of what it said yes to"""
+        self.lives: Counter[str] = Counter()
+        """per node: how often it was put back to an earlier state; then it need not know old keys, nor show what it showed"""
+        self.paused: dict[str, None] = {}
+        """nodes that are asked nothing new for now"""
         self._journal = journal
         self._lock = threading.Lock()
         self._ops = 0
@@ -52,6 +58,12 @@ class Chronicle:
         with self._lock:
             self.entries.append(entry)
             self._journal.write("op", **entry.as_json())
+
+    def put_back(self, node: str) -> None:
+        """A node is about to be put back to an earlier state."""
+        with self._lock:
+            self.lives[node] += 1
+            self.said[node] = []
 
     def told(self, node: str, pairs: list[tuple[str, str]]) -> None:
         """A node said yes to these (order, fact id)."""
@@ -104,8 +116,11 @@ class Writer:
     stop: threading.Event
     abandon: threading.Event
     complain: Callable[[str], None]
+    sites: Sequence[str] = ()
+    """of which its events name one; empty: they leave that to the node"""
     pause_ms: tuple[int, int] = (10, 120)
     _n: int = 0
+    _life: int = 0
     _old: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)
     """requests with a key that were said yes to, for those who empty their buffer twice"""
 
@@ -114,7 +129,8 @@ class Writer:
         rng, line = Random(f"{self.seed}/{self.name}"), Http(self.port)
         try:
             while not self.stop.wait(rng.randint(*self.pause_ms) / 1_000):
-                self._request(rng, line)
+                if self.node not in self.chronicle.paused:
+                    self._request(rng, line)
         finally:
             line.close()
 
@@ -127,6 +143,9 @@ class Writer:
 
     def _request(self, rng: Random, line: Http) -> None:
         keyed = rng.random() < 0.7
+        life = self.chronicle.lives[self.node]
+        if life != self._life:
+            self._life, self._old = life, []
         if keyed and self._old and rng.random() < 0.2:
             op, events = rng.choice(self._old)
         else:
@@ -137,7 +156,7 @@ class Writer:
             what = self._ask(op, line, events)
             if what is What.OK and keyed:
                 self._old = [*self._old[-30:], (op, events)]
-            if what is not What.INFO or self.abandon.wait(rng.uniform(0.05, 0.4)):
+            if what is not What.INFO or self.abandon.wait(rng.uniform(0.05, 0.4)) or self.chronicle.lives[self.node] != life:
                 return
 
     def _event(self, rng: Random, keyed: bool) -> dict[str, Any]:
@@ -147,6 +166,8 @@ class Writer:
             "orderId": f"C{rng.randint(1, ORDERS):04}", "source": SOURCE, "status": rng.choice(STATUSES),
             "timestamp": datetime.now(UTC).isoformat(), "details": {TOKEN: token, "note": "x" * rng.randint(0, 60)},
         }  # fmt: skip
+        if self.sites:
+            event["site"] = rng.choice(self.sites)
         return event | ({"idempotencyKey": token} if keyed else {})
 
     def _ask(self, op: int, line: Http, events: list[dict[str, Any]]) -> What:
@@ -165,6 +186,36 @@ class Writer:
         self.chronicle.note(Entry(What.FAIL, op))
         self.complain(f"{self.node} answered {status} to a good request: {str(said)[:300]}")
         return What.FAIL
+
+
+@dataclass(eq=False)
+class Gauge:
+    """A device that tells an edge its temperature: facts of another class, beside the orders. Without a history: the chains tell."""
+
+    node: str
+    port: int
+    seed: int
+    stop: threading.Event
+    told: int = 0
+
+    def run(self) -> None:
+        """Tell and tell."""
+        rng, line = Random(f"{self.seed}/gauge/{self.node}"), Http(self.port)
+        try:
+            while not self.stop.wait(rng.uniform(0.1, 0.6)):
+                now = datetime.now(UTC).isoformat()
+                reading = {
+                    "device": f"g{rng.randint(1, 3)}",
+                    "kind": "climate",
+                    "timestamp": now,
+                    "values": {"temperature": str(rng.randint(1, 30))},
+                }
+                try:
+                    self.told += line.ask("POST", "/v1/telemetry", [reading])[0] == 201
+                except (OSError, http.client.HTTPException):
+                    continue
+        finally:
+            line.close()
 
 
 @dataclass(eq=False)
@@ -190,13 +241,15 @@ class EdgeReader:
 
     def look(self, rng: Random, line: Http) -> None:
         """One order, and all that had been said of it before the question."""
-        said = list(self.chronicle.said.get(self.node, ()))
+        life, said = self.chronicle.lives[self.node], list(self.chronicle.said.get(self.node, ()))
         if not said:
             return
         order = rng.choice(said[-200:])[0]
         try:
             status, found = line.ask("GET", f"/v1/orders/{order}")
         except (OSError, http.client.HTTPException):
+            return
+        if self.chronicle.lives[self.node] != life:
             return
         if status == 200:
             self._judge(order, [i for o, i in said if o == order], found)
@@ -220,9 +273,11 @@ class HubReader:
 
     port: int
     seed: int
+    chronicle: Chronicle
     stop: threading.Event
     complain: Callable[[str], None]
     seen: dict[str, dict[str, None]] = field(default_factory=dict)
+    life: int = 0
     looked: int = 0
 
     def run(self) -> None:
@@ -236,9 +291,14 @@ class HubReader:
 
     def look(self, order: str, line: Http) -> None:
         """One order, beside what was seen of it before."""
+        life = self.chronicle.lives[HUB]
+        if life != self.life:
+            self.seen, self.life = {}, life
         try:
             status, found = line.ask("GET", f"/v1/orders/{order}/events")
         except (OSError, http.client.HTTPException):
+            return
+        if self.chronicle.lives[HUB] != life:
             return
         before = self.seen.setdefault(order, {})
         if status == 200:

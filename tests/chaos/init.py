@@ -1,7 +1,7 @@
 """Make the directories of a hub and its edges with the commands that people type, all in one process: `python -m tests.chaos.init SITE`.
 
-SITE is JSON: {"hub": DIR, "api_port": n, "broker_port": n, "edges": [{"dir": …, "node": …, "line": port, "port": port}]}. `line` is the
-port by which the edge reaches the broker.
+SITE is JSON: {"hub": DIR, "api_port": n, "broker_port": n, "edges": [{"dir": …, "node": …, "site": …, "line": port, "port": port}]}.
+`line` is the port by which the edge reaches the broker.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def make(site: dict[str, Any]) -> None:
     for edge in site["edges"]:
         through = address.replace(f":{site['broker_port']}/", f":{edge['line']}/")
         _run(
-            edge_agent.cli.main, "init", edge["dir"], "--node", edge["node"], "--site", edge["node"].upper(), "--region", REGION,
+            edge_agent.cli.main, "init", edge["dir"], "--node", edge["node"], "--site", edge["site"], "--region", REGION,
             "--hub", through, "--port", edge["port"], "--loopback-without-token",
         )  # fmt: skip
         _run(hub.cli.main, "nodes", "add", f"{edge['dir']}/node.card.json", "--dir", site["hub"])

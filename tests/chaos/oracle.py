@@ -60,6 +60,11 @@ class Fact:
         return (self.values[1], self.values[2]) if self.values[0] == ORDER_EVENT else None
 
     @property
+    def site(self) -> str | None:
+        """Of an order event."""
+        return self.values[9]
+
+    @property
     def status(self) -> Status:
         """Of an order event."""
         return Status(self.values[4])
@@ -83,6 +88,10 @@ class Shown:
     conflict: bool
     facts: int
 
+    def __str__(self) -> str:
+        heads = ", ".join(map(str, self.heads[:5])) + (f" and {len(self.heads) - 5} more" if len(self.heads) > 5 else "")
+        return f"{self.status}{' with a conflict' if self.conflict else ''} by {heads} ({self.facts} facts)"
+
 
 @dataclass
 class Books:
@@ -95,6 +104,8 @@ class Books:
     view: dict[tuple[str, str], Shown] = field(default_factory=dict)
     quarantined: int = 0
     integrity: str = "ok"
+    others: dict[FactId, None] = field(default_factory=dict)
+    """facts that a node keeps of others, as copies"""
 
 
 # ------------------------------------------------------------ reading
@@ -117,8 +128,12 @@ def read(path: Path) -> Books:
             (node, epoch, cls): (heads.get((node, epoch, cls), freed), settled, freed)
             for node, epoch, cls, settled, freed in db.execute("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1")
         }
+        others = {
+            FactId(node, epoch, cls, seq, bytes(h)): None
+            for node, epoch, cls, seq, h in db.execute("SELECT node, epoch, cls, seq, h FROM copies JOIN streams USING (sid)")
+        }
         (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
-        return Books(path.name, facts, own, _read_view(db), quarantined, integrity)
+        return Books(f"{path.parent.name}/{path.name}", facts, own, _read_view(db), quarantined, integrity, others)
 
 
 def _integrity(path: Path) -> str:
@@ -134,9 +149,9 @@ def _integrity(path: Path) -> str:
 def _read_view(db: sqlite3.Connection) -> dict[tuple[str, str], Shown]:
     sids = {sid: (node, epoch, cls) for sid, node, epoch, cls in db.execute("SELECT sid, node, epoch, cls FROM streams")}
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-    facts, table = ("facts", "view") if "view" in tables else ("0", "orders")
+    what = "facts FROM view" if "view" in tables else "0 FROM orders WHERE followed=1"
     out = {}
-    for org, order_id, status, heads, conflict, n in db.execute(f"SELECT org, order_id, status, heads, conflict, {facts} FROM {table}"):
+    for org, order_id, status, heads, conflict, n in db.execute(f"SELECT org, order_id, status, heads, conflict, {what}"):
         ids = sorted(FactId(*sids[h[0]], h[1], bytes(h[2])) for h in msgpack.unpackb(heads, strict_map_key=False))
         out[org, order_id] = Shown(Status(status).name if status else "", tuple(ids), bool(conflict), n)
     return out
@@ -221,20 +236,31 @@ class _Reach:
 # ------------------------------------------------------------ the comparison
 
 
-def compare(store: Books, hub: Books, edges: Sequence[Books]) -> list[str]:
-    """Whatever is not as it must be once everything is quiet."""
+def compare(store: Books, hub: Books, edges: Sequence[Books], *, put_back: Sequence[str] = ()) -> list[str]:
+    """Whatever is not as it must be once everything is quiet. `put_back`: nodes that were restored from a backup, and need not have in
+    their ledgers all that they once said."""
     said = [f"{b.name}: integrity check says {b.integrity}" for b in (store, hub, *edges) if b.integrity != "ok"]
     said += [f"{b.name}: {b.quarantined} facts in quarantine" for b in (store, hub, *edges) if b.quarantined]
     said += [f"{b.name}: {what}" for b in (store, hub) for what in broken_chains(b.facts)]
     for b in (hub, *edges):
         said += list(_unsettled(b, store))
     said += list(_differing(store, hub))
-    said += list(_phantoms(store, (hub, *edges)))
+    said += list(_phantoms(store, (hub, *edges), put_back))
     right = fold(store.facts)
-    said += [
-        f"view of {order}: shows {store.view.get(order)}, right is {want}" for order, want in right.items() if store.view.get(order) != want
-    ]
-    said += [f"view of {order}: there is no such order" for order in store.view if order not in right]
+    said += [f"view of {order[1]}: shows {store.view.get(order)}, right is {s}" for order, s in right.items() if store.view.get(order) != s]
+    said += [f"view of {order[1]}: there is no such order" for order in store.view if order not in right]
+    return said
+
+
+def compare_views(store: Books, edge: Books, place: str) -> list[str]:
+    """Each order that one of its heads places at the edge's site is shown there as the centre shows it, and no other is said to be."""
+    right = {o: s for o, s in fold(store.facts).items() if place in [store.facts[h].site for h in s.heads]}
+    said = []
+    for order, want in right.items():
+        have = edge.view.get(order)
+        if have is None or (have.status, have.heads, have.conflict) != (want.status, want.heads, want.conflict):
+            said.append(f"{edge.name} at {place}: of {order[1]} shows {have}, right is {want}")
+    said += [f"{edge.name} at {place}: follows {order}, which is elsewhere" for order in edge.view if order not in right]
     return said
 
 
@@ -262,9 +288,13 @@ def _differing(store: Books, hub: Books) -> Iterator[str]:
             yield f"{fid} has other bytes at the hub than in the store"
 
 
-def _phantoms(store: Books, nodes: Sequence[Books]) -> Iterator[str]:
+def _phantoms(store: Books, nodes: Sequence[Books], put_back: Sequence[str]) -> Iterator[str]:
     """Facts of the store that their author does not have and never freed."""
     freed = {stream: below for node in nodes for stream, (_, _, below) in node.own.items()}
     for fid in store.facts:
-        if fid.seq > freed.get(fid[:3], 0) and not any(fid in node.facts for node in nodes if fid[:3] in node.own):
+        if (
+            fid.node not in put_back
+            and fid.seq > freed.get(fid[:3], 0)
+            and not any(fid in node.facts for node in nodes if fid[:3] in node.own)
+        ):
             yield f"the store holds {fid}, which its author does not"

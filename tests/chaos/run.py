@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, Final
 
 from tests.chaos import oracle
-from tests.chaos.clients import Chronicle, EdgeReader, Http, HubReader, Writer
+from tests.chaos.clients import Chronicle, EdgeReader, Gauge, Http, HubReader, Writer
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.history import What, check
 from tests.chaos.journal import Journal
@@ -179,15 +179,26 @@ class Crowd:
         self._stop, self._look, self._abandon = threading.Event(), threading.Event(), threading.Event()
         complain = site.supervisor.complain
         self.writers = [
-            Writer(f"{node}/w{n}", node, site.client_port(node), options.seed, chronicle, self._stop, self._abandon, complain)
+            Writer(
+                f"{node}/w{n}",
+                node,
+                site.client_port(node),
+                options.seed,
+                chronicle,
+                self._stop,
+                self._abandon,
+                complain,
+                _places(site, node),
+            )
             for node in (*site.nodes, HUB)
             for n in range(options.writers)
         ]
+        self.gauges = [Gauge(node, site.client_port(node), options.seed, self._stop) for node in site.nodes]
         self.readers: list[EdgeReader | HubReader] = [
             EdgeReader(node, site.client_port(node), options.seed, chronicle, self._look, complain) for node in site.nodes
         ]
-        self.readers.append(HubReader(site.client_port(HUB), options.seed, self._look, complain))
-        self._threads = [threading.Thread(target=one.run, daemon=True) for one in (*self.writers, *self.readers)]
+        self.readers.append(HubReader(site.client_port(HUB), options.seed, chronicle, self._look, complain))
+        self._threads = [threading.Thread(target=one.run, daemon=True) for one in (*self.writers, *self.gauges, *self.readers)]
 
     def __enter__(self) -> Crowd:
         for thread in self._threads:
@@ -210,6 +221,12 @@ class Crowd:
     def looked(self) -> int:
         """How often a reader had something to compare."""
         return sum(reader.looked for reader in self.readers)
+
+
+def _places(site: Site, node: str) -> Sequence[str]:
+    """What the centre says is of some site; an edge speaks of its own, and now and then an order moves to another."""
+    places = list(dict.fromkeys(site.nodes.values()))
+    return places if node == HUB else [*[site.nodes[node]] * 9, *places]
 
 
 # ------------------------------------------------------------ quiet
@@ -271,6 +288,8 @@ def judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
     outcome.counts["stored"] = len(store.facts)
     outcome.counts["freed"] = sum(freed for edge in edges for _, _, freed in edge.own.values())
     outcome.complaints += oracle.compare(store, hub, edges)
+    for edge, place in zip(edges, site.nodes.values(), strict=True):
+        outcome.complaints += oracle.compare_views(store, edge, place)
     facts = [fact.stored() for fid, fact in store.facts.items() if fid.cls == oracle.ORDERS]
     outcome.complaints += [str(found) for found in check(chronicle.entries, facts)]
     outcome.counts.update(str(entry.what) for entry in chronicle.entries)

@@ -36,6 +36,7 @@ ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
 HUB: Final = "hub"
 EDGE: Final = "edge"
 BROKER: Final = "broker"
+SHARED: Final = "DOCK"
 _HUB_USER: Final = "hub"
 _HUB_PASSWORD: Final = "of the hub at the broker"
 
@@ -70,11 +71,17 @@ class Site:
     folder: Path
     layout: Layout
     supervisor: Supervisor
-    nodes: list[str]
+    nodes: dict[str, str]
+    """edges, and the site at which each stands; the first two share one"""
     lines: dict[str, Proxy] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
     # ------------------------------------------------------------ asking
+
+    @property
+    def first(self) -> str:
+        """The first edge."""
+        return next(iter(self.nodes))
 
     def url(self, node: str) -> str:
         """The API of a node, straight."""
@@ -120,7 +127,7 @@ class Site:
 
 def build(folder: Path, layout: Layout, journal: Journal) -> Site:
     """Directories, lines and services; nothing runs yet but the lines."""
-    nodes = [f"{EDGE}-{n}" for n in range(1, layout.edges + 1)]
+    nodes = {f"{EDGE}-{n}": SHARED if n <= 2 else f"SITE-{n}" for n in range(1, layout.edges + 1)}
     site = Site(folder, layout, Supervisor(journal, folder), nodes)
     site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes)}
     try:
@@ -151,8 +158,14 @@ def _lay_lines(site: Site) -> None:
 
 def _make_directories(site: Site) -> None:
     edges = [
-        {"dir": str(site.folder / node), "node": node, "line": site.lines[f"{node}>broker"].port, "port": site.ports[node]}
-        for node in site.nodes
+        {
+            "dir": str(site.folder / node),
+            "node": node,
+            "site": place,
+            "line": site.lines[f"{node}>broker"].port,
+            "port": site.ports[node],
+        }
+        for node, place in site.nodes.items()
     ]
     made = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
     done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=60)
@@ -195,7 +208,7 @@ def _mosquitto(site: Site) -> Service:
     folder = site.folder / BROKER
     folder.mkdir()
     passwords = {node: (site.folder / node / "broker.password").read_text().strip() for node in site.nodes}
-    addresses = [Address.of(ORG, REGION, node.upper(), node) for node in site.nodes]
+    addresses = [Address.of(ORG, REGION, place, node) for node, place in site.nodes.items()]
     config = write_config(
         folder,
         site.ports[BROKER],

@@ -42,7 +42,7 @@ def _layout(options: Options) -> Layout:
 
 
 def _resets(site: Site, outcome: Outcome, step: int) -> None:
-    chronicle, line = Chronicle(site.supervisor.journal), site.lines[f"{site.nodes[0]}>broker"]
+    chronicle, line = Chronicle(site.supervisor.journal), site.lines[f"{site.first}>broker"]
     for way, queue in (_UP, _DOWN):
         line.set(Fault(reset_up_at=0, step=step) if way == "up" else Fault(reset_down_at=0, step=step))
         line.cut()
@@ -55,7 +55,7 @@ def _resets(site: Site, outcome: Outcome, step: int) -> None:
 
 
 def _changes(site: Site, outcome: Outcome, step: int) -> None:
-    chronicle, line = Chronicle(site.supervisor.journal), site.lines[f"{site.nodes[0]}>broker"]
+    chronicle, line = Chronicle(site.supervisor.journal), site.lines[f"{site.first}>broker"]
     for way, queue in (_UP, _DOWN):
         at, said = 0, 1
         while at < said:  # until the place lies beyond all that is said on one connection
@@ -75,16 +75,16 @@ MOST_BYTES: Final = 1_500
 
 
 def _writer(site: Site, chronicle: Chronicle, name: str) -> Writer:
-    node, unused = site.nodes[0], threading.Event()
+    node, unused = site.first, threading.Event()
     return Writer(f"{node}/{name}", node, site.ports[node], site.layout.seed, chronicle, unused, unused, site.supervisor.complain)
 
 
 def _empty(site: Site, queue: str) -> bool:
-    status = ask(f"{site.url(site.nodes[0])}/v1/status")
+    status = ask(f"{site.url(site.first)}/v1/status")
     return status is not None and status["queue"][queue] == 0
 
 
 def _end(site: Site, outcome: Outcome, chronicle: Chronicle) -> None:
-    site.lines[f"{site.nodes[0]}>broker"].heal()
+    site.lines[f"{site.first}>broker"].heal()
     await_quiet(site, outcome)
     judge(site, chronicle, outcome)

@@ -164,7 +164,7 @@ WRONG = {
     "which its author does not": _phantom,
     "believes 1 settled": _queued,
     "the hub holds": _hub_is_ahead,
-    "shows Shown(status='HELD'": _wrong_view,
+    "shows HELD by dock/5/2/": _wrong_view,
     "shows None": _no_view,
     "there is no such order": _view_of_nothing,
     "in quarantine": _quarantined,
