@@ -34,7 +34,8 @@ QUIET_S: Final = 60.0
 SETTLED_LOOKS: Final = 2
 WAIT_FOR_VICTIM_S: Final = 3.0
 STEP_S: Final = 0.05
-COMPLAINTS_SHOWN: Final = 12
+VIEWS_STEP_S: Final = 0.5
+COMPLAINTS_SHOWN: Final = 8
 _SIGNALS: Final = {KILL: signal.SIGKILL, TERM: signal.SIGTERM, STOP: signal.SIGSTOP, CONT: signal.SIGCONT}
 
 
@@ -142,13 +143,13 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
 # ------------------------------------------------------------ doing
 
 
-def until(so: Callable[[], bool], within_s: float) -> bool:
-    """Whether it is so before time is up; looks every few hundredths of a second."""
+def until(so: Callable[[], bool], within_s: float, *, step_s: float = STEP_S) -> bool:
+    """Whether it is so before time is up; looks again and again."""
     deadline, pause = time.monotonic() + within_s, threading.Event()
     while not so():
         if time.monotonic() > deadline:
             return False
-        pause.wait(STEP_S)
+        pause.wait(step_s)
     return True
 
 
@@ -245,7 +246,25 @@ def await_quiet(site: Site, outcome: Outcome) -> None:
 
     if not until(quiet, outcome.options.quiet_s):
         outcome.complaints.append(f"not quiet after {outcome.options.quiet_s} s: {why[0]}")
+    await_views(site, outcome)
     outcome.quiet_s = time.monotonic() - began_s
+
+
+def await_views(site: Site, outcome: Outcome) -> None:
+    """What comes down has no queue that tells when it is all there: the edges' orders are compared until they are the centre's."""
+    left: list[str] = []
+
+    def same() -> bool:
+        store = oracle.read(site.database("store"), whole=False)
+        left[:] = [s for node, place in site.nodes.items() for s in oracle.compare_views(store, _books(site, node), place)]
+        return not left
+
+    if not until(same, outcome.options.quiet_s, step_s=VIEWS_STEP_S):
+        outcome.complaints.append(f"after {outcome.options.quiet_s} s of quiet {len(left)} orders are not at the edges as at the centre")
+
+
+def _books(site: Site, node: str) -> oracle.Books:
+    return oracle.read(site.database(node), whole=False)
 
 
 def _unquiet(site: Site) -> str:
