@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.bench import drain, ingest, wire
+from deploy.bench import drain, herd, ingest, wire
 from deploy.bench.table import Figure, machine
 
-BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {"wire": wire.run, "ingest": ingest.run, "drain": drain.run}
+BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {"wire": wire.run, "ingest": ingest.run, "drain": drain.run, "herd": herd.run}
 
 
 def main(argv: list[str] | None = None) -> int:
