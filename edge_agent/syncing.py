@@ -14,11 +14,10 @@ from edge_agent.core import EdgeCore, Now
 from edge_agent.peers import peer_json
 from edge_agent.relay import Taken, Verdict
 from edge_agent.runtime import EdgeRuntime
-from protocols.errors import DecodeError, InvalidInput, TooLarge
 from protocols.event import load_json
 from protocols.parameters import query
 from protocols.problem import FORBIDDEN, FULL, NOT_FOUND, Problem
-from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, WAIT_MOST_S, read_parcel, write_parcel
+from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, parcel_of, parse_wait, write_parcel
 
 PAGE_BYTES: Final = PARCEL_BYTES // 2
 CURSOR_HEADER: Final = "longshore-cursor"
@@ -97,24 +96,6 @@ def add_peer(core: EdgeCore, now: Now, card: object) -> dict[str, Any]:
     """Inside a transaction. Errors: InvalidInput."""
     peer = core.relay.peers.add(card, now.wall)
     return next(peer_json(known, added_ms) for known, added_ms in core.relay.peers.all() if known.node == peer.node)
-
-
-def parse_wait(params: dict[str, str]) -> int:
-    """How long the caller would wait, in seconds. Errors: InvalidInput."""
-    text = params.get("wait", "0")
-    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= WAIT_MOST_S):
-        raise InvalidInput("wait", f"is not a whole number of seconds from 0 to {WAIT_MOST_S}.")
-    return int(text)
-
-
-def parcel_of(body: bytes) -> list[bytes]:
-    """The messages of a body. Errors: InvalidInput, TooLarge."""
-    if len(body) > PARCEL_BYTES:
-        raise TooLarge("body", f"is too long: at most {PARCEL_BYTES} bytes are taken at once.", remedy="Send less at once.")
-    try:
-        return read_parcel(body)
-    except DecodeError as error:
-        raise InvalidInput("body", f"is no {MEDIA_TYPE}: {error.reason}.") from None
 
 
 def summary(taken: Sequence[Taken]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hub.quarantine import QuarantineApi
 from hub.snapshot import Snapshots
 from hub.store.port import OrderQuery, OrderView
 from hub.stream import Listener
+from hub.syncing import SyncApi
 from hub.web.pages import Pages
 from protocols import limits, parameters
 from protocols.errors import InvalidInput
@@ -102,6 +103,7 @@ class HubApi:
         self._bodies = requests.Bodies(max_held_bytes)
         self._quarantine = QuarantineApi(facade, self._bodies, reply)
         self._conflicts = ConflictsApi(facade, self._bodies, reply)
+        self._sync = SyncApi(facade, self._bodies, reply)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """Handlers by path and method. OpenAPI describes exactly these (a test compares)."""
@@ -117,6 +119,7 @@ class HubApi:
             "/v1/refused": {"GET": self.refused},
             "/v1/quarantine": {"GET": self.quarantine},
             **self._quarantine.routes(),
+            "/v1/sync": {"POST": self._sync.sync},
             "/healthz": {"GET": self.healthz},
             "/readyz": {"GET": self.readyz},
             "/metrics": {"GET": self.metrics},

@@ -152,11 +152,11 @@ class Engine:
         await self._in_worker(self._close)
         self._worker.shutdown()
 
-    def came(self, node: str, payload: bytes) -> None:
-        """Bytes from a node's topic."""
-        if not self._stopping:
-            self.inputs.came(node, payload)
-            self._wake.set()
+    def came(self, node: str, payload: bytes) -> bool:
+        """Bytes from a node's topic. False: there is no room for them now."""
+        kept = not self._stopping and self.inputs.came(node, payload)
+        self._wake.set()
+        return kept
 
     async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
         """Take a batch; returns once it is on disk. Errors: Conflict, LedgerFull, LedgerBusy, LedgerBroken."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from hub.backup_register import Register
+from hub.post import Post
 from hub.store.port import CentralStore
 from hub.stream import Feed
 from hub.views import Balance, FleetRow
@@ -46,6 +47,10 @@ class HubFacade(Protocol):
     @property
     def https(self) -> bool:
         """Whether browsers reach the hub by HTTPS only, so that the cookie is marked Secure."""
+
+    @property
+    def post(self) -> Post:
+        """Nodes that come over HTTP."""
 
     def now_ms(self) -> int:
         """The hub's clock."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from protocols import limits
 from protocols.event import EXAMPLES, json_schema
 from protocols.lifecycle import STATUS_NAMES
+from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, PARCEL_MESSAGES, WAIT_MOST_S
 
 Json = dict[str, Any]
 VERSION: Final = "1"
@@ -63,6 +64,13 @@ _SETTLE_TEXT: Final = (
     "Writes an ordinary event of this node, whose author has seen every fact that stands: what is true now, who says so, and a note; "
     "`details.settles` names the facts. 409 where the conflict is not open here (any more), or where `heads` is sent and others stand. "
     "The same `idempotencyKey` again gives the first answer."
+)
+_SYNC_TEXT: Final = (
+    f"The body is a list of signed envelopes (protocols/README.md), each behind its length in four bytes, the highest first: at most "
+    f"{PARCEL_MESSAGES} envelopes and {PARCEL_BYTES} bytes; it may be empty. A node signs in with its name and broker password (HTTP "
+    "Basic) and is answered with what the hub said to it and to those it carries for, in the same form; receipts say what is on disk, the "
+    "status of the answer does not. With a token (an operator with a stick) the answer is empty; with `Accept: application/json` it says, "
+    "after the commit, what became of each message. 507: the hub's ledger is full, no frame was taken."
 )
 _ORDERS_TEXT: Final = (
     "Most recently received first, by cursor. `format=csv` gives up to 10,000 rows in one file; where there are more, "
@@ -157,6 +165,11 @@ OPERATIONS: Final = (
               (BACKUP_ID,), ((200, "As it is now, and what retention ended.", "BackupChanged"),), (413, 415, 422, 503), "BackupState"),
     Operation("post", "/v1/backups/retention", "retainBackups", "Expire what [backup] in hub.toml does not keep", "", (),
               ((200, "What was expired.", "BackupsExpired"),), (503,)),
+    Operation("post", "/v1/sync", "sync", "Hand over signed messages, and fetch what the hub said", _SYNC_TEXT, (
+        _text("The node that asks, where it says so; it must be the one that signed in.", "node", "phone-17"),
+        Param("wait", "Seconds to wait for mail where there is none.",
+              {"type": "integer", "minimum": 0, "maximum": WAIT_MOST_S, "default": 0}),
+    ), ((200, "Envelopes for the node that signed in, perhaps none.", MEDIA_TYPE),), (413, 415, 422, 503, 507), MEDIA_TYPE),
     Operation("get", "/healthz", "healthz", "Alive", "", (), ((200, "The process answers.", "Alive"),), (), "", True),
     Operation("get", "/readyz", "readyz", "Ready", "", (), ((200, "Ready.", "Ready"), (503, "Not ready, and why.", "Ready")), (), "", True),
     Operation("get", "/metrics", "metrics", "Metrics in Prometheus' text format", "", (), ((200, "The samples.", "text/plain"),)),
@@ -182,7 +195,10 @@ def document() -> Json:
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "In api.token, from `longshore-hub init`."}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "In api.token, from `longshore-hub init`."},
+                "node": {"type": "http", "scheme": "basic", "description": "An admitted node's name and its broker password."},
+            },
             "schemas": _schemas(),
         },
     }
@@ -194,9 +210,13 @@ def _operation(operation: Operation) -> Json:
         out["description"] = operation.description
     if operation.open:
         out["security"] = []
+    elif operation.body == MEDIA_TYPE:
+        out["security"] = [{"token": []}, {"node": []}]
     if operation.params:
         out["parameters"] = [_param(param) for param in operation.params]
-    if operation.body:
+    if "/" in operation.body:
+        out["requestBody"] = {"required": True, "content": {operation.body: {"schema": {"type": "string", "format": "binary"}}}}
+    elif operation.body:
         out["requestBody"] = {"required": True, "content": {"application/json": _body(operation.body)}}
     refusals = [*operation.problems, *([] if operation.open else [401])]
     out["responses"] = {

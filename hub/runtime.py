@@ -31,6 +31,7 @@ from hub.facade import Metric
 from hub.feed import Sampler
 from hub.fleet import node_json
 from hub.metrics import samples
+from hub.post import Post
 from hub.readers import Readers
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Change
@@ -130,6 +131,7 @@ class Hub:
         self.api_port = 0
         self._token_hashes = config.api.token_hashes.split()
         self._sampler = Sampler(self.feed)
+        self.post: Post = Post(lambda node: self._grants.get(node), lambda node, payload: self.engine.came(node, payload), self._full)
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
@@ -162,7 +164,11 @@ class Hub:
     def _open_store(self) -> CentralStore:
         return open_store(self.config, now_ms, self._policies)
 
+    def _full(self) -> bool:
+        return self.engine.seen.ledger_bytes >= self.config.storage.budget_bytes
+
     def _publish(self, topic: str, payload: bytes) -> None:
+        self.post.published(topic, payload)
         if self.line is not None:
             self.line.publish(topic, payload)
 
@@ -227,6 +233,7 @@ class Hub:
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
         self.feed.close()
+        self.post.close()
         if self._more is not None:
             self._more.cancel()
         if self.line is not None:
@@ -397,8 +404,9 @@ def _server_config(hub: Hub) -> uvicorn.Config:
 
 
 def _end_http(hub: Hub, server: Server) -> None:
-    """Open streams end first, or the server would wait for them."""
+    """Open streams and long polls end first, or the server would wait for them."""
     hub.feed.close()
+    hub.post.hush()
     server.should_exit = True
 
 

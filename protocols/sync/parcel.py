@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from protocols.errors import DecodeError
+from protocols.errors import DecodeError, InvalidInput, TooLarge
 from protocols.limits import FRAME_WIRE_BYTES
 
 MEDIA_TYPE: Final = "application/vnd.longshore.sync"
@@ -45,3 +45,21 @@ def read_parcel(body: bytes) -> list[bytes]:
 def room_in(size: int, messages: int, payload: bytes) -> bool:
     """Does one more fit into a parcel of so many bytes and messages?"""
     return messages < PARCEL_MESSAGES and size + PREFIX + len(payload) <= PARCEL_BYTES
+
+
+def parse_wait(params: dict[str, str]) -> int:
+    """How long the caller would wait, in seconds. Errors: InvalidInput."""
+    text = params.get("wait", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= WAIT_MOST_S):
+        raise InvalidInput("wait", f"is not a whole number of seconds from 0 to {WAIT_MOST_S}.")
+    return int(text)
+
+
+def parcel_of(body: bytes) -> list[bytes]:
+    """The messages of a body. Errors: InvalidInput, TooLarge."""
+    if len(body) > PARCEL_BYTES:
+        raise TooLarge("body", f"is too long: at most {PARCEL_BYTES} bytes are taken at once.", remedy="Send less at once.")
+    try:
+        return read_parcel(body)
+    except DecodeError as error:
+        raise InvalidInput("body", f"is no {MEDIA_TYPE}: {error.reason}.") from None

@@ -25,8 +25,10 @@ import uvicorn
 
 from hub.api import create_app
 from hub.backup_register import Register, RegisterFiles
+from hub.broker_access import NodeGrant
 from hub.core import HubCore, HubIdentity
 from hub.facade import Metric
+from hub.post import Post
 from hub.store.port import StoreFact
 from hub.store.sqlite import SqliteStore
 from hub.stream import Feed
@@ -74,6 +76,10 @@ class FakeHub:
         self.store: Any = Locked(SqliteStore(folder / "store.db"))
         self.register_files = RegisterFiles(folder / "backups.d")
         self.feed = feed or Feed(boot="t1")
+        self.came: list[tuple[str, bytes]] = []
+        self.grants: dict[str, NodeGrant] = {}
+        self.is_full = False
+        self.post: Post = Post(self.grants.get, self._came, lambda: self.is_full)
         self.defaults = EventDefaults("acme", "EMEA", "HQ")
         self.https = False
         self.open_loopback = open_loopback
@@ -134,6 +140,10 @@ class FakeHub:
 
     def check_token(self, token: str | None, client_is_loopback: bool) -> bool:
         return token == TOKEN or (token is None and client_is_loopback and self.open_loopback)
+
+    def _came(self, node: str, payload: bytes) -> bool:
+        self.came.append((node, payload))
+        return len(self.came) < 50
 
     async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
         if self.core is None:
