@@ -116,6 +116,7 @@ class HubApi:
             "/v1/stream": {"GET": self.stream},
             "/v1/events": {"POST": self.append},
             "/v1/nodes": {"GET": self.nodes, "POST": self.admit},
+            "/v1/gaps": {"GET": self.gaps},
             "/v1/refused": {"GET": self.refused},
             "/v1/quarantine": {"GET": self.quarantine},
             **self._quarantine.routes(),
@@ -220,6 +221,11 @@ class HubApi:
         """captured = settled + queued + in custody + quarantined + evicted, per node and in all."""
         requests.query(request, ())
         return reply(views.balance_json(self._hub.balance()))
+
+    async def gaps(self, request: Request) -> Response:
+        """What this hub knows that it does not have."""
+        requests.query(request, ())
+        return reply(views.gaps_json(self._hub.gaps(), self._hub.now_ms()))
 
     async def refused(self, request: Request) -> Response:
         """Frames kept as evidence, and names that the broker did not let in."""

@@ -14,7 +14,7 @@ from hub import backup_files
 from hub import config as settings
 from hub.audit import audit_hub
 from hub.backup_files import Registrar
-from hub.cli_ask import config_of, now_ms, say, show
+from hub.cli_ask import ask, config_of, now_ms, say, show, table
 from hub.config import HubConfig
 from protocols.audit import Finding
 from protocols.backup import MANIFEST, UNFINISHED, of_system, read_manifest, sync
@@ -48,6 +48,9 @@ def add(commands: Any, make: Make) -> None:
         "longshore-hub audit --json",
     )  # fmt: skip
     _add_backups(commands, make)
+    make(
+        commands, "gaps", gaps, "what the hub knows that it does not have, and how the last holes were closed", "longshore-hub gaps --json"
+    )
 
 
 def _add_backup(commands: Any, make: Make) -> None:
@@ -302,4 +305,24 @@ def _tell_expired(gone: list[dict[str, Any]]) -> int:
     for one in gone:
         manifest = Path(one["place"]) / MANIFEST
         print(f"expired: {one['id']}{', which may now be deleted: ' + one['place'] if manifest.exists() else ''}")
+    return 0
+
+
+# ------------------------------------------------------------ gaps
+
+
+def gaps(args: argparse.Namespace) -> int:
+    """Holes, what heads name beyond them, and what was closed lately."""
+    found = ask(args, "/v1/gaps")
+    if args.json:
+        say(found)
+        return 0
+    columns = ("node", "epoch", "class", "first", "last", "facts", "since", "asked", "lastAsked")
+    for title, rows, more in (
+        ("holes, which each receipt asks for", found["holes"], ("branch",)),
+        ("named by their nodes and not here yet", found["beyond"], ()),
+        ("closed lately", found["closed"][:20], ("closed", "how")),
+    ):
+        print(f"{title}: {len(rows) or 'none'}")
+        table(rows, (*columns, *more))
     return 0

@@ -88,6 +88,8 @@ def _shown(seen: Seen, path: str) -> Any:
         return {"fleet": [views.fleet_json(row, seen.at_ms) for row in seen.fleet], "cursor": None}
     if path == "/v1/balance":
         return views.balance_json(seen.balance)
+    if path == "/v1/gaps":
+        return views.gaps_json(seen.gaps, seen.at_ms)
     if path == "/v1/nodes":
         return {"nodes": seen.nodes, "cursor": None}
     if path == "/v1/refused":

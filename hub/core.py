@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from hub.credit import Credit
 from hub.feeds import Feeds
+from hub.gaps import GapBook
 from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
 from hub.registry import REGISTRY, Node, Registry
@@ -81,7 +82,9 @@ class HubCore:
         refuse_newer(db, REGISTRY, part="registry")
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.registry = Registry(db)
+        self.gaps = GapBook(db, self.ledger.log)
         self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)
+        self.backup_ms: int | None = None
         self._asked = False
         """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
         self._hellos: list[tuple[Node, Hello]] = []
@@ -112,6 +115,7 @@ class HubCore:
         for name, by in self._counted.items():
             self.registry.count(name, by)
         self._counted = {}
+        self.gaps.write()
         self.ledger.commit()
 
     def _count(self, name: str, by: int) -> None:
@@ -289,11 +293,12 @@ class HubCore:
         self.receiver.credit = self.credit.each()
         outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
         for node, receipt in self.receiver.receipts(now_ms):
+            self.gaps.stated(receipt.streams, now_ms)
             for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
                 known = self.registry.get(told)
                 if known is not None:
                     outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
-        outs += [*self._replies, *self._pulls(), *self._told(now_ms)]
+        outs += [*self._replies, *self._pulls(now_ms), *self._told(now_ms)]
         outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self.receiver.settled)]
         self._hellos, self._beats, self._replies, self._asked_about = [], [], [], []
         return [publish for n, out in outs for publish in self._said(n, out)]
@@ -313,13 +318,15 @@ class HubCore:
 
     def _answer(self, node: Node, hello: Hello, now_ms: int) -> Answer:
         said = self.receiver.answer(node.address.node, hello, now_ms)
+        self.gaps.stated(said.streams, now_ms)
         return replace(said, feed_epoch=self.feeds.epoch, feed_pos=self.feeds.pos)
 
-    def _pulls(self) -> Iterator[tuple[Node, Out]]:
+    def _pulls(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
         """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""
         for node, beat in self._beats:
             pull = self.receiver.heartbeat(node.address.node, beat)
             if pull is not None:
+                self.gaps.pulled(node.address.node, pull, now_ms)
                 yield node, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())
 
     @property
@@ -343,7 +350,7 @@ class HubCore:
 
         Returns what the store holds and this hub does not: it came back older, and `take_from_store` gives it those facts (rule 12).
         """
-        before, streams = self.handing.stated, statement.streams
+        before, streams, self.backup_ms = self.handing.stated, statement.streams, statement.backup_ms
         self._asked = True
         if whole:
             self.handing.stated = {}

@@ -80,6 +80,9 @@ class HubFacade(Protocol):
     def balance(self) -> Balance:
         """Both sides of the balance, per node and in all."""
 
+    def gaps(self) -> dict[str, Any]:
+        """The gap ledger: lists `open`, `beyond` and `closed` (see `hub.gaps`), and the numbers `holes` and `facts`."""
+
     def refused(self) -> Sequence[Mapping[str, Any]]:
         """Frames kept as evidence, newest first: `digest`, `node` (claimed), `reason`, `atMs`, `bytes`, and what else is known. Bounded."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from hub.alarms import imbalances
 from hub.core import HubCore
 from hub.quarantine_rows import rows
 from hub.registry import Node
@@ -54,6 +55,9 @@ class Seen:
     ledger_bytes: int = 0
     findings: list[str] = field(default_factory=list)
     """what an operator should know, though nothing keeps the hub from working"""
+    gaps: dict[str, Any] = field(default_factory=lambda: {"open": [], "beyond": [], "closed": [], "holes": 0, "facts": 0})
+    backup_ms: int | None = None
+    """when the newest complete backup of the store was begun"""
 
 
 def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int, *, taking_back: bool = False) -> Seen:
@@ -66,17 +70,27 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
             counts = {c.stream: c for c in store.counts()}
         except LedgerError:
             counts = None
+    sheet = balance(core, beats, counts, now_ms, taking_back=taking_back)
     return Seen(
         now_ms,
         fleet_rows(core, beats, now_ms, left, offline_after_ms),
-        balance(core, beats, counts, now_ms, taking_back=taking_back),
+        sheet,
         [node_json(node) for node in core.registry.all()],
         [_kept(row) for row in core.registry.refused(REFUSED_KEPT)],
         rows(core.ledger, REFUSED_KEPT),
         core.registry.counters(),
         core.ledger.db.file_bytes(),
-        _findings(core, counts or {}),
+        [*_alarms(core, sheet, beats, counts or {}), *_findings(core, counts or {})],
+        core.gaps.seen(beats, now_ms),
+        core.backup_ms,
     )
+
+
+def _alarms(
+    core: HubCore, sheet: Balance, beats: Mapping[str, tuple[Heartbeat, int]], counts: Mapping[StreamKey, StreamCounts]
+) -> list[str]:
+    """An imbalance has a name. Which stream it is, is only looked for where there is one."""
+    return imbalances(sheet, off_streams(core, beats, counts)) if any(row["balanced"] is False for row in sheet["nodes"]) else []
 
 
 def _findings(core: HubCore, counts: Mapping[StreamKey, StreamCounts]) -> list[str]:
@@ -130,6 +144,20 @@ def stream_seen(core: HubCore, key: StreamKey, queue: StreamQueue | None) -> Str
     unstored += sum(r.last - r.first + 1 for r in records_lacking(stream.chain, stated))
     twins = sum(last - first + 1 for first, last in data) - _size(Intervals(sorted(data)))
     return StreamSeen(head, held, twins, missing, _share(queue, missing), unstored, held + twins - unstored)
+
+
+def off_streams(
+    core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], counts: Mapping[StreamKey, StreamCounts]
+) -> dict[StreamKey, tuple[int, int]]:
+    """Streams whose facts are not all accounted for: (captured, accounted for)."""
+    out = {}
+    for node in dict.fromkeys([*(key.node for key in counts), *(s.key.node for s in core.ledger.log.all())]):
+        for key, s in _streams_of(core, node, beats[node][0] if node in beats else None).items():
+            c = counts.get(key)
+            found = c.facts + c.quarantined + sum(c.records.values()) if c is not None else 0
+            if s.head + s.twins != found + s.missing + s.unstored:
+                out[key] = (s.head + s.twins, found + s.missing + s.unstored)
+    return out
 
 
 def _size(intervals: Intervals) -> int:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from hub.alarms import unaccounted
 from hub.facade import Metric
 
 if TYPE_CHECKING:
@@ -73,6 +74,18 @@ FAMILIES: Final = (
     Family("longshore_fleet_forked_nodes", "Nodes of which two histories are known.", lambda hub: sum(r.forked for r in hub.fleet())),
     Family("longshore_balance_events", "Facts by where they are: captured is the sum of all others.", _balance, "part"),
     Family("longshore_balance_closed", "1 when the balance closes, 0 when it does not, NaN while that is not known.", _closed),
+    Family(
+        "longshore_balance_unaccounted_events",
+        "Facts by which nodes' balances are off; any is an alarm.",
+        lambda hub: unaccounted(hub.balance()),
+    ),
+    Family(
+        "longshore_backup_age_seconds",
+        "Since the newest complete backup of the store was begun; NaN while there is none.",
+        lambda hub: math.nan if hub.engine.seen.backup_ms is None else (hub.now_ms() - hub.engine.seen.backup_ms) / 1_000,
+    ),
+    Family("longshore_gaps_holes", "Holes in what this hub holds.", lambda hub: hub.gaps()["holes"]),
+    Family("longshore_gaps_events", "Facts in holes and beyond what is held.", lambda hub: hub.gaps()["facts"]),
     Family("longshore_sync_messages_total", "Messages taken off the line.", lambda hub: hub.engine.inputs.counts.frames_total),
     Family("longshore_sync_dropped_total", "Messages for which there was no room.", lambda hub: hub.engine.inputs.counts.dropped_total),
     Family("longshore_sync_waiting_bytes", "Bytes of messages that wait for the loop.", lambda hub: hub.engine.inputs.bytes),

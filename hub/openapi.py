@@ -139,6 +139,10 @@ OPERATIONS: Final = (
               (_text("Organisations that it may speak for beside its own, between commas; `*` for any. Facts of others are quarantined.",
                      "org"),),
               ((201, "Admitted.", "Node"),), (409, 413, 415, 422), "NodeCard"),
+    Operation("get", "/v1/gaps", "getGaps", "What the hub knows that it does not have",
+              "`holes`: below what is held, by the branch that they lie on. `beyond`: above it, by the heads that nodes named. Since when, "
+              "how often the node was asked, and how the last ones were closed: with the data, or with its author's signed record.", (),
+              ((200, "The gap ledger.", "Gaps"),)),
     Operation("get", "/v1/refused", "listRefused", "Frames kept as evidence, and who was not let in",
               f"Newest first; the last {limits.REFUSED_KEPT} frames are kept. `turnedAway`: names that the embedded broker "
               "refused since its start.", (),
@@ -303,7 +307,7 @@ def _schemas() -> dict[str, Json]:
         },
         **_order_schemas(),
         **_fleet_schemas(),
-        **_backup_schemas(),
+        **_copies_and_gaps(),
         "Alive": _object(status=_STR),
         "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR)),
     }  # fmt: skip
@@ -411,7 +415,11 @@ def _fleet_schemas() -> dict[str, Json]:
     }
 
 
-def _backup_schemas() -> dict[str, Json]:
+def _copies_and_gaps() -> dict[str, Json]:
+    gap = {
+        "node": _STR, "epoch": _STR, "class": _INT, "first": _INT, "last": _INT, "facts": _INT, "branch": _STR, "since": _WHEN,
+        "asked": _INT, "lastAsked": _WHEN,
+    }  # fmt: skip
     backup = _object(
         id=_STR, state={"type": "string", "enum": ["begun", "complete", "expired"]}, begunAt=_WHEN, finishedAt=_WHEN, expiredAt=_WHEN,
         tool=_STR, place=_STR, streams=_INT, facts=_INT,
@@ -424,4 +432,9 @@ def _backup_schemas() -> dict[str, Json]:
         "BackupState": _object(state={"type": "string", "enum": ["complete", "expired"]}),
         "BackupChanged": _object(backup=_ref("Backup"), expired=listed),
         "BackupsExpired": _object(expired=listed),
+        "Gap": _object(**gap),
+        "ClosedGap": _object(**gap, closed=_WHEN, how=_STR),
+        "Gaps": _object(
+            asOf=_WHEN, facts=_INT, holes=_list(_ref("Gap")), beyond=_list(_ref("Gap")), closed=_list(_ref("ClosedGap")), more=_BOOL
+        ),
     }

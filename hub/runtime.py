@@ -312,6 +312,10 @@ class Hub:
         """See `HubFacade`."""
         return self.engine.seen.balance
 
+    def gaps(self) -> dict[str, Any]:
+        """See `HubFacade`."""
+        return self.engine.seen.gaps
+
     def refused(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""
         return self.engine.seen.refused

@@ -446,3 +446,24 @@ def kept_json(row: Mapping[str, Any]) -> Json:
     out: Json = dict(row)
     out["at"] = iso(out.pop("atMs"))
     return out
+
+
+# ------------------------------------------------------------------ gaps
+
+
+def gaps_json(seen: Mapping[str, Any], now_ms: int) -> Json:
+    """The gap ledger as the API says it: each `…Ms` as a time."""
+    return {
+        "asOf": iso(now_ms),
+        "facts": seen["facts"],
+        "holes": [_gap_json(row) for row in seen["open"]],
+        "beyond": [_gap_json(row) for row in seen["beyond"]],
+        "closed": [_gap_json(row) for row in seen["closed"]],
+        "more": seen["holes"] > len(seen["open"]),
+    }
+
+
+def _gap_json(row: Mapping[str, Any]) -> Json:
+    out = {name: value for name, value in row.items() if not name.endswith("Ms")}
+    out |= {"since": iso(row["sinceMs"]), "lastAsked": iso(row["askedMs"])}
+    return out | ({"closed": iso(row["closedMs"])} if "closedMs" in row else {})

@@ -160,9 +160,9 @@ class Backups:
     # ------------------------------------------------------------ what all of them have
 
     @property
-    def any_complete(self) -> bool:
-        """Is there one that could be restored now?"""
-        return any(b.finished_ms is not None for b, _ in self._restorable)
+    def newest_ms(self) -> int | None:
+        """When the newest was begun that could be restored now; None: there is none."""
+        return max((b.begun_ms for b, _ in self._restorable if b.finished_ms is not None), default=None)
 
     def backed_up(self, streams: Sequence[StreamKey] | None, *, required: bool) -> Cover | None:
         """Runs of the store's own chains that every restorable backup has; None: there is none, and none is required."""

@@ -90,6 +90,8 @@ class Statement:
     streams: dict[StreamKey, tuple[RunStated, ...]]
     backed_up: dict[StreamKey, tuple[RunStated, ...]] | None = None
     covered: bool = True
+    backup_ms: int | None = None
+    """when the newest complete backup was begun"""
 
 
 @dataclass(frozen=True, slots=True)

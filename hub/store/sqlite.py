@@ -153,7 +153,8 @@ class SqliteStore:
         with self._queries.moment():
             state = self._fresh().state(streams)
             backed_up = self._backups.backed_up(streams, required=self._backup_required)
-            return Statement(state, backed_up, self._backups.any_complete)
+            newest_ms = self._backups.newest_ms
+            return Statement(state, backed_up, newest_ms is not None, newest_ms)
 
     def facts(self, stream: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
         """See `CentralStore.facts`."""

@@ -63,6 +63,7 @@ class Pages:
             "/fleet": {"GET": self.fleet},
             "/conflicts": {"GET": self.conflicts},
             "/balance": {"GET": self.balance},
+            "/gaps": {"GET": self.gaps},
             "/quarantine": {"GET": self.quarantine},
             "/sign-in": {"GET": self.sign_in, "POST": self.signed_in},
             "/sign-out": {"POST": self.sign_out},
@@ -140,6 +141,12 @@ class Pages:
         off = [row for row in rows if row["good"] is False]
         whole = _balance_row(balance["fleet"])
         return self._page(request, "balance.html", "Balance", fleet=whole, rows=rows, off=off, as_of=balance["asOfMs"])
+
+    async def gaps(self, request: Request) -> Response:
+        """What this hub knows that it does not have."""
+        seen = self._hub.gaps()
+        shown = {"holes": seen["open"][:KEPT_SHOWN], "beyond": seen["beyond"][:KEPT_SHOWN], "closed": seen["closed"][:KEPT_SHOWN]}
+        return self._page(request, "gaps.html", "Gaps", all_holes=seen["holes"], **shown)
 
     async def quarantine(self, request: Request) -> Response:
         """What stepped aside, and what was refused."""

@@ -74,6 +74,7 @@ class FakeHub:
 
     def __init__(self, folder: Path, *, open_loopback: bool = True, feed: Feed | None = None) -> None:
         self.store: Any = Locked(SqliteStore(folder / "store.db"))
+        self.holes: dict[str, Any] = {"open": [], "beyond": [], "closed": [], "holes": 0, "facts": 0}
         self.register_files = RegisterFiles(folder / "backups.d")
         self.feed = feed or Feed(boot="t1")
         self.came: list[tuple[str, bytes]] = []
@@ -183,6 +184,9 @@ class FakeHub:
     def balance(self) -> Balance:
         return self.sheet or {"asOfMs": self.clock_ms, "fleet": balance_row("", 0), "nodes": []}
 
+    def gaps(self) -> dict[str, Any]:
+        return self.holes
+
     def refused(self) -> list[dict[str, Any]]:
         return self.kept
 
@@ -284,6 +288,13 @@ def a_day_at_the_docks(hub: FakeHub, orders: int = 60) -> None:
     hub.bad_facts = [{"factId": f"madrid-8/{EPOCH:x}/214/9f3a01bc", **bad, **open_}]
     why = "the signature is not its claimed author's"
     hub.kept = [{"digest": "5d41402abc4b2a76", "node": "lyon-x2", "reason": why, "atMs": NOW_MS - 90_000, "bytes": 1_934}]
+    gap = {"node": "madrid-8", "epoch": f"{EPOCH:x}", "class": 0, "branch": "9f3a01bc55d0e7c2", "asked": 14, "askedMs": NOW_MS - 40_000}
+    hole = {**gap, "first": 215, "last": 1_240, "facts": 1_026, "sinceMs": NOW_MS - 3 * HOUR_MS}
+    one = {**gap, "node": "lyon-x2", "first": 9, "last": 9, "facts": 1, "sinceMs": NOW_MS - 70_000, "asked": 0, "askedMs": None}
+    more = {**gap, "node": "lyon-x2", "first": 9_021, "last": 13_020, "facts": 4_000, "sinceMs": NOW_MS - 9 * MINUTE_MS}
+    ended = {**hole, "first": 100, "last": 130, "facts": 31, "closedMs": NOW_MS - 2 * HOUR_MS, "how": "data"}
+    lost = {**one, "first": 40, "last": 44, "facts": 5, "closedMs": NOW_MS - 60_000, "how": "a record: lost"}
+    hub.holes = {"open": [hole, one], "beyond": [more], "closed": [lost, ended], "holes": 2, "facts": 5_027}
     hub.samples = [
         Metric("longshore_hub_facts_total", "Facts applied.", "counter", {"node": "dock-7"}, 7_711),
         Metric("longshore_hub_facts_total", "Facts applied.", "counter", {"node": 'we"ird\\'}, 2),

@@ -92,7 +92,7 @@ def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doors:
     monkeypatch.setattr(engine_module, "BACKOFF_FIRST_MS", 20)
     monkeypatch.setattr(engine_module, "BACKOFF_MOST_MS", 50)
     monkeypatch.setattr(engine_module, "LOOK_EVERY_MS", 5)
-    monkeypatch.setattr(first_word, "GRACE_MS", 200)
+    monkeypatch.setattr(first_word, "GRACE_MS", 1_000)
     return Doors(tmp_path)
 
 

@@ -16,7 +16,18 @@ from hub.views import order_url
 from hub.web.static_files import FOLDER
 from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, a_day_at_the_docks, balance_row, event
 
-PAGES = ("/", "/orders", "/orders/SCMS-0259910", "/orders/SCMS-0259911", "/fleet", "/conflicts", "/balance", "/quarantine", "/sign-in")
+PAGES = (
+    "/",
+    "/orders",
+    "/orders/SCMS-0259910",
+    "/orders/SCMS-0259911",
+    "/fleet",
+    "/conflicts",
+    "/balance",
+    "/quarantine",
+    "/gaps",
+    "/sign-in",
+)
 HTML = {"accept": "text/html,*/*;q=0.8"}
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -317,3 +328,13 @@ def test_text_has_the_contrast_that_wcag_aa_asks_for(theme: int, front: str, bac
 def test_contrast_is_measured_as_wcag_does() -> None:
     assert round(contrast("#000000", "#ffffff"), 1) == 21.0
     assert round(contrast("#777777", "#ffffff"), 2) == 4.48
+
+
+def test_gaps_are_told_with_their_range_their_age_and_how_they_ended(day: FakeHub) -> None:
+    page = AppClient(day).get("/gaps").text
+    for said in ("215 to 1,240", "1,026", "3 h ago", "14 times, last 40 s ago", "not yet", "9,021 to 13,020", "a record: lost", "the data"):
+        assert said in page, said
+    empty = AppClient(day)
+    day.holes = {"open": [], "beyond": [], "closed": [], "holes": 0, "facts": 0}
+    for said in ("There is no hole", "No node names more than is here.", "No hole has been closed yet."):
+        assert said in empty.get("/gaps").text
