@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_agent import views
+from edge_agent.conflicts import ConflictsApi
 from edge_agent.guard import Guard
 from edge_agent.metrics import exposition
 from edge_agent.openapi import document
@@ -88,6 +89,7 @@ class EdgeApi:
         self._runtime, self._defaults, self._max_held_bytes = runtime, defaults, max_held_bytes
         self._held_bytes = 0
         self._quarantine = QuarantineApi(runtime, defaults, self._body, reply)
+        self._conflicts = ConflictsApi(runtime, defaults, self._body, reply)
         self._sync = SyncApi(runtime, self._body, reply)
 
     def routes(self) -> list[Route]:
@@ -100,6 +102,7 @@ class EdgeApi:
             ("/v1/devices", "GET", self.get_devices),
             ("/v1/status", "GET", self.get_status),
             *self._quarantine.table(),
+            *self._conflicts.table(),
             *self._sync.table(),
             ("/healthz", "GET", self.get_health),
             ("/readyz", "GET", self.get_ready),

@@ -23,6 +23,8 @@ from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.event import EventDefaults
 from protocols.limits import FRAME_FACTS
+from protocols.policies import load as load_policies
+from protocols.policy import Policies
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import Address
 from protocols.trust import HubAddress, parse_address
@@ -118,6 +120,13 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conflicts:
+    """What people do about facts that did not know of each other."""
+
+    policy_file: str = _setting("", "A table of policies (YAML) in place of the shipped one; see protocols/CONFLICTS.md.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is said on standard error."""
 
@@ -125,8 +134,11 @@ class Log:
     format: str = _setting("auto", "auto: lines for people on a terminal, JSON elsewhere.", choices=("auto", "text", "json"))
 
 
-SECTIONS: Final[dict[str, type]] = {"node": Node, "hub": Hub, "api": Api, "storage": Storage, "sync": Sync, "log": Log}
-_PATHS: Final = (("hub", "ca_file"), *(("storage", f.name) for f in fields(Storage) if f.name.endswith("_file")))
+SECTIONS: Final[dict[str, type]] = {
+    "node": Node, "hub": Hub, "api": Api, "storage": Storage, "sync": Sync, "conflicts": Conflicts, "log": Log,
+}  # fmt: skip
+_FILES: Final = tuple(("storage", f.name) for f in fields(Storage) if f.name.endswith("_file"))
+_PATHS: Final = (("hub", "ca_file"), ("conflicts", "policy_file"), *_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +187,7 @@ class EdgeConfig:
     api: Api
     storage: Storage
     sync: Sync
+    conflicts: Conflicts
     log: Log
     hub_address: HubAddress
 
@@ -192,6 +205,10 @@ class EdgeConfig:
         """Who the core speaks for, and to whom."""
         return EdgeIdentity(self.address, self.hub_address.hub, self.hub_address.public_key, version)
 
+    def policies(self) -> Policies:
+        """The table that judges conflicts. Errors: ConfigError, with file and line."""
+        return load_policies(self.conflicts.policy_file)
+
     def core_settings(self) -> EdgeSettings:
         """What the core is bounded by."""
         s = self.sync
@@ -202,7 +219,7 @@ class EdgeConfig:
         return EdgeSettings(
             uplink=uplink, heartbeat_ms=s.heartbeat_ms, budget_bytes=self.storage.budget_bytes,
             pressure_percent=self.storage.pressure_percent, telemetry_bytes=self.storage.telemetry_bytes,
-            reserve_bytes=self.storage.reserve_bytes, floor_ms=self.storage.floor_days * _DAY_MS,
+            reserve_bytes=self.storage.reserve_bytes, floor_ms=self.storage.floor_days * _DAY_MS, policies=self.policies(),
         )  # fmt: skip
 
 
@@ -348,6 +365,7 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
             f"node.org is {config.node.org}, and the hub at hub.address is of {config.hub_address.org}.", remedy="Make them one."
         )
     require_tls(config.hub_address)
+    config.policies()
     s = config.storage
     if s.reserve_bytes >= s.budget_bytes or s.telemetry_bytes > s.budget_bytes:
         raise ConfigError(

@@ -72,6 +72,8 @@ class EdgeSettings:
     budget_bytes: int = 1_000_000_000
     pressure_percent: int = 80
     floor_ms: int = 7 * _DAY_MS
+    policies: Policies | None = None
+    """the table that judges conflicts; None: the shipped one"""
     telemetry_bytes: int = 0
     reserve_bytes: int = 0
     relay: RelaySettings = field(default_factory=RelaySettings)
@@ -107,11 +109,12 @@ class EdgeCore:
         verify: Verify,
         rng: Random,
         settings: EdgeSettings | None = None,
-        policies: Policies | None = None,
     ) -> None:
         self.identity, self.settings = identity, settings or EdgeSettings()
         self._sign, self._verify = sign, verify
-        self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1, policies=policies or shipped())
+        self.ledger = Ledger(
+            db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1, policies=self.settings.policies or shipped()
+        )
         self.uplink = Uplink(self.ledger, rng, self.settings.uplink)
         self.custody = Custody(db, budget_bytes=self.settings.relay.custody_bytes)
         peers = Peers(db, org=identity.address.org, node=identity.node, hub=identity.hub)

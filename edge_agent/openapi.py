@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
+from edge_agent.openapi_conflicts import OPERATIONS as CONFLICTS
+from edge_agent.openapi_conflicts import SETTLEMENT
 from edge_agent.openapi_sync import CARD
 from edge_agent.openapi_sync import OPERATIONS as SYNC
 from edge_agent.operation import Operation, Param
@@ -25,6 +27,7 @@ _LISTED: Final = {
     "orderId": "GLOBAL1234",
     "status": "SHIPPED",
     "conflict": False,
+    "held": False,
     "updatedAt": "2026-05-21T14:05:13.204Z",
     "links": {"self": "/v1/orders/GLOBAL1234?org=acme"},
 }
@@ -34,7 +37,13 @@ _ORDER: Final = {
     "status": "SHIPPED",
     "updatedAt": "2026-05-21T14:05:13.204Z",
     "conflict": False,
+    "held": False,
+    "heldBecause": None,
     "conflicts": [],
+    "concurrent": [],
+    "credited": ["staff-17"],
+    "notes": [],
+    "quantities": {},
     "heads": [
         {
             "factId": _FACT,
@@ -222,6 +231,7 @@ OPERATIONS: Final = (
         (401, 403, 404, 409, 413, 415, 422, 503),
         body="Discard",
     ),
+    *CONFLICTS,
     *SYNC,
     Operation("get", "/healthz", "getHealth", "The process runs", "", {200: ("It does.", {"healthy": True})}, problems=(), open=True),
     Operation(
@@ -271,6 +281,7 @@ def document() -> Json:
                 "OrderEvent": json_schema(),
                 "Reading": telemetry.json_schema(),
                 "Discard": _DISCARD,
+                "Settlement": SETTLEMENT,
                 "NodeCard": CARD,
                 "Problem": _problem_schema(),
             },
@@ -299,7 +310,7 @@ def _param(p: Param) -> Json:
 
 
 _EXAMPLES: Final = {"OrderEvent": ("One event", EXAMPLES), "Reading": ("One reading", telemetry.EXAMPLES)}
-_SINGLE: Final = ("resubmitQuarantined", "discardQuarantined", "addPeer")
+_SINGLE: Final = ("resubmitQuarantined", "discardQuarantined", "addPeer", "settleConflict")
 _DISCARD: Final[Json] = {
     "type": "object",
     "required": ["reason"],

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from edge_agent.conflicts import disputed_json
 from protocols.devices import Latest
 from protocols.errors import DecodeError, InvalidInput
 from protocols.event import format_time
 from protocols.fact import FactRow
 from protocols.ledger import Ledger, fact_id
-from protocols.lifecycle import Status, conflict_sentence, may_follow
-from protocols.merge import Head, conflicts, dominates, refold, shown
+from protocols.lifecycle import Status, may_follow
+from protocols.merge import Head, dominates, refold, shown
 from protocols.orderbook import Order
 from protocols.streams import LogRow, StreamKey
 from protocols.telemetry import reading_json
@@ -42,7 +43,7 @@ def list_orders(ledger: Ledger, query: OrderQuery) -> Json:
     """A page of orders, newest acquaintance first, and the cursor of the next one (null at the end). Errors: InvalidInput, LedgerError."""
     wheres, params = _filters(query)
     rows = ledger.db.query(
-        f"SELECT okey, org, order_id, status, conflict, at_ms FROM orders WHERE {' AND '.join(wheres)} ORDER BY okey DESC LIMIT ?",
+        f"SELECT okey, org, order_id, status, conflict, held, at_ms FROM orders WHERE {' AND '.join(wheres)} ORDER BY okey DESC LIMIT ?",
         (*params, query.limit + 1),
     )
     page = rows[: query.limit]
@@ -87,11 +88,11 @@ def _okey(cursor: str) -> int:
     return int(cursor, 16)
 
 
-def _listed(org: str, order_id: str, status: int, conflict: int, at_ms: int) -> Json:
+def _listed(org: str, order_id: str, status: int, conflict: int, held: int, at_ms: int) -> Json:
     path = f"/v1/orders/{quote(order_id, safe='')}?{urlencode({'org': org})}"
     return {
-        "org": org, "orderId": order_id, "status": Status(status).name, "conflict": bool(conflict), "updatedAt": format_time(at_ms),
-        "links": {"self": path},
+        "org": org, "orderId": order_id, "status": Status(status).name, "conflict": bool(conflict), "held": bool(held),
+        "updatedAt": format_time(at_ms), "links": {"self": path},
     }  # fmt: skip
 
 
@@ -109,9 +110,8 @@ def order_json(ledger: Ledger, org: str, order_id: str) -> Json | None:
         "orderId": order_id,
         "status": Status(shown(order.heads).status).name,
         "updatedAt": format_time(order.at_ms),
-        "conflict": bool(conflicts(order.heads)),
-        "conflicts": [_conflict_json(ledger, a, b) for a, b in conflicts(order.heads)],
-        "heads": [_head_json(ledger, head) for head in order.heads],
+        **disputed_json(ledger, order),
+        "heads": [_head_json(ledger, order, head) for head in order.heads],
         "timeline": _timeline(ledger, order, facts),
         "jeopardy": None,
         "jeopardyNote": JEOPARDY_NOTE,
@@ -122,27 +122,18 @@ def _id(ledger: Ledger, head: Head | LogRow) -> str:
     return ledger.fact_id(head.fact if isinstance(head, Head) else (head.sid, head.seq, head.h))
 
 
-def _fact(ledger: Ledger, head: Head) -> FactRow | None:
-    """The fact behind a head; None when it was freed, or is not readable here."""
+def _fact(ledger: Ledger, order: Order, head: Head) -> FactRow | None:
+    """The fact behind a head, also where it is a copy that came down; None when it was freed, or is not readable here."""
     try:
-        return ledger.fact(*head.fact)
+        return ledger.fact_of(order, *head.fact)
     except DecodeError:
         return None
 
 
-def _head_json(ledger: Ledger, head: Head) -> Json:
-    fact = _fact(ledger, head)
+def _head_json(ledger: Ledger, order: Order, head: Head) -> Json:
+    fact = _fact(ledger, order, head)
     said = {} if fact is None else {"source": fact.source, "site": fact.site, "actor": fact.actor, "timestamp": _iso(fact.happened_ms)}
     return {"factId": _id(ledger, head), "status": Status(head.status).name} | said
-
-
-def _conflict_json(ledger: Ledger, a: Head, b: Head) -> Json:
-    sentence = conflict_sentence(Status(a.status), Status(b.status), _where(_fact(ledger, a)), _where(_fact(ledger, b)))
-    return {"shownFact": _id(ledger, a), "otherFact": _id(ledger, b), "sentence": sentence}
-
-
-def _where(fact: FactRow | None) -> str:
-    return "" if fact is None else f"at {fact.site}" if fact.site else f"by {fact.source}"
 
 
 def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]]) -> list[Json]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 from urllib.parse import quote
 
 from hub.cli_ask import ask, client_of, config_of, is_running, say, show
+from protocols.clashes import clash_text
 from protocols.errors import InvalidInput, TransportError
 
 USAGE = "Write: longshore-hub conflicts, conflicts show ID, or conflicts settle ID --status STATUS --actor WHO"
@@ -34,23 +34,8 @@ def _show(args: argparse.Namespace, clash: str) -> int:
     if args.json:
         say(found)
         return 0
-    print(told(found))
+    print(clash_text(found))
     return 0
-
-
-def told(found: dict[str, Any]) -> str:
-    """A conflict on a few lines."""
-    lines = [f"{found['org']}/{found['orderId']}: {found['outcome']} ({found['state']}), policy {found['policy']}", found["sentence"]]
-    for fact in found["facts"]:
-        lines.append(f"  {fact['status']} by {fact['actor'] or fact['node']} at {fact['site'] or 'the centre'}: {fact['factId']}")
-    task = found["task"]
-    if task is not None:
-        lines.append(f"task for the {task['for']} ({'open' if task['open'] else 'done'}): {task['title']}")
-        lines += [f"  --status {step['record']}: {step['words']}" for step in task["steps"]]
-    for by in found["settledBy"]:
-        note = f", “{by['note']}”" if by["note"] else ""
-        lines.append(f"settled with {by['status']} by {by['actor'] or by['node']} at {by['site'] or 'the centre'}{note}: {by['factId']}")
-    return "\n".join(lines)
 
 
 def _settle(args: argparse.Namespace, clash: str) -> int:

@@ -302,6 +302,29 @@ def concurrent_json(verdicts: Sequence[Verdict]) -> list[Json]:
     ]
 
 
+def clash_text(found: Json) -> str:
+    """A conflict, as JSON tells it, on a few lines for people."""
+    lines = [f"{found['org']}/{found['orderId']}: {found['outcome']} ({found['state']}), policy {found['policy']}", found["sentence"]]
+    for fact in found["facts"]:
+        lines.append(f"  {fact['status']} by {fact['actor'] or fact['node']} at {fact['site'] or 'the centre'}: {fact['factId']}")
+    task = found["task"]
+    if task is not None:
+        lines.append(f"task for the {task['for']} ({'open' if task['open'] else 'done'}): {task['title']}")
+        lines += [f"  --status {step['record']}: {step['words']}" for step in task["steps"]]
+    for by in found["settledBy"]:
+        note = f", “{by['note']}”" if by["note"] else ""
+        lines.append(f"settled with {by['status']} by {by['actor'] or by['node']} at {by['site'] or 'the centre'}{note}: {by['factId']}")
+    return "\n".join(lines)
+
+
+def clashes_text(found: Sequence[Json]) -> str:
+    """A list of conflicts for people, one on two lines."""
+    lines = [
+        f"{one['id']}  {one['state']:<8} {one['outcome']:<5} {one['orderId']}  {one['raisedAt']}\n  {one['sentence']}" for one in found
+    ]
+    return "\n".join(lines) or "no conflict"
+
+
 def notes_json(facts: Sequence[tuple[Told, Mapping[str, object]]]) -> list[Json]:
     """The notes of facts that stand side by side, each with who wrote it."""
     return [{"text": text, "by": told.who, "factId": told.fact_id} for told, details in facts for text in notes(details)]

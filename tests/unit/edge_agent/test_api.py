@@ -211,7 +211,7 @@ def test_a_conflict_is_said_in_plain_words(tmp_path: Path) -> None:
         runtime.core.commit()
         order = (await client.get("/v1/orders/A1")).json()
         assert order["conflict"] is True
-        assert order["conflicts"][0]["sentence"].startswith("Cancelled at HQ while shipped at W8-Madrid, neither knowing of the other.")
+        assert order["conflicts"][0]["sentence"].startswith("Cancelled at HQ by centre while shipped at W8-Madrid by madrid-1, neither")
         assert {fact["abnormal"] for fact in order["timeline"]} == {False}, "neither came after the other"
         assert {head["site"] for head in order["heads"]} == {"HQ", "W8-Madrid"}
         listed = (await client.get("/v1/orders?conflict=true")).json()["orders"]
