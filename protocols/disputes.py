@@ -39,7 +39,7 @@ class Watch:
                 self._judge(book, order)
 
     def _judge(self, book: OrderBook, order: Order) -> None:
-        kept = [clash for clash in self._book.of_order(order.okey) if clash.state is State.OPEN]
+        kept = [clash for clash in self._book.of_order(order.okey) if clash.state is not State.WENT_ON]
         told = {head.fact: self.tell(order.okey, head, kept) for head in order.heads}
         verdicts = judged(self.policies, order.heads, lambda head: told[head.fact])
         still = {verdict.id for verdict, _ in verdicts}
@@ -53,10 +53,11 @@ class Watch:
         out = []
         for clash in over:
             a, b = clash.heads
-            by = [self.tell(order.okey, head, []) for head in settlers(a, b, facts, self._log)]
+            by = {told.identity: told for told in clash.settled_by}
+            by |= {told.identity: told for head in settlers(a, b, facts, self._log) for told in [self.tell(order.okey, head, [])]}
             if by:
                 verdict = self.policies.judge(clash.shown, clash.other)
-                out.append(Closed(verdict, (a, b), tuple(sorted(by, key=lambda told: told.identity))))
+                out.append(Closed(verdict, (a, b), tuple(by[identity] for identity in sorted(by))))
         return out
 
     def tell(self, okey: int, head: Head, kept: list[Clash]) -> Told:
