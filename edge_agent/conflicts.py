@@ -48,7 +48,8 @@ def watch_of(ledger: Ledger) -> Watch:
 def list_json(ledger: Ledger, *, open_only: bool, limit: int) -> Json:
     """Conflicts, newest first, and the table that judged them."""
     ledger.flush()
-    found = read_clashes(ledger.db, "state = 0" if open_only else "1", (), f"cid DESC LIMIT {int(limit) + 1}")
+    here = "okey IN (SELECT okey FROM orders WHERE followed = 1)"  # an order that left the scope is looked after elsewhere
+    found = read_clashes(ledger.db, f"{here} AND state = 0" if open_only else here, (), f"cid DESC LIMIT {int(limit) + 1}")
     told = [one_json(ledger, clash) for clash in found[:limit]]
     return {"conflicts": told, "policies": policies_json(watch_of(ledger).policies), "bound": limit, "more": len(found) > limit}
 

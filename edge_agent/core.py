@@ -72,14 +72,14 @@ class EdgeSettings:
     budget_bytes: int = 1_000_000_000
     pressure_percent: int = 80
     floor_ms: int = 7 * _DAY_MS
-    policies: Policies | None = None
-    """the table that judges conflicts; None: the shipped one"""
     telemetry_bytes: int = 0
     reserve_bytes: int = 0
     relay: RelaySettings = field(default_factory=RelaySettings)
     handout_ms: int | None = None
     """where the line may lead to a relay: after so long without an answer of the hub, own facts are handed to whoever is there"""
     follow: FollowSettings = field(default_factory=FollowSettings)
+    policies: Policies | None = None
+    """the table that judges conflicts; None: the shipped one"""
 
 
 @dataclass(frozen=True, slots=True)

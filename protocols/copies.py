@@ -76,6 +76,7 @@ class Copies:
         if known is None:
             values = (order.okey, sid, f.seq, f.h, f.prev, now_ms, f.row)
             ledger.db.run("INSERT INTO copies (okey, sid, seq, h, prev, at_ms, row) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        ledger.book.count(order, f.stream.key, (f.seq, f.h), fact.details)
         if (fact.org, fact.order_id) not in stated:
             ledger.book.fold(order, ledger.book.as_head(sid, f.seq, f.h, fact), now_ms)
         return known is None

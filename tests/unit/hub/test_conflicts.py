@@ -11,12 +11,10 @@ import pytest
 from edge_agent.conflicts import find, list_json
 from edge_agent.runtime import EdgeRuntime
 from hub.cli import main
-from hub.runtime import Hub
 from protocols.errors import Conflict
 from protocols.event import EventDefaults, parse_event
 from protocols.settling import parse_settlement
 from tests.unit.hub.test_runtime import Caller, EdgeKit, calling, in_loop, make_hub, until
-from tests.unit.protocols.ledgers import range_of
 
 pytestmark = pytest.mark.slow  # whole processes
 
@@ -37,14 +35,16 @@ async def cancelled(hub: Caller, order_id: str) -> None:
     assert answer.status_code == 201, answer.text
 
 
-def link_returns(edge: EdgeRuntime, hub: Hub) -> None:
-    """The centre's facts come down to the dock, as the feed brings them."""
-    core = hub.engine._core
-    assert core is not None
-    facts = range_of(core.ledger)
-    edge.core.begin()
-    edge.core.ledger.offer(facts.key, facts.first, facts.h_before, facts.facts, facts.hashes, edge.now().wall)
-    edge.core.commit()
+async def heard_at(edge: EdgeRuntime, conflict: str) -> dict[str, Any]:
+    """The centre's fact came down to the dock, which judges for itself."""
+
+    async def there() -> bool:
+        return bool(list_json(edge.core.ledger, open_only=True, limit=10)["conflicts"])
+
+    await until(there, "the conflict at the dock")
+    (one,) = list_json(edge.core.ledger, open_only=True, limit=10)["conflicts"]
+    assert one["id"] == conflict
+    return dict(one)
 
 
 async def one_open(hub: Caller, order_id: str) -> dict[str, Any]:
@@ -76,8 +76,7 @@ def test_held_at_both_ends_settled_at_the_dock_and_both_agree(tmp_path: Path) ->
             async with kit.runtime(hub.hub.address) as edge:
                 await edge.append([picked("A1")])
                 centre = await one_open(hub, "A1")
-                link_returns(edge, hub.hub)
-                (dock,) = list_json(edge.core.ledger, open_only=True, limit=10)["conflicts"]
+                dock = await heard_at(edge, centre["id"])
                 same = ("id", "outcome", "policy", "sentence", "task", "held", "shownFact", "otherFact", "credited")
                 assert {name: dock[name] for name in same} == {name: centre[name] for name in same}
                 assert (centre["outcome"], centre["held"], centre["task"]["for"], centre["credited"]) == (
