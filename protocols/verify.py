@@ -130,10 +130,12 @@ class _Fold:
         self._copies = _has_table(db, "copies") and not _has_table(db, "view")
 
     def facts_of(self, low: int, high: int) -> dict[int, list[Head | str]]:
-        """By order: its facts as the fold needs them; a text for one that cannot be read."""
+        """By order: its facts as the fold needs them, without those in whose place another stands; a text for one that cannot be read."""
         out: dict[int, list[Head | str]] = {}
         for okey, sid, seq, h, row in self._rows(low, high):
-            out.setdefault(okey, []).append(self._head(sid, seq, bytes(h), bytes(row)))
+            head = self._head(sid, seq, bytes(h), bytes(row))
+            if isinstance(head, str) or not self._book.fixes.overruled(head):
+                out.setdefault(okey, []).append(head)
         return out
 
     def _rows(self, low: int, high: int) -> Iterator[tuple[int, int, int, bytes, bytes]]:
@@ -156,10 +158,10 @@ class _Fold:
         if bad:
             return bad, False
         facts = [f for f in found if isinstance(f, Head)]
-        here = {(f.sid, f.seq, f.h) for f in facts}
-        away = [h for h in stored if (h.sid, h.seq, h.h) not in here]
+        here = {f.fact for f in facts}
+        away = [h for h in stored if h.fact not in here]
         folded = refold([*facts, *away], self._log)
-        if {(h.sid, h.seq, h.h) for h in folded} != {(h.sid, h.seq, h.h) for h in stored}:
+        if {h.fact for h in folded} != {h.fact for h in stored}:
             return "does not fold to the heads that are stored for it", False
         return "", not away
 
