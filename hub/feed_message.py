@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from protocols.codec import encode_body, pack
+from protocols.codec import DICTIONARIES, encode_body, pack
 from protocols.downlink import HISTORY, FedFact, FedHead, FedOrder, Feed, FeedDone
 from protocols.ledger import Ledger
 from protocols.limits import CONTEXT_ENTRIES
@@ -113,8 +113,8 @@ class Writer:
         facts = list(self._facts.values())
         streams = [log.by_sid(sid) for sid in self._streams]
         named = tuple((*s.key, 0 if s.fork_point is None else s.fork_point + 1) for s in streams)
-        body = encode_body([f.row for f in facts], dictionary=1) if facts else b""
+        body = encode_body([f.row for f in facts], dictionary=DICTIONARIES[-1]) if facts else b""
         return Feed(
-            epoch, tail, pos_from, pos_to, self._unsettled, named, tuple((f.stream, f.seq, f.prev) for f in facts), 1, body,
+            epoch, tail, pos_from, pos_to, self._unsettled, named, tuple((f.stream, f.seq, f.prev) for f in facts), DICTIONARIES[-1], body,
             tuple(self._orders), tuple(self._left), tuple(done),
         )  # fmt: skip

@@ -13,7 +13,10 @@ A frame of order events is written as
     as it is    the bytes of the rows that are no order events of version 1, as the last extra
 
 Columns of like things lie side by side where the frame's rows alternate between two or three shapes; a key that only some rows have
-costs the others nothing. Whatever does not fit exactly travels as it is: unknown kinds, elements of a later version, odd types, texts
+costs the others nothing. Where both ends know *clocks* (version 2), a row may have a 14th element from 0 to 3, and its group's quality
+stands for both: quality + 8 * (clock + 1).
+
+Whatever does not fit exactly travels as it is: unknown kinds, elements of a later version, odd types, texts
 with control characters. Nothing here interprets an event: what a row may say is decided where facts are read (`protocols.fact`).
 """
 
@@ -37,6 +40,9 @@ RS: Final = "\x1e"
 
 _ORG, _ORDER_ID, _SOURCE, _STATUS, _HAPPENED, _QUALITY, _RECORDED, _REGION, _SITE, _ACTOR, _DETAILS, _CONTEXT = range(1, 13)
 _WIDTH: Final = 13
+_CLOCKS: Final = range(4)
+_QUALITIES: Final = 8
+"""what a group's quality is below where it says nothing of a clock"""
 _TEXTS: Final = (_ORG, _SOURCE, _REGION, _SITE, _ACTOR, _ORDER_ID)
 _MAYBE: Final[set[type]] = {str, type(None)}
 _TYPES: Final[dict[int, set[type]]] = {
@@ -63,10 +69,13 @@ _ENTRY_LEAST_BYTES: Final = 9
 # ------------------------------------------------------------------ out
 
 
-def write_rows(rows: Sequence[bytes], values: Sequence[Row | None]) -> tuple[str, str, str, list[Any]]:
-    """(texts, signs, figures, extras) of a body. `values` has for each row what it holds, or None for a row that must travel as it is."""
+def write_rows(rows: Sequence[bytes], values: Sequence[Row | None], *, clocks: bool = False) -> tuple[str, str, str, list[Any]]:
+    """(texts, signs, figures, extras) of a body. `values` has for each row what it holds, or None for a row that must travel as it is.
+
+    `clocks`: who reads it knows of the clocks of version 2.
+    """
     writer = Writer()
-    events = _events(values)
+    events = _events(values, clocks)
     groups, places = _grouped(events)
     _write_groups(writer, groups, places)
     if groups:
@@ -77,24 +86,33 @@ def write_rows(rows: Sequence[bytes], values: Sequence[Row | None]) -> tuple[str
     return LINE.join((*writer.texts, "")), *write_numbers(writer.signs, writer.figures), writer.extras
 
 
-def _events(values: Sequence[Row | None]) -> list[Row | None]:
-    """The rows that are order events of version 1 to the letter, None for the others."""
+def _events(values: Sequence[Row | None], clocks: bool) -> list[Row | None]:
+    """The rows that are order events to the letter, None for the others."""
     rows = [row for row in values if row is not None]
-    if len(rows) == len(values) and _fits(rows):
+    if len(rows) == len(values) and _fits(rows, clocks):
         return rows  # type: ignore[return-value]
-    return [row if row is not None and _fits([row]) else None for row in values]
+    return [row if row is not None and _fits([row], clocks) else None for row in values]
 
 
-def _fits(rows: list[Row]) -> bool:
+def _fits(rows: list[Row], clocks: bool) -> bool:
     """Columns can hold all of these rows exactly. Looks at columns, not rows: a frame of good rows takes a tenth of the time."""
-    if set(map(len, rows)) != {_WIDTH}:
+    widths = set(map(len, rows))
+    if widths != {_WIDTH} and not (clocks and widths == {_WIDTH + 1}):
         return False
     columns = list(zip(*rows, strict=True))
+    if clocks and max(map(_small_code, columns[_QUALITY])) >= _QUALITIES:
+        return False
+    if len(columns) > _WIDTH and not all(type(clock) is int and clock in _CLOCKS for clock in columns[_WIDTH]):
+        return False
     if not all(set(map(type, columns[place])) <= types for place, types in _TYPES.items()):
         return False
     if columns[0].count(1) != len(rows) or min(columns[_STATUS]) < 0 or min(columns[_QUALITY]) < 0:
         return False
     return _details_fit(columns[_DETAILS]) and _contexts_fit(columns[_CONTEXT])
+
+
+def _small_code(value: object) -> int:
+    return value if type(value) is int else _QUALITIES
 
 
 def _details_fit(details: Sequence[dict[Any, Any]]) -> bool:
@@ -131,7 +149,10 @@ def _grouped(events: list[Row | None]) -> tuple[Groups, list[int]]:
         if event is None:
             places.append(-1)
             continue
-        key = (event[_STATUS], event[_QUALITY], event[_HAPPENED] is not None, *event[_DETAILS])
+        quality = event[_QUALITY]
+        if len(event) > _WIDTH:
+            quality, event = quality + _QUALITIES * (event[_WIDTH] + 1), event[:_WIDTH]
+        key = (event[_STATUS], quality, event[_HAPPENED] is not None, *event[_DETAILS])
         found = groups.get(key)
         if found is None:
             found = groups[key] = (len(groups), [])
@@ -207,13 +228,13 @@ def _write_contexts(writer: Writer, contexts: Sequence[list[list[Any]]]) -> None
 # ------------------------------------------------------------------ in
 
 
-def read_rows(texts: str, signs: bytes, figures: str, extras: list[Any], count: int) -> list[Row | bytes]:
+def read_rows(texts: str, signs: bytes, figures: str, extras: list[Any], count: int, *, clocks: bool = False) -> list[Row | bytes]:
     """The `count` rows that `write_rows` wrote: values of an order event, or the bytes of a row that travelled as it is.
 
     Bounded whatever the arguments hold. Raises only `DecodeError`, or what `protocols.codec` turns into one.
     """
     reader = Reader(texts.split(LINE)[:-1], *read_numbers(signs, figures), extras)
-    groups = _read_groups(reader, count)
+    groups = _read_groups(reader, count, clocks)
     places = reader.indices(count, len(groups) + 1)
     uses = Counter(places)
     for place, group in enumerate(groups):
@@ -242,11 +263,12 @@ class _Group:
     quality: int
     timed: int
     keys: list[str]
+    clock: int | None = None
     size: int = 0
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def _read_groups(reader: Reader, count: int) -> list[_Group]:
+def _read_groups(reader: Reader, count: int, clocks: bool) -> list[_Group]:
     groups_total, keys_total = reader.sign(count), reader.sign(count * limits.DETAILS_KEYS)
     keys = reader.words(keys_total)
     groups = []
@@ -255,7 +277,10 @@ def _read_groups(reader: Reader, count: int) -> list[_Group]:
         numbers = reader.indices(reader.sign(limits.DETAILS_KEYS), keys_total)
         if len(set(numbers)) != len(numbers):
             raise DecodeError("the body names a key of details twice")
-        groups.append(_Group(status, quality, timed, [keys[number] for number in numbers]))
+        said, quality = divmod(quality, _QUALITIES) if clocks else (0, quality)
+        if said > len(_CLOCKS):
+            raise DecodeError(f"the body names a clock of kind {said - 1}")
+        groups.append(_Group(status, quality, timed, [keys[number] for number in numbers], said - 1 if said else None))
     return groups
 
 
@@ -279,8 +304,24 @@ def _read_columns(reader: Reader, groups: list[_Group]) -> list[Any]:
 def _group_rows(group: _Group, heads: list[tuple[Any, ...]]) -> list[Row]:
     status, quality, keys = group.status, group.quality, group.keys
     values: Iterable[tuple[Any, ...]] = zip(*(group.columns[key] for key in keys), strict=True) if keys else repeat((), group.size)
+    clock = () if group.clock is None else (group.clock,)
     return [
-        [1, org, order_id, source, status, happened, quality, 0, region, site, actor, dict(zip(keys, details, strict=True)), context]
+        [
+            1,
+            org,
+            order_id,
+            source,
+            status,
+            happened,
+            quality,
+            0,
+            region,
+            site,
+            actor,
+            dict(zip(keys, details, strict=True)),
+            context,
+            *clock,
+        ]
         for (org, order_id, source, happened, region, site, actor, context), details in zip(heads, values, strict=True)
     ]
 

@@ -29,9 +29,11 @@ from protocols.plain import check_plain
 MAGIC: Final = b"LS"
 VERSION: Final = 1
 SIGNATURE_BYTES: Final = 64
-DICTIONARIES: Final = (0, 1)
+CLOCKS: Final = 128
+"""added to a dictionary's number: rows of the body may say what their authors thought of their clocks (version 2)"""
+DICTIONARIES: Final = (0, 1, CLOCKS, CLOCKS + 1)
 """ids of the preset dictionaries this version reads, to be announced; none is ever removed"""
-DICTIONARY: Final = DICTIONARIES[-1]
+DICTIONARY: Final = 1
 PLAIN_BYTES: Final = limits.FRAME_UNPACKED_BYTES + 65_536
 """of a body before compression: rows need a few bytes more each when they stand among the extras"""
 INT63_MAX: Final = 2**63 - 1
@@ -203,16 +205,16 @@ def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: i
     rows_bytes = sum(map(len, rows))
     if len(rows) > limits.FRAME_FACTS or rows_bytes > limits.FRAME_UNPACKED_BYTES:
         raise TooLarge("frame", f"{len(rows)} facts of {rows_bytes} bytes", remedy="cut it smaller")
-    plain = plain_body(rows)
+    plain = plain_body(rows, clocks=dictionary >= CLOCKS)
     plain_bytes = len(plain[0]) + len(plain[1])
     if plain_bytes > PLAIN_BYTES:
         raise TooLarge("frame", f"{plain_bytes} bytes before compression", remedy="cut it smaller")
     return deflated(plain, len(rows), preset_dictionary(dictionary), level)
 
 
-def plain_body(rows: Sequence[bytes]) -> tuple[bytes, bytes]:
+def plain_body(rows: Sequence[bytes], *, clocks: bool = False) -> tuple[bytes, bytes]:
     """What is compressed: the texts, and all that follows them. Golden tests compare it, because builds of zlib differ in their output."""
-    texts, signs, figures, extras = write_rows(rows, _all_exact_values(rows))
+    texts, signs, figures, extras = write_rows(rows, _all_exact_values(rows), clocks=clocks)
     rest = f"{RS}{signs}{RS}{figures}".encode()
     return texts.encode(), rest + _RS + pack(extras) if extras else rest
 
@@ -266,9 +268,8 @@ def preset_dictionary(dictionary: int) -> bytes:
     """The bytes of a shipped dictionary; b"" for 0. Raises `DecodeError` for one that this version does not have."""
     if dictionary not in DICTIONARIES:
         raise DecodeError(f"dictionary {dictionary}, this node has {', '.join(map(str, DICTIONARIES))}")
-    if dictionary == 0:
-        return b""
-    return resources.files("protocols").joinpath("dictionaries", f"{dictionary}.bin").read_bytes()
+    number = dictionary % CLOCKS
+    return resources.files("protocols").joinpath("dictionaries", f"{number}.bin").read_bytes() if number else b""
 
 
 def decode_body(body: bytes, count: int, dictionary: int) -> list[tuple[bytes, list[Any]]]:
@@ -282,7 +283,7 @@ def decode_body(body: bytes, count: int, dictionary: int) -> list[tuple[bytes, l
         extras = unpack(rest[0], max_bytes=len(rest[0])) if rest else []
         if not isinstance(extras, list):
             raise DecodeError("the body's extras are not an array")
-        rows = read_rows(texts.decode(), signs, figures.decode("ascii"), extras, count)
+        rows = read_rows(texts.decode(), signs, figures.decode("ascii"), extras, count, clocks=dictionary >= CLOCKS)
         return _packed(rows)
     except _BROKEN as error:
         raise DecodeError(f"the body does not hold {count} facts ({type(error).__name__})") from error

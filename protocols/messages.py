@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocols import limits
+from protocols import codec, limits
 from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import Kind, pack
@@ -30,7 +30,7 @@ from protocols.elements import whole as _whole
 from protocols.errors import DecodeError
 
 FORMATS: Final = (1,)
-DICTIONARIES: Final = (0, 1)
+DICTIONARIES: Final = codec.DICTIONARIES
 POINTS_STATED: Final = 64
 NONCE: Final = 8
 REASON_CHARS: Final = 200

@@ -117,6 +117,9 @@ class Uplink:
         self.backed_up = False
         self.hub_ms: int | None = None
         self.last_heard_ms: int | None = None
+        self.round_trip: tuple[int, int, int] | None = None
+        """(hub_ms, when we had asked, when it came) of the last word of the hub that was a reply to one of ours, for who keeps the time"""
+        self._asked = 0
         self.refusals = 0
         self._dictionary = 0
         self._hello_due: int | None = None
@@ -171,6 +174,7 @@ class Uplink:
         self._greeting = False
         self._expect(now)
         self._nonce = self._rng.randbytes(8)
+        self._asked = now
         self._hello_due = now + self._backoff()
         self._attempts += 1
         hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]), held=self.carried())
@@ -210,6 +214,7 @@ class Uplink:
         self.incarnation = a.incarnation
         self._hello_due = None
         self._attempts = 0
+        self.round_trip = (a.hub_ms, self._asked, now)
         self._dictionary = max(d for d in DICTIONARIES if d == 0 or d in a.dictionaries)
         self._note(a.hub_ms, a.credit, a.backed_up, now)
         self._forget_flights()
@@ -239,7 +244,9 @@ class Uplink:
             stream = self._own(said)
             if stream is not None:
                 self._believe(stream, said, heard, absolute=False)
-                self._land(stream)
+                landed = self._land(stream)
+                if landed is not None:
+                    self.round_trip = (r.hub_ms, landed, now)
                 self._record(said, now)
         return heard
 
@@ -310,14 +317,17 @@ class Uplink:
     def _mine(self, stream: Stream, seq: int, h: bytes) -> bool:
         return seq <= stream.head[0] and self._ledger.log.hash_at(stream, seq) == h
 
-    def _land(self, stream: Stream) -> None:
-        progress = self._progress[stream.sid]
+    def _land(self, stream: Stream) -> int | None:
+        """What arrived is no longer under way. Returns when the last of it was sent."""
+        progress, sent = self._progress[stream.sid], None
         for key, f in list(self._flights.items()):
             if f.sid == stream.sid and progress.received.covers(f.first, f.last):
                 del self._flights[key]
+                sent = f.sent_ms
                 progress.halves.pop(f.first, None)
                 self._attempts = 0
                 self._progress_ms = self.last_heard_ms or 0
+        return sent
 
     def _record(self, said: StreamStated, now: int) -> None:
         """Signed records for holes that this node cannot fill (rule 9)."""

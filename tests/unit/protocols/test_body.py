@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import limits
-from protocols.codec import DICTIONARIES, decode_body, encode_body, pack, plain_body, preset_dictionary, unpack
+from protocols.codec import CLOCKS, DICTIONARIES, decode_body, deflated, encode_body, pack, plain_body, preset_dictionary, unpack
 from protocols.errors import DecodeError, TooLarge
 from protocols.fact import to_row
 from tests.unit.protocols.event_worlds import events
@@ -193,6 +193,28 @@ def test_arbitrary_bytes_as_rows_arrive_byte_for_byte(rows: list[bytes]) -> None
 def test_rows_like_events_arrive_byte_for_byte(values: list[list[Any]], dictionary: int) -> None:
     rows = [pack(value) for value in values]
     assert sent(rows, dictionary) == rows
+
+
+@given(st.lists(likely_rows, max_size=12), st.data())
+def test_rows_with_clocks_arrive_byte_for_byte_with_any_dictionary(values: list[list[Any]], data: st.DataObject) -> None:
+    clocks = st.sampled_from([(), (0,), (3,), (None,), (4,), (True,), (-1,), ("x",), (1, None), (2, [1, 2, b"8 bytes!"])])
+    rows = [pack([*value, *data.draw(clocks)]) for value in values]
+    for dictionary in DICTIONARIES:
+        assert sent(rows, dictionary) == rows
+
+
+def test_a_clock_costs_next_to_nothing_where_both_ends_know_of_them() -> None:
+    plain = [pack(event_row(n)) for n in range(100)]
+    clocked = [pack([*event_row(n), 3]) for n in range(100)]
+    assert len(encode_body(clocked, dictionary=CLOCKS + 1)) <= len(encode_body(plain, dictionary=1)) + 10
+
+
+def test_a_clock_that_nobody_knows_is_no_reason_to_read_on() -> None:
+    texts, rest = plain_body([pack([*event_row(), 3])], clocks=True)
+    sign = chr(64 + 8 * 4)  # quality 0, clock 3
+    assert rest.decode().count(sign) == 1
+    wrong = deflated((texts, rest.decode().replace(sign, chr(64 + 8 * 5)).encode()), 1, b"", 6)
+    assert "clock" in decodes(wrong, dictionary=CLOCKS)
 
 
 @given(st.lists(likely_rows | plain_values, max_size=12))
@@ -403,9 +425,9 @@ def test_a_body_read_with_another_dictionary_is_not_taken_for_the_rows() -> None
 @pytest.mark.parametrize("dictionary", DICTIONARIES)
 def test_a_dictionary_never_changes(dictionary: int) -> None:
     data = preset_dictionary(dictionary)
-    assert hashlib.sha256(data).hexdigest() == SHA256[dictionary]
+    assert hashlib.sha256(data).hexdigest() == SHA256[dictionary % CLOCKS]
     assert len(data) <= 32_768
 
 
 def test_every_dictionary_has_a_digest_here() -> None:
-    assert sorted(SHA256) == sorted(DICTIONARIES)
+    assert sorted([*SHA256, *(number + CLOCKS for number in SHA256)]) == sorted(DICTIONARIES)

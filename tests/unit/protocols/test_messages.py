@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protocols import limits
 from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
-from protocols.codec import Kind, pack, unpack
+from protocols.codec import DICTIONARIES, Kind, pack, unpack
 from protocols.downlink import ROOT, Bucket, Compare, Differ, FedHead, FedOrder, Feed, FeedDone, Follow, Leaf, Vector
 from protocols.errors import DecodeError
 from protocols.messages import (
@@ -93,7 +93,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     if not isinstance(value, list):
         return value
     inner = [lengthened(v, level + 1) for v in value]
-    of_one_kind = all(isinstance(v, list) for v in value) or all(type(v) is int and v < 2 for v in value)
+    of_one_kind = all(isinstance(v, list) for v in value) or all(type(v) is int and (v < 2 or v in DICTIONARIES) for v in value)
     is_record = level == 0 or not of_one_kind
     return [*inner, {"later": 1}] if is_record else inner
 
