@@ -116,13 +116,13 @@ class EdgeApi:
     async def post_events(self, request: Request) -> Response:
         """Answers once everything is on disk: 201, or 200 where all of it was there already."""
         async with self._body(request) as body:
-            events = parse_batch(load_json(body), defaults=self._defaults, now_ms=self._runtime.now().wall)
+            events = parse_batch(load_json(body), defaults=self._defaults, now_ms=self._runtime.judging_ms())
             return _taken(await self._runtime.append(events))
 
     async def post_telemetry(self, request: Request) -> Response:
         """The same for what devices say of themselves."""
         async with self._body(request) as body:
-            readings = parse_readings(load_json(body), now_ms=self._runtime.now().wall)
+            readings = parse_readings(load_json(body), now_ms=self._runtime.judging_ms())
             return _taken(await self._runtime.append_telemetry(readings))
 
     @asynccontextmanager

@@ -74,7 +74,8 @@ def append_file(config: EdgeConfig, name: str, on_ids: Callable[[list[str]], Non
 def _hand_over(config: EdgeConfig, held: EdgeCore | LocalApi, batch: list[Numbered]) -> tuple[list[str], int]:
     """The ids, and how many of the events are new. Checked here in any case, as only here it is known on which line an event stands."""
     now = system_now()
-    events = [parse_event(value, defaults=config.defaults, now_ms=now.wall, at=at) for at, value in batch]
+    judging_ms = now.wall if isinstance(held, LocalApi) else held.clock.judging_ms(now)
+    events = [parse_event(value, defaults=config.defaults, now_ms=judging_ms, at=at) for at, value in batch]
     if isinstance(held, LocalApi):
         answer = held.append([value for _, value in batch])
         return answer["ids"], answer["accepted"]

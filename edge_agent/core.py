@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from edge_agent.budget import Budget
 from edge_agent.freeing import EdgeFreeing
 from edge_agent.handout import Carry, Handout
 from edge_agent.peers import Peers
 from edge_agent.relay import Relay, RelaySettings, Taken
+from edge_agent.timekeeping import EdgeClock
+from edge_agent.timekeeping import Now as Moment
 from protocols.chains import RunKind
 from protocols.copies import Copies
 from protocols.custody import Custody
@@ -37,14 +39,9 @@ from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
 from protocols.telemetry import Reading
 from protocols.topics import Address, Channel
 
+Now = Moment
+"""see `edge_agent.timekeeping`"""
 _DAY_MS: Final = 86_400_000
-
-
-class Now(NamedTuple):
-    """The moment of an input: `wall` ms since 1970 as this machine believes, `mono` ms of a clock that never steps."""
-
-    wall: int
-    mono: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,7 @@ class EdgeCore:
         self.ledger = Ledger(
             db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1, policies=self.settings.policies or shipped()
         )
+        self.clock = EdgeClock(self.ledger)
         self.uplink = Uplink(self.ledger, rng, self.settings.uplink)
         self.custody = Custody(db, budget_bytes=self.settings.relay.custody_bytes)
         peers = Peers(db, org=identity.address.org, node=identity.node, hub=identity.hub)
@@ -146,7 +144,9 @@ class EdgeCore:
         """Say yes to a batch, whole or not at all; the answer counts once `commit` returned. Errors: Conflict, LedgerFull."""
         if self.full:
             raise self.budget.no_room()
-        done = self.ledger.append_all(events, now.wall)
+        stamp = self.clock.recording(now)
+        done = self.ledger.append_all(events, stamp.ms, clock=stamp.clock)
+        self.clock.recorded(done, stamp, now)
         self.uplink.on_appended(now.mono)
         return done
 
@@ -154,7 +154,9 @@ class EdgeCore:
         """Say yes to readings of devices, whole or not at all, as `take_events` does. Errors: Conflict, LedgerFull."""
         if self.budget.telemetry_full:
             raise self.budget.no_room_for_telemetry()
-        done = self.ledger.append_telemetry(readings, now.wall)
+        stamp = self.clock.recording(now)
+        done = self.ledger.append_telemetry(readings, stamp.ms)
+        self.clock.recorded(done, stamp, now)
         self.uplink.on_appended(now.mono)
         return done
 
@@ -177,7 +179,7 @@ class EdgeCore:
 
         The reserve is for this node's own facts."""
         node, hub = self.identity.node, self.identity.hub
-        return [self.relay.take(payload, node, hub, now.wall, full=self.budget.telemetry_full) for payload in payloads]
+        return [self.relay.take(payload, node, hub, self.clock.ms(now), full=self.budget.telemetry_full) for payload in payloads]
 
     def take_message(self, payload: bytes, now: Now) -> None:
         """Bytes that came down from the hub. What is not signed by the pinned hub, for this node or one it carries for, moves nothing."""
@@ -216,9 +218,9 @@ class EdgeCore:
         """Others' facts: merged first, so that the cursor never names what is not here. What the store may still lose is kept as it was
         signed, to be given back (rule 12); where there is no room for that, the facts are here all the same."""
         try:
-            taken = self.copies.take(feed, now.wall)
+            taken = self.copies.take(feed, self.clock.ms(now))
             if feed.unsettled and not all(self.custody.covers(span, self.relay.known) for span in taken.spans):
-                self.custody.keep(payload, taken.spans, now.wall)
+                self.custody.keep(payload, taken.spans, self.clock.ms(now))
         except CustodyFull:
             self.not_kept += 1
         except DecodeError:
@@ -236,11 +238,12 @@ class EdgeCore:
         return control
 
     def _heard(self, heard: Heard, now: Now) -> None:
+        self.clock.heard(self.uplink, now)
         if heard.fork:
-            self.ledger.start_new_epoch(now.wall)
+            self.ledger.start_new_epoch(self.clock.ms(now))
             self.uplink.on_appended(now.mono)
         for stream, seq, h, why in heard.refused:
-            self.ledger.quarantine(stream.sid, seq, h, why, now.wall)
+            self.ledger.quarantine(stream.sid, seq, h, why, self.clock.ms(now))
         self._let_go()
 
     def _let_go(self) -> None:
@@ -278,7 +281,8 @@ class EdgeCore:
         for stream in self.ledger.own_streams()[-STREAMS_STATED:]:
             count, size, oldest = self.ledger.unsettled(stream)
             queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
-        beat = Heartbeat(now.wall, tuple(queues), self.identity.version, self.uplink.refusals, custody=self.relay.stated())
+        custody, clock = self.relay.stated(), self.clock.stated(now)
+        beat = Heartbeat(self.clock.ms(now), tuple(queues), self.identity.version, self.uplink.refusals, custody=custody, clock=clock)
         return Out(Channel.CONTROL, Heartbeat.KIND, [], beat.to_list())
 
     @property
@@ -315,17 +319,18 @@ class EdgeCore:
             "queue": {
                 "events": queued,
                 "bytes": sum(s["bytes"] for s in streams),
-                "oldestAgeMs": None if oldest is None else max(0, now.wall - oldest),
+                "oldestAgeMs": None if oldest is None else max(0, self.clock.ms(now) - oldest),
                 "notReceived": sum(s["notReceived"] for s in streams),
                 "quarantined": self.ledger.quarantine_rows.count_open(),
             },
             "streams": streams,
-            "custody": self.relay.status(now.wall),
+            "custody": self.relay.status(self.clock.ms(now)),
             "clock": {
                 "nowMs": now.wall,
                 "hubMs": hub_ms,
                 "skewMs": None if hub_ms is None or heard is None else now.wall - (hub_ms + now.mono - heard),
-            },
+            }
+            | self.clock.status(now),
             "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full}
             | self.budget.status(),
         }

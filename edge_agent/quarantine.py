@@ -33,14 +33,17 @@ PATH: Final = "/v1/quarantine"
 
 def take_resubmit(core: EdgeCore, now: Now, *, qid: int, event: OrderEvent) -> list[Appended]:
     """Inside a transaction. Also where the ledger is full: what is resolved no longer keeps it from being freed."""
-    done = resubmit(core.ledger, qid, event, now.wall)
+    stamp = core.clock.recording(now)
+    done = resubmit(core.ledger, qid, event, stamp.ms, clock=stamp.clock)
+    core.clock.recorded([done], stamp, now)
     core.uplink.on_appended(now.mono)
     return [done]
 
 
 def take_discard(core: EdgeCore, now: Now, *, qid: int, why: str, actor: str | None) -> list[Appended]:
     """Inside a transaction."""
-    done = discard(core.ledger, qid, why, now.wall, actor=actor)
+    stamp = core.clock.recording(now)
+    done = discard(core.ledger, qid, why, stamp.ms, actor=actor, clock=stamp.clock)
     core.uplink.on_appended(now.mono)
     return [done]
 
@@ -76,7 +79,7 @@ class QuarantineApi:
         """A new fact in the place of the refused one; answers once it is on disk."""
         item = self._item(request)
         async with self._body(request) as body:
-            event = parse_event(load_json(body), defaults=self._defaults, now_ms=self._runtime.now().wall)
+            event = parse_event(load_json(body), defaults=self._defaults, now_ms=self._runtime.judging_ms())
             return await self._done(item, partial(take_resubmit, qid=item.qid, event=event))
 
     async def discard(self, request: Request) -> Response:
@@ -128,7 +131,8 @@ def put_right(config: EdgeConfig, held: EdgeCore | LocalApi, qid: int, file: str
     """Resubmit with the event in a file. Errors: InvalidInput, Conflict."""
     value = _read(file)
     now = system_now()
-    event = parse_event(value, defaults=config.defaults, now_ms=now.wall)
+    judging_ms = now.wall if isinstance(held, LocalApi) else held.clock.judging_ms(now)
+    event = parse_event(value, defaults=config.defaults, now_ms=judging_ms)
     if isinstance(held, LocalApi):
         return held.post(f"{PATH}/{qid}/resubmit", value)
     return _write(held, qid, partial(take_resubmit, qid=qid, event=event), now)

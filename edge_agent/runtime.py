@@ -23,6 +23,7 @@ from random import Random, SystemRandom
 from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
+from edge_agent.kernel_clock import KernelClock
 from edge_agent.waiting import Request, again, explained, settle
 from protocols.errors import (
     Conflict,
@@ -86,9 +87,13 @@ class Counts:
     restarts_total: int = 0
 
 
+_KERNEL: Final = KernelClock()
+
+
 def system_now() -> Now:
     """The machine's clocks."""
-    return Now(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
+    mono = time.monotonic_ns() // 1_000_000
+    return Now(time.time_ns() // 1_000_000, mono, _KERNEL.synchronised(mono))
 
 
 class EdgeRuntime:
@@ -126,7 +131,7 @@ class EdgeRuntime:
         self._why: LedgerError = LedgerBroken("the ledger is not open")
         self._forget_due_ms = 0
         self._link_told = ""
-        self.started_ms = now().wall
+        self.started_ms, self._started_mono = now()[:2]
         self.mail = LongPoll(self._mail_waits)
         """peers that wait for what the hub says to them"""
 
@@ -222,6 +227,11 @@ class EdgeRuntime:
         """The clocks this edge goes by."""
         return self._now()
 
+    def judging_ms(self) -> int:
+        """Against which the times in events are called improbable."""
+        now = self._now()
+        return now.wall if self._core is None else self._core.clock.judging_ms(now)
+
     def unready(self) -> list[str]:
         """Why events cannot be taken now; empty when they can."""
         if self._core is None:
@@ -233,7 +243,7 @@ class EdgeRuntime:
         now = self._now()
         requests, events = self.waiting
         own = {
-            "uptimeMs": max(0, now.wall - self.started_ms),
+            "uptimeMs": now.mono - self._started_mono,
             "waiting": {"requests": requests, "events": events},
             "ready": not self.unready(),
         }

@@ -94,7 +94,7 @@ class SyncApi:
 
 def add_peer(core: EdgeCore, now: Now, card: object) -> dict[str, Any]:
     """Inside a transaction. Errors: InvalidInput."""
-    peer = core.relay.peers.add(card, now.wall)
+    peer = core.relay.peers.add(card, core.clock.ms(now))
     return next(peer_json(known, added_ms) for known, added_ms in core.relay.peers.all() if known.node == peer.node)
 
 

@@ -18,7 +18,7 @@ from protocols.devices import Devices
 from protocols.disputes import Watch
 from protocols.errors import Conflict, DecodeError
 from protocols.event import OrderEvent
-from protocols.fact import FactRow, Replaces, continues_row, genesis, to_row
+from protocols.fact import Clock, FactRow, Replaces, continues_row, genesis, to_row
 from protocols.fixes import withdrawal
 from protocols.judging import Judge
 from protocols.limits import CONTEXT_ENTRIES, RUNS_HELD
@@ -121,12 +121,13 @@ class Ledger:
             self._log_own(stream, pack(continues_row(old.key.epoch, seq, h)), None, now_ms)
         return stream
 
-    def append_all(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
-        """Say yes to a batch, whole or not at all. `now_ms` is this node's clock. Errors: Conflict, before anything is written."""
+    def append_all(self, events: Sequence[OrderEvent], now_ms: int, *, clock: Clock | None = None) -> list[Appended]:
+        """Say yes to a batch, whole or not at all. `now_ms` is this node's clock, `clock` how good it is. Errors: Conflict, before anything
+        is written."""
         self._check_requests((e.idempotency_key, content_digest(e)) for e in events if e.idempotency_key is not None)
-        return [self.append(event, now_ms) for event in resolved(self, events)]
+        return [self.append(event, now_ms, clock=clock) for event in resolved(self, events)]
 
-    def append(self, event: OrderEvent, now_ms: int) -> Appended:
+    def append(self, event: OrderEvent, now_ms: int, *, clock: Clock | None = None) -> Appended:
         """Say yes to one event. Errors: Conflict (same idempotency key, other content)."""
         content = b""
         if event.idempotency_key is not None:
@@ -141,7 +142,7 @@ class Ledger:
         context = sorted([*self.log.by_sid(sid).key[:2], seq, h4] for sid, seq, h4 in seen) if seen else []
         if order.counted or QUANTITIES in event.details:
             event = replace(event, details=with_seen(event.details, order.counted))
-        row = self._log_own(stream, pack(to_row(event, now_ms, context)), order.okey, now_ms)
+        row = self._log_own(stream, pack(to_row(event, now_ms, context, clock=clock)), order.okey, now_ms)
         self.book.count(order, stream.key, (row.seq, row.h), event.details)
         self._fold_own(order, Head(stream.sid, row.seq, row.h, int(event.status), seen), now_ms)
         if event.idempotency_key is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from protocols import codec, limits
 from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
+from protocols.clocked import ClockStated
 from protocols.codec import Kind, pack
 from protocols.downlink import Compare, Differ, Feed, Follow
 from protocols.elements import HASH
@@ -282,6 +283,7 @@ class Heartbeat:
     refused: int = 0
     disk_free_bytes: int | None = None
     custody: CustodyStated | None = None
+    clock: ClockStated | None = None
 
     KIND = Kind.HEARTBEAT
 
@@ -289,15 +291,17 @@ class Heartbeat:
         """The wire form."""
         streams = [[q.epoch, q.cls, list(q.head), q.queued, q.queued_bytes, q.oldest_ms] for q in self.streams]
         custody = None if self.custody is None else self.custody.to_list()
-        return [self.now_ms, streams, self.version, self.refused, self.disk_free_bytes, custody]
+        clock = None if self.clock is None else self.clock.to_list()
+        return [self.now_ms, streams, self.version, self.refused, self.disk_free_bytes, custody, clock]
 
     @classmethod
     def parse(cls, body: object) -> Heartbeat:
         """The message, checked. Errors: DecodeError."""
-        now_ms, streams, version, refused, disk, custody = _items(body, 5, None)
+        now_ms, streams, version, refused, disk, custody, clock = _items(body, 5, None, None)
         queues = _tuple(streams, _parse_queue, limits.STREAMS_STATED)
         free = None if disk is None else _whole(disk)
-        return cls(_whole(now_ms), queues, _text(version, 64), _whole(refused), free, CustodyStated.parse(custody))
+        said = CustodyStated.parse(custody), ClockStated.parse(clock)
+        return cls(_whole(now_ms), queues, _text(version, 64), _whole(refused), free, *said)
 
 
 @dataclass(frozen=True, slots=True)

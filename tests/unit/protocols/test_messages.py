@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from protocols import limits
 from protocols.carried import CustodyStated, StreamCarried
 from protocols.chains import RunKind
+from protocols.clock import Shift
+from protocols.clocked import ClockStated
 from protocols.codec import DICTIONARIES, Kind, pack, unpack
 from protocols.downlink import ROOT, Bucket, Compare, Differ, FedHead, FedOrder, Feed, FeedDone, Follow, Leaf, Vector
 from protocols.errors import DecodeError
+from protocols.fact import Clock
 from protocols.messages import (
     Answer,
     Heartbeat,
@@ -48,6 +51,7 @@ MESSAGES: list[Message] = [
     Heartbeat(
         1_780_000_000_000, (StreamQueue(5, 0, (9, H), 4, 900, 1_700_000_000_000), StreamQueue(5, 1, (0, H), 0, 0, None)), "0.1", 3, 1,
         CustodyStated(7, 800, 1_700_000_000_000, (("phone-1", 7),)),
+        clock=ClockStated(Clock.FLOOR, -7_200_000, 40, (Shift(5, 0, 3, 9, -7_200_000, 40),)),
     ),
     Pull(N, ((5, 0, 1, 9), (6, 1, 2, 2))),
     Follow(N, 77, 200, (("edge-1", 5, 0),)),
@@ -98,7 +102,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 1, Kind.RECORD: 1}
+APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1}
 """elements at the end that a node of version 1 does not send"""
 
 
