@@ -176,7 +176,8 @@ class EdgeApi:
     async def get_order(self, request: Request) -> Response:
         """One order with its timeline. Its org is the node's own unless `org` says another."""
         org = check_org(query(request.query_params.multi_items(), ("org",)).get("org", self._defaults.org))
-        found = views.order_json(self._runtime.core.ledger, org, request.path_params["id"])
+        core = self._runtime.core
+        found = views.order_json(core.ledger, org, request.path_params["id"], core.clock.about_ms)
         if found is None:
             raise Problem(
                 NOT_FOUND, f"No fact of such an order of {org} is here.", remedy="Search for a fragment of its id: /v1/orders?q=…"

@@ -279,7 +279,7 @@ class EdgeCore:
         self.check_budget()
         queues = []
         for stream in self.ledger.own_streams()[-STREAMS_STATED:]:
-            count, size, oldest = self.ledger.unsettled(stream)
+            count, size, oldest = self._unsettled(stream)
             queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
         custody, clock = self.relay.stated(), self.clock.stated(now)
         beat = Heartbeat(self.clock.ms(now), tuple(queues), self.identity.version, self.uplink.refusals, custody=custody, clock=clock)
@@ -335,8 +335,14 @@ class EdgeCore:
             | self.budget.status(),
         }
 
+    def _unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
+        """`Ledger.unsettled`, the oldest's time as it is known now."""
+        count, size, oldest = self.ledger.unsettled(stream)
+        about = None if oldest is None else self.clock.about_ms(stream.key.epoch, stream.key.cls, stream.settled_seq + 1, oldest)
+        return count, size, oldest if about is None else about
+
     def _stream_status(self, s: Stream, now: Now) -> dict[str, Any]:
-        count, size, oldest = self.ledger.unsettled(s)
+        count, size, oldest = self._unsettled(s)
         return {
             "epoch": f"{s.key.epoch:x}",
             "class": ("orders", "telemetry")[s.key.cls] if s.key.cls < 2 else str(s.key.cls),

@@ -71,6 +71,8 @@ _ORDER: Final = {
             "receivedAt": "2026-05-21T14:05:13.204Z",
             "isHead": True,
             "abnormal": False,
+            "clock": "hub",
+            "recordedAbout": None,
             "details": {"carrier": "FedEx"},
         }
     ],

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from edge_agent.conflicts import disputed_json
+from protocols.clock import quality_word
 from protocols.devices import Latest
 from protocols.errors import DecodeError, InvalidInput
 from protocols.event import format_time
@@ -20,6 +22,7 @@ from protocols.merge import Head, dominates, refold, shown
 from protocols.orderbook import Order
 from protocols.streams import LogRow, StreamKey
 from protocols.telemetry import reading_json
+from protocols.timeline import Step, causal_order
 
 Json = dict[str, Any]
 TIMELINE_FACTS: Final = 1_000
@@ -99,7 +102,11 @@ def _listed(org: str, order_id: str, status: int, conflict: int, held: int, at_m
 # ------------------------------------------------------------ one order
 
 
-def order_json(ledger: Ledger, org: str, order_id: str) -> Json | None:
+About = Callable[[int, int, int, int], int | None]
+"""(epoch, class, seq, recorded_ms) of an own fact → when it was, where its stamp is known to be off"""
+
+
+def order_json(ledger: Ledger, org: str, order_id: str, about: About | None = None) -> Json | None:
     """Everything that is known here of an order; None when nothing is. Errors: LedgerError."""
     order = ledger.book.get(org, order_id)
     if order is None or not order.heads:
@@ -112,7 +119,7 @@ def order_json(ledger: Ledger, org: str, order_id: str) -> Json | None:
         "updatedAt": format_time(order.at_ms),
         **disputed_json(ledger, order),
         "heads": [_head_json(ledger, order, head) for head in order.heads],
-        "timeline": _timeline(ledger, order, facts),
+        "timeline": _timeline(ledger, order, facts, about),
         "jeopardy": None,
         "jeopardyNote": JEOPARDY_NOTE,
     }
@@ -136,11 +143,30 @@ def _head_json(ledger: Ledger, order: Order, head: Head) -> Json:
     return {"factId": _id(ledger, head), "status": Status(head.status).name} | said
 
 
-def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]]) -> list[Json]:
+def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]], about: About | None) -> list[Json]:
+    """In causal order, then by time as far as it is known."""
+    times = [_about(ledger, row, fact, about) for row, fact in facts]
+    shown_as = causal_order([_step(ledger, *at) for at in zip(facts, times, strict=True)])
+    facts, times = [facts[i] for i in shown_as], [times[i] for i in shown_as]
     heads = [ledger.book.as_head(row.sid, row.seq, row.h, fact) for row, fact in facts]
     standing = [head for head in heads if not ledger.book.fixes.overruled(head)]
     odd = dict(zip(standing, _abnormal(ledger, standing), strict=True))
-    return [_fact_json(ledger, row, fact, head in order.heads, odd.get(head)) for (row, fact), head in zip(facts, heads, strict=True)]
+    return [
+        _fact_json(ledger, row, fact, head in order.heads, odd.get(head)) | {"recordedAbout": _iso(time)}
+        for (row, fact), head, time in zip(facts, heads, times, strict=True)
+    ]
+
+
+def _about(ledger: Ledger, row: LogRow, fact: FactRow, about: About | None) -> int | None:
+    stream = ledger.log.by_sid(row.sid)
+    return about(stream.key.epoch, stream.key.cls, row.seq, fact.recorded_ms) if about is not None and stream.own else None
+
+
+def _step(ledger: Ledger, at: tuple[LogRow, FactRow], about_ms: int | None) -> Step:
+    row, fact = at
+    key = ledger.log.by_sid(row.sid).key
+    place = fact.replaces.place[:2] if fact.replaces is not None else (key.epoch, row.seq)
+    return Step(key.node, *place, fact.context, fact.recorded_ms if about_ms is None else about_ms)
 
 
 def _abnormal(ledger: Ledger, facts: list[Head]) -> list[bool | None]:
@@ -163,7 +189,7 @@ def _fact_json(ledger: Ledger, row: LogRow, fact: FactRow, is_head: bool, abnorm
         "factId": _id(ledger, row), "node": key.node, "epoch": f"{key.epoch:x}", "seq": row.seq, "status": fact.status.name,
         "source": fact.source, "region": fact.region, "site": fact.site, "actor": fact.actor,
         "timestamp": _iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
-        "recordedAt": _iso(fact.recorded_ms), "receivedAt": _iso(row.at_ms),
+        "recordedAt": _iso(fact.recorded_ms), "clock": quality_word(fact.clock), "receivedAt": _iso(row.at_ms),
         "isHead": is_head, "abnormal": abnormal, "details": fact.details, **_pair(ledger, row, fact),
     }  # fmt: skip
 

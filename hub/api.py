@@ -26,6 +26,7 @@ from hub.snapshot import Snapshots
 from hub.store.port import OrderQuery, OrderView
 from hub.stream import Listener
 from hub.syncing import SyncApi
+from hub.times import as_shown
 from hub.web.pages import Pages
 from protocols import limits, parameters
 from protocols.errors import InvalidInput
@@ -172,7 +173,8 @@ class HubApi:
         if not part:
             disputed = await asyncio.to_thread(self._hub.store.disputed, view.org, view.order_id)
             return reply(views.order_json(view) | views.disputed_json(disputed))
-        events = await asyncio.to_thread(self._hub.store.events, view.org, view.order_id)
+        shifts = self._hub.shifts()
+        events = await asyncio.to_thread(lambda: as_shown(self._hub.store.events(view.org, view.order_id), shifts))
         shown = [views.event_view_json(event) for event in events[-EVENTS_SHOWN:]]
         return reply({"org": view.org, "orderId": view.order_id, "events": shown, "total": len(events), "bound": EVENTS_SHOWN})
 

@@ -17,6 +17,7 @@ from hub.core import HubCore, HubIdentity
 from hub.fleet import Seen, look
 from hub.store.port import CentralStore, OrderQuery
 from hub.store.sqlite import SqliteStore
+from hub.times import as_shown
 from protocols.errors import ConfigError, InvalidInput
 from protocols.sqlite import DataLock, Db
 from protocols.trust import NodeKey, verify
@@ -62,7 +63,7 @@ def _order(store: CentralStore, order_id: str, org: str | None, part: str) -> An
         raise InvalidInput("--org", "is needed: several organisations have this order.", allowed=tuple(view.org for view in found))
     view = found[0]
     if part:
-        return {"events": [views.event_view_json(one) for one in store.events(view.org, view.order_id)]}
+        return {"events": [views.event_view_json(one) for one in as_shown(store.events(view.org, view.order_id), {})]}
     return views.order_json(view) | views.disputed_json(store.disputed(view.org, view.order_id))
 
 

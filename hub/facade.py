@@ -9,6 +9,7 @@ from hub.backup_register import Register
 from hub.post import Post
 from hub.store.port import CentralStore
 from hub.stream import Feed
+from hub.times import Shifts
 from hub.views import Balance, FleetRow
 from protocols.event import EventDefaults, OrderEvent
 from protocols.ledger import Appended
@@ -76,6 +77,9 @@ class HubFacade(Protocol):
 
     def fleet(self) -> list[FleetRow]:
         """Every node the hub knows of, admitted or waiting."""
+
+    def shifts(self) -> Shifts:
+        """What nodes said of facts that they recorded by wrong clocks."""
 
     def balance(self) -> Balance:
         """Both sides of the balance, per node and in all."""

@@ -15,6 +15,7 @@ from hub.core import HubCore
 from hub.quarantine_rows import rows
 from hub.registry import Node
 from hub.store.port import CentralStore, StreamCounts
+from hub.times import Shifts
 from hub.views import Balance, BalanceRow, CustodyRow, FleetRow
 from protocols.chains import RunKind
 from protocols.errors import LedgerError
@@ -52,6 +53,7 @@ class Seen:
     refused: list[dict[str, Any]] = field(default_factory=list)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    shifts: Shifts = field(default_factory=dict)
     ledger_bytes: int = 0
     findings: list[str] = field(default_factory=list)
     """what an operator should know, though nothing keeps the hub from working"""
@@ -79,6 +81,7 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
         [_kept(row) for row in core.registry.refused(REFUSED_KEPT)],
         rows(core.ledger, REFUSED_KEPT),
         core.registry.counters(),
+        dict(core.registry.shifts),
         core.ledger.db.file_bytes(),
         [*_alarms(core, sheet, beats, counts or {}), *_findings(core, counts or {})],
         core.gaps.seen(beats, now_ms),
@@ -206,7 +209,7 @@ def _fleet_row(
     known = [s for s in (core.ledger.log.get(key) for key in streams) if s is not None]
     return FleetRow(
         name, place.org, place.region, place.site, fingerprint(node.public_key), online, seen_ms,
-        skew_ms=None if beat is None or beat_ms is None else beat.now_ms - beat_ms,
+        skew_ms=_skew(beat, beat_ms), clock=beat.clock.quality if beat is not None and beat.clock is not None else None,
         head=sum(s.head for s in streams.values()) if beat is not None else None,
         received=sum(s.held + s.twins for s in streams.values()),
         missing=sum(s.missing for s in streams.values()) if beat is not None else None,
@@ -221,6 +224,14 @@ def _fleet_row(
         forked=any(s.chain.fork_point is not None for s in known),
         holes=sum(len(s.chain.holes()) for s in known),
     )  # fmt: skip
+
+
+def _skew(beat: Heartbeat | None, beat_ms: int | None) -> int | None:
+    """Its wall clock minus the hub's: as it measured that itself, or as its heartbeat said the time when it came."""
+    if beat is None or beat_ms is None:
+        return None
+    measured = beat.clock.offset_ms if beat.clock is not None else None
+    return beat.now_ms - beat_ms if measured is None else measured
 
 
 def _unsettled(core: HubCore, node: str, beat: Heartbeat | None) -> list[StreamQueue]:

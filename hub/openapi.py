@@ -323,7 +323,7 @@ def _order_schemas() -> dict[str, Json]:
     )  # fmt: skip
     fact = _object(
         factId=_STR, epoch=_STR, seq=_INT, status=status, **place, actor=_OPT, recordedAt=_WHEN, storedAt=_WHEN, isHead=_BOOL,
-        abnormal=_BOOL, context=_list({"type": "array"}), details=_MAP,
+        abnormal=_BOOL, context=_list({"type": "array"}), details=_MAP, clock=_OPT, recordedAbout=_WHEN, replaces=_OPT, replacedBy=_OPT,
     )  # fmt: skip
     note = _object(text=_STR, by=_STR, factId=_STR)
     more = {"heldBecause": _OPT, "conflicts": _list(_ref("Conflict")), "credited": _list(_STR), "notes": _list(note)}
@@ -372,6 +372,7 @@ def _fleet_schemas() -> dict[str, Json]:
     catch_up = {**_object(done=_INT, total=_INT, leftMs=_OPT_INT), "type": ["object", "null"]}
     node = _object(
         node=_STR, org=_STR, region=_STR, site=_STR, fingerprint=_STR, admitted=_BOOL, online=_BOOL, lastSeenAt=_WHEN, clockSkewMs=_OPT_INT,
+        clock=_OPT,
         head=_OPT_INT, received=_INT, settled=_INT, notHereYet=missing, oldestAgeMs=_OPT_INT, queuedBytes=_OPT_INT, catchUp=catch_up,
         holes=_INT, refused=_INT, waiting=_INT, forked=_BOOL, incarnations=_INT, version=_STR, diskFreeBytes=_OPT_INT,
         devices=_INT, telemetryAt=_WHEN,

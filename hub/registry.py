@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from protocols.clock import Shift
 from protocols.codec import pack, unpack
 from protocols.errors import DecodeError, InvalidInput
 from protocols.event import check_org
@@ -39,12 +40,18 @@ REGISTRY: Final = (
              first INTEGER NOT NULL, last INTEGER NOT NULL, h_last BLOB NOT NULL, since_ms INTEGER NOT NULL, asked INTEGER NOT NULL,
              closed_ms INTEGER NOT NULL, how TEXT NOT NULL)""",
         # Organisations that a node may speak for beside its own; `*` is any.
+        # Facts that a node recorded by a wrong clock, as it said itself.
+        """CREATE TABLE shifts (node TEXT NOT NULL, epoch INTEGER NOT NULL, cls INTEGER NOT NULL, first INTEGER NOT NULL,
+             last INTEGER NOT NULL, ms INTEGER NOT NULL, within_ms INTEGER NOT NULL,
+             PRIMARY KEY (node, epoch, cls, first)) WITHOUT ROWID""",
         "CREATE TABLE node_orgs (node TEXT NOT NULL, org TEXT NOT NULL, PRIMARY KEY (node, org)) WITHOUT ROWID",
     ),
 )
 _REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
 ANY_ORG: Final = "*"
 ORGS_MOST: Final = 64
+SHIFTS_KEPT: Final = 1_000
+"""of one node"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,10 @@ class Registry:
         for node, org, region, site, key, password, added in db.query("SELECT * FROM nodes ORDER BY node"):
             self._nodes[node] = Node(Address(org, region, site, node), key, password, added, orgs.get(node, ()))
         self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
+        self.shifts: dict[str, list[Shift]] = {}
+        """by node, lowest first"""
+        for name, *shift in db.query("SELECT node, epoch, cls, first, last, ms, within_ms FROM shifts ORDER BY node, epoch, cls, first"):
+            self.shifts.setdefault(name, []).append(Shift(*shift))
         self._waiting_bytes: dict[str, int] = {n: int(b) for n, b in db.query("SELECT node, sum(length(data)) FROM waiting GROUP BY node")}
 
     # ------------------------------------------------------------ nodes
@@ -117,6 +128,22 @@ class Registry:
     def note_beat(self, node: str, beat: Heartbeat, now_ms: int) -> None:
         """Keep the last heartbeat, so that the fleet is visible right after a restart."""
         self._db.run("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (node, pack(beat.to_list()), now_ms))
+        if beat.clock is not None:
+            self.note_shifts(node, beat.clock.shifts)
+
+    def note_shifts(self, node: str, shifts: Sequence[Shift]) -> None:
+        """What a node says of facts that it recorded by a wrong clock. Bounded: beyond SHIFTS_KEPT the newest are not taken."""
+        known = self.shifts.get(node, [])
+        for shift in shifts:
+            same = next((i for i, k in enumerate(known) if (k.epoch, k.cls, k.first) == (shift.epoch, shift.cls, shift.first)), None)
+            if same is None and len(known) >= SHIFTS_KEPT:
+                return
+            if same is not None and known[same].last >= shift.last:
+                continue
+            known = [*(k for i, k in enumerate(known) if i != same), shift]
+            self._db.run("INSERT OR REPLACE INTO shifts VALUES (?, ?, ?, ?, ?, ?, ?)", (node, *shift))
+        if known:
+            self.shifts[node] = known
 
     def beats(self) -> dict[str, tuple[Heartbeat, int]]:
         """The last heartbeat of each node, and when it came."""

@@ -37,6 +37,7 @@ from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Change
 from hub.store.sqlite import SqliteStore
 from hub.stream import Feed
+from hub.times import Shifts
 from hub.views import Balance, FleetRow
 from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
@@ -307,6 +308,10 @@ class Hub:
     def fleet(self) -> list[FleetRow]:
         """See `HubFacade`."""
         return self.engine.seen.fleet
+
+    def shifts(self) -> Shifts:
+        """See `HubFacade`."""
+        return self.engine.seen.shifts
 
     def balance(self) -> Balance:
         """See `HubFacade`."""

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from hub import words
 from hub.store.port import Change, ConflictView, Disputed, EventView, OrderView
 from protocols.clashes import clash_json, concurrent_json, credited, notes_json, policies_json
+from protocols.clock import quality_word
 from protocols.event import TimeQuality, format_time
 from protocols.policy import Policies
 
@@ -66,6 +67,8 @@ class FleetRow:
     admitted: bool = True
     devices: int = 0
     telemetry_ms: int | None = None
+    clock: int | None = None
+    """what it thinks of its own clock (`protocols.fact.Clock`)"""
 
 
 class CustodyRow(TypedDict):
@@ -159,6 +162,10 @@ def event_view_json(view: EventView) -> Json:
         "recordedAt": iso(view.recorded_ms),
         "receivedAt": iso(view.received_ms),
         "storedAt": iso(view.stored_ms),
+        "clock": quality_word(view.clock),
+        "recordedAbout": iso(view.about_ms),
+        "replaces": view.replaces,
+        "replacedBy": view.replaced_by,
         "isHead": view.is_head,
         "abnormal": view.abnormal,
         "context": [[e[0], str(e[1]), e[2], bytes(e[3]).hex() if isinstance(e[3], (bytes, bytearray)) else e[3]] for e in view.context],
@@ -354,6 +361,7 @@ def fleet_json(row: FleetRow, now_ms: int, progress: Progress | None = None) -> 
         "online": row.online,
         "lastSeenAt": iso(row.last_seen_ms),
         "clockSkewMs": row.skew_ms,
+        "clock": quality_word(row.clock),
         "head": row.head,
         "received": row.received,
         "settled": row.settled,

@@ -166,6 +166,12 @@ class EventView:
     """the fact, refused, that this one puts right and whose causal place it takes"""
     replaced_by: str | None = None
     """the fact that stands in this one's place, which counts for nothing any more"""
+    place: tuple[int, int] | None = None
+    """(epoch, seq) of its causal place, where that is not its own: it replaces what stood there"""
+    clock: int | None = None
+    """what its author thought of the clock that says `recorded_ms` (`protocols.fact.Clock`); None: it did not say"""
+    about_ms: int | None = None
+    """when it was recorded, where that clock is known to have been wrong; a store leaves that to who shows it"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,7 @@ def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
         fact.happened_ms, int(fact.quality), fact.recorded_ms, received_ms, stored_ms, is_head, abnormal, fact.context, dict(fact.details),
         None if target is None else fact_id(StreamKey(node, target[0], cls), target[1], target[2]),
         None if by[0] is None else fact_id(StreamKey(by[0], by[1], by[2]), by[3], by[4]),
+        fact.replaces.place[:2] if fact.replaces is not None else None, None if fact.clock is None else int(fact.clock),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from hub.facade import HubFacade
 from hub.guard import COOKIE, local_target
 from hub.snapshot import Snapshot, Snapshots
 from hub.store.port import Change, EventView, OrderQuery, OrderView
+from hub.times import as_shown
 from hub.web import timeline
 from hub.web.static_files import StaticFiles
 from protocols import limits, parameters
@@ -117,7 +118,7 @@ class Pages:
         return self._page(request, "order.html", view.order_id, **order_shown(view, events, conflicts, self._hub.now_ms()))
 
     def _timeline(self, view: OrderView) -> tuple[list[EventView], list[views.Json]]:
-        events = self._hub.store.events(view.org, view.order_id)
+        events = as_shown(self._hub.store.events(view.org, view.order_id), self._hub.shifts())
         known = self._hub.store.conflicts(open_only=True, limit=CONFLICTS_SHOWN) if view.conflict else []
         return events, [views.conflict_json(one) for one in known if (one.org, one.order_id) == (view.org, view.order_id)]
 

@@ -25,6 +25,8 @@ def lag_words(event: EventView) -> list[str]:
             out.append(f"written down {words.duration(late)} after it happened")
         elif late <= -words.MINUTE_MS:
             out.append(f"said to happen {words.duration(late)} after it was written down")
+    if event.about_ms is not None:
+        return [f"recorded about {words.moment(event.about_ms)}: its node's clock was wrong, and said {words.moment(event.recorded_ms)}"]
     way = event.received_ms - event.recorded_ms
     if way >= 0:
         out.append(f"here {words.duration(way)} later" if way >= words.SECOND_MS else "here within a second")

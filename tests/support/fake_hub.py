@@ -32,8 +32,10 @@ from hub.post import Post
 from hub.store.port import StoreFact
 from hub.store.sqlite import SqliteStore
 from hub.stream import Feed
+from hub.times import Shifts
 from hub.views import Balance, BalanceRow, FleetRow, change_json
 from protocols import trust
+from protocols.clock import Shift
 from protocols.codec import pack
 from protocols.errors import Conflict
 from protocols.event import EventDefaults, OrderEvent, TimeQuality, format_time, parse_event
@@ -90,6 +92,7 @@ class FakeHub:
         self.kept: list[dict[str, Any]] = []
         self.away: list[dict[str, Any]] = []
         self.core: HubCore | None = None
+        self.told_shifts: dict[str, list[Shift]] = {}
         self.bad_facts: list[dict[str, Any]] = []
         self.cards: list[dict[str, Any]] = []
         self.reasons: list[str] = []
@@ -180,6 +183,9 @@ class FakeHub:
 
     def fleet(self) -> list[FleetRow]:
         return self.rows
+
+    def shifts(self) -> Shifts:
+        return self.told_shifts
 
     def balance(self) -> Balance:
         return self.sheet or {"asOfMs": self.clock_ms, "fleet": balance_row("", 0), "nodes": []}

@@ -58,7 +58,8 @@ def test_a_heartbeat_tells_head_bytes_and_oldest_age_and_only_while_there_is_a_h
     assert not any(isinstance(m, Heartbeat) for _, m in said(edge.up()))
     (beat,) = [m for _, m in said(edge.greet()) if isinstance(m, Heartbeat)]
     (queue,) = beat.streams
-    assert (queue.head, queue.queued, queue.oldest_ms) == (edge.stream().head, 3, NOW_MS)
+    assert (queue.head, queue.queued) == (edge.stream().head, 3)
+    assert queue.oldest_ms is not None and abs(queue.oldest_ms - (NOW_MS + 5_000)) < 10, "by the hub's time, now that it is known"
     assert queue.queued_bytes == edge.status()["queue"]["bytes"] > 0
     edge.hear(edge.receipt(received=3, settled=2))
     assert not any(isinstance(m, Heartbeat) for _, m in said(edge.effects(9_999)))

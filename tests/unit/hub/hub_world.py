@@ -66,6 +66,8 @@ class Edge:
     seed: int
     linked: bool = False
     core: EdgeCore = field(init=False)
+    wall_off_ms: int = 0
+    """how far its wall clock is ahead"""
 
     def __post_init__(self) -> None:
         self.boot()
@@ -92,7 +94,7 @@ class Edge:
 
     @property
     def now(self) -> Now:
-        return Now(self.world.now_ms, self.world.now_ms)
+        return Now(max(0, self.world.now_ms + self.wall_off_ms), self.world.now_ms)
 
     @property
     def key_of_stream(self) -> StreamKey:
@@ -128,6 +130,8 @@ class World:
 
     def __init__(self, settings: HubSettings | None = None) -> None:
         self.now_ms = START_MS
+        self.hub_off_ms = 0
+        """how far the hub's clock is ahead"""
         self.key = NodeKey(b"h" * 32)
         self.settings = settings
         self.db, self.store = Db(":memory:"), SqliteStore(Db(":memory:"))
@@ -136,6 +140,11 @@ class World:
         self.starts = 0
         self.applied_new = self.applied_known = 0
         self.hub = self._core()
+
+    @property
+    def hub_ms(self) -> int:
+        """What the hub's clock says."""
+        return self.now_ms + self.hub_off_ms
 
     def _core(self) -> HubCore:
         self.starts += 1
@@ -165,9 +174,9 @@ class World:
     def admit(self, edge: Edge) -> None:
         """By its card."""
         self.hub.begin()
-        self.hub.take_card(make_card(edge.key, edge.address.node, edge.address.site), self.now_ms)
+        self.hub.take_card(make_card(edge.key, edge.address.node, edge.address.site), self.hub_ms)
         self.hub.commit()
-        self._send(self.hub.effects(self.now_ms))
+        self._send(self.hub.effects(self.hub_ms))
 
     # ------------------------------------------------------------ time goes on
 
@@ -182,14 +191,14 @@ class World:
             if store:
                 self.store_turn()
             while self.hub.feeds.busy:
-                self._send(self.hub.effects(self.now_ms))
+                self._send(self.hub.effects(self.hub_ms))
 
     def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
         """Events of a source system at the centre."""
         self.hub.begin()
-        done = self.hub.take_events([order_event(order_id, status, site=site) for status in statuses], self.now_ms)
+        done = self.hub.take_events([order_event(order_id, status, site=site) for status in statuses], self.hub_ms)
         self.hub.commit()
-        self._send(self.hub.effects(self.now_ms))
+        self._send(self.hub.effects(self.hub_ms))
         return done
 
     def settle(self) -> None:
@@ -199,9 +208,9 @@ class World:
     def deliver(self, node: str, payload: bytes) -> None:
         """One message reaches the hub, which commits and answers."""
         self.hub.begin()
-        self.hub.take_message(node, payload, self.now_ms)
+        self.hub.take_message(node, payload, self.hub_ms)
         self.hub.commit()
-        self._send(self.hub.effects(self.now_ms))
+        self._send(self.hub.effects(self.hub_ms))
 
     def store_turn(self) -> None:
         """The store says what it has, and is given what it lacks; what this hub lost comes back."""
@@ -209,7 +218,7 @@ class World:
             self._take_back()
         facts, records = self.hub.lacking_in_store()
         if facts or records:
-            applied = self.store.apply(facts, records, self.now_ms)
+            applied = self.store.apply(facts, records, self.hub_ms)
             self.applied_new += applied.new
             self.applied_known += applied.known
             self._state(list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)])))
@@ -218,13 +227,13 @@ class World:
         self.hub.begin()
         older = self.hub.take_statement(self.store.statement(streams), whole=streams is None)
         self.hub.commit()
-        self._send(self.hub.effects(self.now_ms))
+        self._send(self.hub.effects(self.hub_ms))
         return list(older)
 
     def _take_back(self) -> None:
         for key, run in self._state(None):
             self.hub.begin()
-            self.hub.take_from_store(self.store.facts(key, run, 10_000), self.store.records(key), self.now_ms)  # type: ignore[arg-type]
+            self.hub.take_from_store(self.store.facts(key, run, 10_000), self.store.records(key), self.hub_ms)  # type: ignore[arg-type]
             self.hub.commit()
 
     def _send(self, effects: list[Publish]) -> None:
@@ -248,5 +257,5 @@ class World:
     def row(self, node: str) -> BalanceRow:
         """A node's line of the balance."""
         counts = {count.stream: count for count in self.store.counts()}
-        found = balance(self.hub, self.hub.registry.beats(), counts, self.now_ms)
+        found = balance(self.hub, self.hub.registry.beats(), counts, self.hub_ms)
         return next(row for row in found["nodes"] if row["node"] == node)
