@@ -158,46 +158,6 @@ def is_terminal(status: Status) -> bool:
     return ROWS[status].terminal
 
 
-# What people should do where a closed order (the decision) meets goods that went on. Keyed by what was decided and where the goods are.
-_ADVICE: Final = {
-    (Status.CANCELLED, Goods.FLOOR): (
-        "Stop the goods before they leave. If the cancellation stands, put them back to stock and record RETURNED; "
-        "if it does not, record the next step."
-    ),
-    (Status.CANCELLED, Goods.ROAD): (
-        "A shipment cannot be cancelled any more. If the cancellation stands, call the goods back and record RETURNED once they "
-        "are in stock; if it does not, let them go on and record the next step."
-    ),
-    (Status.CANCELLED, Goods.CUSTOMER): (
-        "The customer has the goods. Ask whether they keep them: if so, record DELIVERED again; "
-        "if not, arrange a return and record RETURNED."
-    ),
-    (Status.REFUNDED, Goods.FLOOR): (
-        "The money went back while the goods are being prepared. Stop them, put them back to stock and record RETURNED; "
-        "or charge again and record the next step."
-    ),
-    (Status.REFUNDED, Goods.ROAD): (
-        "The money went back while the goods are on their way. Call them back and record RETURNED once they are in stock; "
-        "or charge again and record the next step."
-    ),
-}
-
-
-def conflict_sentence(a: Status, b: Status, at_a: str = "", at_b: str = "") -> str:
-    """What happened and what people should do, in plain words; the same whichever of the two comes first. `at_a`, `at_b`: where or who.
-
-    `conflict_sentence(SHIPPED, CANCELLED, "at the dock", "at the centre")` begins "Cancelled at the centre while shipped at the dock".
-    Raises ValueError for two statuses that do not conflict: there is nothing to settle.
-    """
-    if can_coexist(a, b):
-        raise ValueError(f"{a.name} and {b.name} do not conflict")
-    if (a, ROWS[b].goods) not in _ADVICE:
-        a, b, at_a, at_b = b, a, at_b, at_a
-    decided = f"{ROWS[a].verb} {at_a}".strip()
-    moved = f"{ROWS[b].verb} {at_b}".strip()
-    return f"{decided[0].upper()}{decided[1:]} while {moved}, neither knowing of the other. {_ADVICE[a, ROWS[b].goods]}"
-
-
 def conflicts() -> list[tuple[Status, Status]]:
     """Each pair of statuses that conflict when concurrent, once, in the order of their codes."""
     return [(a, b) for a in Status for b in Status if a < b and not can_coexist(a, b)]
@@ -254,7 +214,7 @@ def _table_lines() -> list[str]:
 def markdown() -> str:
     """The whole of LIFECYCLE.md: meaning, diagram, table, conflicts."""
     meanings = [f"- **{row.status.name}**: {row.meaning}" for row in TABLE]
-    settle = [f"- **{a.name} / {b.name}**: {conflict_sentence(a, b)}" for a, b in conflicts()]
+    pairs = [f"- **{a.name} / {b.name}**" for a, b in conflicts()]
     classes = ", ".join(f"{policy.name} ({int(policy)})" for policy in Policy)
     parts = [
         "# The order lifecycle",
@@ -268,8 +228,8 @@ def markdown() -> str:
         f"Of concurrent facts the one with the highest (class, rank, digest) is shown; classes from low to high: {classes}.",
         "\n".join(_table_lines()),
         "## Conflicts",
-        "Two facts that did not see each other, and of which neither may follow the other:",
-        "\n".join(settle),
+        "Two facts that did not see each other, and of which neither may follow the other ([what people do](CONFLICTS.md)):",
+        "\n".join(pairs),
     ]
     return "\n\n".join(parts) + "\n"
 

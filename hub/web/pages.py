@@ -20,11 +20,12 @@ from hub import requests, views, words
 from hub.facade import HubFacade
 from hub.guard import COOKIE, local_target
 from hub.snapshot import Snapshot, Snapshots
-from hub.store.port import Change, EventView, OrderQuery, OrderView
+from hub.store.port import Change, Disputed, EventView, OrderQuery, OrderView
 from hub.times import as_shown
 from hub.web import timeline
 from hub.web.static_files import StaticFiles
 from protocols import limits, parameters
+from protocols.clashes import credited, notes_json
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
 
@@ -114,13 +115,12 @@ class Pages:
             links = [{"url": views.order_url(view.org, view.order_id), "text": f"{view.order_id} of {view.org}"} for view in here]
             raise Problem(AMBIGUOUS, "Several organisations have an order with this id. Which one do you mean?", links=links)
         view = here[0]
-        events, conflicts = await asyncio.to_thread(self._timeline, view)
-        return self._page(request, "order.html", view.order_id, **order_shown(view, events, conflicts, self._hub.now_ms()))
+        events, disputed = await asyncio.to_thread(self._timeline, view)
+        return self._page(request, "order.html", view.order_id, **order_shown(view, events, disputed, self._hub.now_ms()))
 
-    def _timeline(self, view: OrderView) -> tuple[list[EventView], list[views.Json]]:
+    def _timeline(self, view: OrderView) -> tuple[list[EventView], Disputed]:
         events = as_shown(self._hub.store.events(view.org, view.order_id), self._hub.shifts())
-        known = self._hub.store.conflicts(open_only=True, limit=CONFLICTS_SHOWN) if view.conflict else []
-        return events, [views.conflict_json(one) for one in known if (one.org, one.order_id) == (view.org, view.order_id)]
+        return events, self._hub.store.disputed(view.org, view.order_id)
 
     async def fleet(self, request: Request) -> Response:
         """Every node in one table."""
@@ -260,7 +260,7 @@ def _tone(row: views.FleetRow, progress: views.Progress | None) -> tuple[str, st
     return "good", "in reach"
 
 
-def order_shown(view: OrderView, events: list[EventView], conflicts: list[views.Json], now_ms: int) -> dict[str, Any]:
+def order_shown(view: OrderView, events: list[EventView], disputed: Disputed, now_ms: int) -> dict[str, Any]:
     """What the page of an order shows; the newest fact comes first."""
     tone, promise = timeline.promise_words(view, events, now_ms)
     newest = events[::-1][:TIMELINE_SHOWN]
@@ -270,7 +270,9 @@ def order_shown(view: OrderView, events: list[EventView], conflicts: list[views.
         "promise_tone": tone,
         "promise": promise,
         "steps": timeline.milestones(view, events),
-        "conflicts": conflicts,
+        "disputed": disputed,
+        "notes": notes_json(disputed.heads),
+        "credited": credited([told for told, _ in disputed.heads]),
         "facts": facts,
         "all_facts": len(events),
         "links": views.order_json(view)["links"],

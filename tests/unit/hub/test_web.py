@@ -173,7 +173,7 @@ def test_orders_show_filters_pages_and_downloads(day: FakeHub) -> None:
 
 def test_an_order_tells_promise_conflict_and_timeline(day: FakeHub) -> None:
     text = text_of(AppClient(day).get("/orders/SCMS-0259910").text)
-    assert "People must settle this Cancelled at the centre by service-desk while shipped at W3-Lisbon by Ana" in text
+    assert "People must settle this task Cancelled at the centre by service-desk while shipped at W3-Lisbon by Ana" in text
     assert "received 21 May 2026, 14:04:32" in text
     assert "here 2 h 59 m later" in text
     assert "pallet.layers 4" in text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import lifecycle
-from protocols.lifecycle import PATH, ROWS, STATUS_NAMES, TABLE, TERMINAL, Status, can_coexist, conflict_sentence, may_follow, sort_key
+from protocols.lifecycle import PATH, ROWS, STATUS_NAMES, TABLE, TERMINAL, Status, can_coexist, may_follow, sort_key
 
 PAIRS = list(product(Status, Status))
 statuses = st.sampled_from(Status)
@@ -149,22 +149,6 @@ def test_of_concurrent_facts_the_weightier_is_shown() -> None:
     assert shown(Status.RETURNED, Status.DELIVERED) is Status.RETURNED, "a return comes after delivery"
 
 
-def test_a_conflict_is_told_in_the_words_of_both_sides() -> None:
-    sentence = conflict_sentence(Status.SHIPPED, Status.CANCELLED, "at the dock W8", "at the centre")
-    assert sentence.startswith("Cancelled at the centre while shipped at the dock W8, neither knowing of the other. ")
-    assert "RETURNED" in sentence
-    assert sentence == conflict_sentence(Status.CANCELLED, Status.SHIPPED, "at the centre", "at the dock W8")
-
-
-def test_every_conflict_has_advice_and_nothing_else_has() -> None:
-    for a, b in PAIRS:
-        if can_coexist(a, b):
-            with pytest.raises(ValueError, match="do not conflict"):
-                conflict_sentence(a, b)
-        else:
-            assert re.fullmatch(r"[A-Z][a-z ]+ while [a-z ]+, neither knowing of the other\. [A-Z].+ RETURNED.*\.", conflict_sentence(a, b))
-
-
 def edges_of(diagram: str) -> set[tuple[Status, Status]]:
     """The arrows of a diagram, those from a group taken apart into its members."""
     groups = {key: body.split() for key, body in re.findall(r'subgraph (\w+) \[".*?"\]\n(.*?)  end', diagram, re.DOTALL)}
@@ -189,4 +173,4 @@ def test_the_document_tells_every_status_and_conflict() -> None:
         assert f"- **{status.name}**: {ROWS[status].meaning}" in document
         assert f"| {int(status)} | **{status.name}** |" in document
     for a, b in lifecycle.conflicts():
-        assert f"- **{a.name} / {b.name}**: {conflict_sentence(a, b)}" in document
+        assert f"- **{a.name} / {b.name}**" in document
