@@ -43,6 +43,15 @@ SETTINGS: Final = (
         "bytes",
         least=1_000_000,
     ),
+    Setting(
+        "storage",
+        "pressure_percent",
+        80,
+        "Of the budget; beyond it facts that the central store has go even where no backup of it is registered.",
+        least=1,
+        most=100,
+    ),
+    Setting("storage", "floor_days", 7, "Facts that the central store and its backups have stay at least as long.", least=0, most=3_650),
     Setting("api", "host", "127.0.0.1", "Address of the HTTP API and the web pages. Beyond loopback every caller needs the token."),
     Setting("api", "port", 8800, "Its port; 0 takes a free one.", least=0, most=65_535),
     Setting("api", "token_hashes", "", "Hashes of the bearer tokens that may call, with spaces between them. `init` makes the first."),
@@ -141,6 +150,8 @@ class Storage:
 
     data_dir: str
     budget_bytes: int
+    pressure_percent: int = 80
+    floor_days: int = 7
 
     def path(self, name: str) -> Path:
         """A file of the data directory."""

@@ -8,7 +8,7 @@ After a LedgerError the object is thrown away and rebuilt from disk, which is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from hub.credit import Credit
 from hub.feeds import Feeds
+from hub.freeing import HubFreeing
 from hub.gaps import GapBook
 from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
@@ -59,10 +60,15 @@ class HubIdentity:
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """`credit_facts`: how many facts each node may have under way. `budget_bytes`: of the hub's ledger file; full, no credit is granted."""
+    """`credit_facts`: how many facts each node may have under way. `budget_bytes`: of the hub's ledger file; full, no credit is granted.
+
+    `pressure_percent` of the budget: beyond it settled facts go even where no backup is configured. `floor_ms`: they stay at least so long.
+    """
 
     credit_facts: int = 10_000
     budget_bytes: int = 20_000_000_000
+    pressure_percent: int = 80
+    floor_ms: int = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class HubCore:
         self.gaps = GapBook(db, self.ledger.log)
         self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)
         self.backup_ms: int | None = None
+        self.freeing = HubFreeing(self.ledger, self.settings.floor_ms)
+        self.receiver.freed_counts = not any(s.freed_seq for s in self.ledger.log.all())
         self._asked = False
         """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
         self._hellos: list[tuple[Node, Hello]] = []
@@ -345,8 +353,9 @@ class HubCore:
         """See `Handing.lacking`. Empty before the store has spoken."""
         return self.handing.lacking(limit) if self._asked else ([], [])
 
-    def take_statement(self, statement: Statement, *, whole: bool) -> list[tuple[StreamKey, RunStated]]:
-        """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start.
+    def take_statement(self, statement: Statement, *, whole: bool, now_ms: int | None = None) -> list[tuple[StreamKey, RunStated]]:
+        """The store's own word (rule 10), inside a transaction. `whole`: of all streams, as after a start. `now_ms`: this hub's clock;
+        without it nothing is freed.
 
         Returns what the store holds and this hub does not: it came back older, and `take_from_store` gives it those facts (rule 12).
         """
@@ -359,6 +368,7 @@ class HubCore:
         if any(went_back(before.get(key, ()), runs) for key, runs in streams.items()):
             # A receipt raises what is believed settled, and only the answer to a hello lowers it: another incarnation makes nodes say one.
             self.receiver.incarnation = self._rng.randbytes(8)
+        self._lower(streams, whole=whole)
         says: list[tuple[StreamKey, StoreSays]] = []
         older: list[tuple[StreamKey, RunStated]] = []
         for key, runs in streams.items():
@@ -367,12 +377,38 @@ class HubCore:
             older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
         self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered)
         self._settle_own(dict(says), lower=whole)
+        if now_ms is not None:
+            self._free(dict(says), statement, now_ms)
         return older
+
+    def _lower(self, named: Mapping[StreamKey, tuple[RunStated, ...]], *, whole: bool) -> None:
+        """What was freed here and is not in the store any more is a hole again, and is asked for (rule 12)."""
+        others = [s.key for s in self.ledger.log.all() if s.freed_seq and s.key not in named] if whole else []
+        for key in [*named, *others]:
+            if self.freeing.lower(key, named.get(key, ())):
+                self.receiver.touch(key)
+                self.handing.unhanded[key] = None
+        if whole and not self.receiver.freed_counts:
+            self.receiver.freed_counts = True
+            for stream in self.ledger.log.all():
+                if stream.freed_seq:
+                    self.receiver.touch(stream.key)
+
+    def _free(self, says: dict[StreamKey, StoreSays], statement: Statement, now_ms: int) -> None:
+        self.freeing.mark({key: said.freeable for key, said in says.items()}, statement.streams, now_ms)
+        if self.receiver.backed_up or self.pressed:
+            self.freeing.step(now_ms)
+
+    @property
+    def pressed(self) -> bool:
+        """Is the budget of the ledger file nearly used up?"""
+        return self.ledger.db.file_bytes() * 100 >= self.settings.budget_bytes * self.settings.pressure_percent
 
     def _says(self, key: StreamKey, runs: Sequence[RunStated], statement: Statement) -> StoreSays:
         start = genesis(*key)
         kept = runs if statement.backed_up is None else statement.backed_up.get(key, ())
-        data = [r for r in kept if r.kind is RunKind.DATA]  # who still holds what a record calls lost frees nothing because of it (rule 9)
+        # Who still holds what a record calls lost frees nothing because of it (rule 9). Of what was evicted its author holds nothing more.
+        data = [r for r in kept if r.kind in (RunKind.DATA, RunKind.EVICTED)]
         return StoreSays(rooted_points(runs, start), rooted_points(data, start))
 
     def _settle_own(self, says: dict[StreamKey, StoreSays], *, lower: bool) -> None:

@@ -272,7 +272,7 @@ class Engine:
 
     def _take_said(self, core: HubCore) -> None:
         for statement, whole in self._said:
-            older = core.take_statement(statement, whole=whole)
+            older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
             if whole:
                 own = core.identity.node
                 self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)

@@ -55,6 +55,10 @@ class Seen:
     counters: dict[str, int] = field(default_factory=dict)
     shifts: Shifts = field(default_factory=dict)
     ledger_bytes: int = 0
+    budget_bytes: int = 0
+    freed: int = 0
+    """facts freed of the ledger since this core was opened; `taken_back`: places that became holes again, as the store went back"""
+    taken_back: int = 0
     findings: list[str] = field(default_factory=list)
     """what an operator should know, though nothing keeps the hub from working"""
     gaps: dict[str, Any] = field(default_factory=lambda: {"open": [], "beyond": [], "closed": [], "holes": 0, "facts": 0})
@@ -83,6 +87,9 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
         core.registry.counters(),
         dict(core.registry.shifts),
         core.ledger.db.file_bytes(),
+        core.settings.budget_bytes,
+        core.freeing.freed,
+        core.freeing.taken_back,
         [*_alarms(core, sheet, beats, counts or {}), *_findings(core, counts or {})],
         core.gaps.seen(beats, now_ms),
         core.backup_ms,

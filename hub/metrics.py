@@ -54,6 +54,11 @@ def _oldest_s(hub: Hub) -> Values:
     return max((row.oldest_age_ms or 0 for row in hub.fleet()), default=0) / 1_000
 
 
+def _full(hub: Hub) -> Values:
+    seen = hub.engine.seen
+    return float(bool(seen.budget_bytes) and seen.ledger_bytes >= seen.budget_bytes)
+
+
 def _broker(name: str) -> Callable[[Hub], Values]:
     return lambda hub: float(getattr(hub.broker.counts, name)) if hub.broker is not None else 0.0
 
@@ -92,6 +97,15 @@ FAMILIES: Final = (
     Family("longshore_sync_facts_total", "New facts taken from nodes.", lambda hub: hub.engine.counts.facts_total),
     Family("longshore_sync_sent_total", "Receipts, answers and refusals sent.", lambda hub: hub.engine.counts.published_total),
     Family("longshore_ledger_commits_total", "Transactions made durable.", lambda hub: hub.engine.counts.commits_total),
+    Family("longshore_ledger_budget_bytes", "Room the hub's ledger may take.", lambda hub: hub.engine.seen.budget_bytes),
+    Family("longshore_ledger_full", "1 while the budget is used up and no credit is granted.", _full),
+    Family("longshore_ledger_freed_facts_total", "Facts freed since the ledger was opened.", lambda hub: hub.engine.seen.freed),
+    Family(
+        "longshore_ledger_taken_back_facts_total",
+        "Freed facts that are asked for again, as the central store went back.",
+        lambda hub: hub.engine.seen.taken_back,
+    ),
+    Family("longshore_devices", "Devices of which the fleet has told.", lambda hub: float(sum(row.devices for row in hub.fleet()))),
     Family("longshore_ledger_bytes", "Bytes in use in the hub's ledger.", lambda hub: hub.engine.seen.ledger_bytes),
     Family("longshore_ledger_rebuilt_total", "Times the ledger failed and was opened again.", lambda hub: hub.engine.counts.rebuilt_total),
     Family("longshore_store_facts_total", "Facts that the central store took.", lambda hub: hub.engine.counts.applied_total),

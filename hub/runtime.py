@@ -151,7 +151,10 @@ class Hub:
     def _open_core(self) -> HubCore:
         hub = self.config.hub
         identity = HubIdentity(hub.org, hub.region, hub.node, self.key.public)
-        settings = HubSettings(self.config.sync.credit_facts, self.config.storage.budget_bytes)
+        storage = self.config.storage
+        settings = HubSettings(
+            self.config.sync.credit_facts, storage.budget_bytes, storage.pressure_percent, storage.floor_days * 86_400_000
+        )
         refuse_half_restored(Path(self.config.storage.data_dir))
         db = Db(self.config.storage.path(LEDGER_FILE))
         try:

@@ -230,6 +230,9 @@ class _Walk:
 
     def _level(self, seq: int, rows: list[_Row], ways: list[_Way]) -> None:
         """All rows of one seq: each run takes its own, what nobody takes was put in."""
+        if seq <= self._freed:
+            self._stayed(rows)
+            return
         left = {r.h: r for r in rows}
         sure = [(way, left.pop(way.want)) for way in ways if way.want is not None and way.want in left]
         for way, row in sure:
@@ -241,6 +244,12 @@ class _Walk:
         for row in left.values():
             if row.h not in self._moved:
                 self._say(seq, What.INSERTED, "a fact lies here that no history leads to")
+
+    def _stayed(self, rows: list[_Row]) -> None:
+        """Where facts were freed some may stay, in which orders end, and branches that came to light later: their bytes must be theirs,
+        and on the chain that was freed there is one of them at most."""
+        for row in rows:
+            self._check(row)
 
     def _lost_way(self, way: _Way, left: dict[bytes, _Row]) -> None:
         """The fact that must lie here does not."""

@@ -11,7 +11,7 @@ Pure: hashes at points inside a run come from a `Points` that the ledger impleme
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -147,6 +147,15 @@ class Chain:
                 found[(lasts[below - 1] if below else 0) + 1, r.first - 1, r.h_before] = None
         return sorted(found)
 
+    def prefix(self) -> int:
+        """Up to which seq everything is held or recorded, from the beginning and without a fork."""
+        at, h = 0, self.genesis
+        while True:
+            above = [r for r in self.runs if r.first == at + 1 and r.h_before in (h, b"")]
+            if len(above) != 1:
+                return at
+            at, h = above[0].last, above[0].h_last
+
     def tips(self) -> list[Run]:
         """Runs whose branch is complete down to the beginning and goes no further: the prefix points of the stream."""
         out = []
@@ -246,6 +255,26 @@ class Chain:
             self.runs = [r for r in self.runs if r is not above]
         self._sort()
         return record
+
+    def forget(self, first: int, h_before: bytes, last: int, h_last: bytes, hashes: Mapping[int, bytes]) -> None:
+        """The facts first..last of one chain are not held any more: a hole, or the end of what is known. `h_before` and `h_last` are its
+        hashes at first - 1 and last, `hashes` those between. Records stay, and runs of other branches."""
+        kept: list[Run] = []
+        for run in self.runs:
+            low, high = max(run.first, first), min(run.last, last)
+            at_high = run.h_last if high == run.last else h_last if high == last else None
+            if run.kind is not RunKind.DATA or low > high or at_high != (h_last if high == last else hashes.get(high)):
+                kept.append(run)
+                continue
+            if run.last > last and not self._on(run, last, h_last):
+                kept.append(run)
+                continue
+            if run.first < first:
+                kept.append(Run(run.first, run.h_before, first - 1, h_before))
+            if run.last > last:
+                kept.append(Run(last + 1, h_last, run.last, run.h_last))
+        self.runs = kept
+        self._sort()
 
     def _known(self, seq: int, h: bytes) -> bool:
         """Is there data at this point, or does a record end in it?"""

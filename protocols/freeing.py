@@ -7,6 +7,7 @@ by fact. Marks outlive a restart. Runs inside the owner's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from protocols.ledger import Ledger
@@ -36,9 +37,9 @@ class Freeing:
         old = [seq for at_ms, seq in self._marks(stream) if hub_ms - at_ms >= self._floor_ms]
         return min(old[-1], freeable) if old else 0
 
-    def free(self, stream: Stream, up_to: int, hub_ms: int) -> int:
-        """Let go of the facts up to a seq; their places stay. Returns how many facts went."""
-        gone = self._ledger.free(stream, up_to, hub_ms, hashed=self._hashed)
+    def free(self, stream: Stream, up_to: int, hub_ms: int, *, kept: Iterable[tuple[int, bytes]] = ()) -> int:
+        """Let go of the facts up to a seq; their places stay. `kept`: facts whose rows stay. Returns how many places went."""
+        gone = self._ledger.free(stream, up_to, hub_ms, hashed=self._hashed, kept=kept)
         if gone:
             self._set(stream, [m for m in self._marks(stream) if m[1] > stream.freed_seq])
             self.freed += gone

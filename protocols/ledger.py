@@ -219,13 +219,13 @@ class Ledger:
             (now_ms - IDEMPOTENCY_MS,),
         )
 
-    def free(self, stream: Stream, up_to: int, now_ms: int, *, hashed: bool = False) -> int:
+    def free(self, stream: Stream, up_to: int, now_ms: int, *, hashed: bool = False, kept: Iterable[tuple[int, bytes]] = ()) -> int:
         """Delete the facts of a stream up to a seq; places and orders stay known, requests for 30 days more. Returns how many went.
-        `hashed`: keep their hashes, so that a branch that leaves there is told apart."""
+        `hashed`, `kept`: see `StreamLog.free`."""
         below = stream.freed_seq
-        gone = self.log.free(stream, up_to)
+        gone = self.log.free(stream, up_to, hashed=hashed, kept=kept)
         if gone:
-            self.db.run("UPDATE idempotency SET at_ms=? WHERE sid=? AND seq>? AND seq<=?", (now_ms, stream.sid, below, up_to))
+            self.db.run("UPDATE idempotency SET at_ms=? WHERE sid=? AND seq>? AND seq<=?", (now_ms, stream.sid, below, stream.freed_seq))
         return gone
 
     # ------------------------------------------------------------ others' facts

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from protocols.chains import Chain, Run, RunKind
 from protocols.fact import genesis
-from protocols.limits import STREAMS_MENTIONED
+from protocols.freed import FreedHashes
+from protocols.limits import RUNS_HELD, STREAMS_MENTIONED
 from protocols.sqlite import Db
+
+RUNS_STAYED: Final = RUNS_HELD // 2
+"""facts whose rows stayed when all around them was freed, and that are runs again when that is a hole again"""
 
 
 class StreamKey(NamedTuple):
@@ -88,6 +92,7 @@ class StreamLog:
         self._by_sid: dict[int, Stream] = {}
         self._pending: list[LogRow] = []
         self.forked_nodes: dict[str, None] = {}
+        self.freed = FreedHashes(db)
         self.mentioned = 0
         """streams of others of which nothing is here: only contexts name them"""
         self._load()
@@ -100,8 +105,11 @@ class StreamLog:
             "SELECT sid, node, epoch, cls, own, settled_seq, freed_seq, freed_h, told_fork FROM streams ORDER BY sid"
         ):
             key = StreamKey(node, epoch, cls)
-            chain = Chain(genesis(node, epoch, cls), _Points(self, sid), runs.get(sid, ()))
-            self._enter(Stream(sid, key, bool(own), chain, settled, freed, freed_h or b"", told_fork=told))
+            points = _Points(self, sid)
+            stream = Stream(sid, key, bool(own), Chain(genesis(*key), points), settled, freed, freed_h or b"", told_fork=told)
+            self._by_sid[sid] = stream  # its runs are compared by what is logged and freed of it
+            stream.chain = Chain(stream.chain.genesis, points, runs.get(sid, ()))
+            self._enter(stream)
 
     def _enter(self, stream: Stream) -> None:
         self._by_key[stream.key] = self._by_sid[stream.sid] = stream
@@ -202,21 +210,31 @@ class StreamLog:
         self._write()
         if self._db.one("SELECT 1 FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h)) is not None:
             return True
+        return self._was_freed(sid, seq, h)
+
+    def _was_freed(self, sid: int, seq: int, h: bytes) -> bool:
+        """Was this very fact freed? Where no hashes are kept (a node's own stream) any hash counts: nobody else writes there."""
         stream = self._by_sid.get(sid)
-        return stream is not None and 0 < seq <= stream.freed_seq and (seq < stream.freed_seq or h == stream.freed_h)
+        if stream is None or not 0 < seq <= stream.freed_seq:
+            return False
+        if seq == stream.freed_seq:
+            return h == stream.freed_h
+        return not self.freed.kept_of(sid) or self.freed.at(sid, seq) == h
 
     def walk(self, sid: int, seq: int, h: bytes, down_to: int) -> bytes | None:
         """The hash at `down_to` on the chain that ends in (seq, h), by the log's own links."""
         self._write()
-        if self._db.one("SELECT 1 FROM log WHERE sid=?1 AND seq=?2 AND h=?3", (sid, seq, h)) is None:
-            return None
         row = self._db.one(
             """WITH RECURSIVE back(seq, h) AS (SELECT ?2, ?3 UNION ALL
                  SELECT l.seq - 1, l.prev FROM back JOIN log l ON l.sid = ?1 AND l.seq = back.seq AND l.h = back.h WHERE back.seq > ?4)
-               SELECT h FROM back WHERE seq = ?4""",
+               SELECT seq, h FROM back ORDER BY seq LIMIT 1""",
             (sid, seq, h, down_to),
         )
-        return None if row is None or not self.has(sid, down_to, row[0]) else bytes(row[0])
+        if row is None or not self.has(sid, row[0], row[1]):
+            return None
+        if row[0] == down_to:
+            return bytes(row[1])
+        return self.freed.at(sid, down_to) if self.freed.kept_of(sid) and self._was_freed(sid, row[0], row[1]) else None
 
     def read(self, stream: Stream, first: int, last: int, *, max_bytes: int, max_facts: int) -> list[LogRow]:
         """Facts of the chain that ends in the stream's head, first..last, as many as fit. Stops at a hole."""
@@ -274,22 +292,72 @@ class StreamLog:
             return h
         if seq == 0:
             return stream.chain.genesis
+        if stream.chain.fork_point is not None and seq > stream.chain.fork_point:
+            return self.walk(stream.sid, head, h, seq)
         if seq == stream.freed_seq and stream.freed_h:
             return stream.freed_h
-        if stream.chain.fork_point is None or seq <= stream.chain.fork_point:
-            self._write()
-            row = self._db.one("SELECT h FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
-            return _recorded(stream, seq) if row is None else bytes(row[0])
-        return self.walk(stream.sid, head, h, seq)
+        self._write()
+        row = self._db.one("SELECT h FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
+        if row is not None:
+            return bytes(row[0])
+        return (self.freed.at(stream.sid, seq) if seq < stream.freed_seq else None) or _recorded(stream, seq)
 
-    def free(self, stream: Stream, up_to: int) -> int:
-        """Delete the facts of the stream up to a seq; their places stay known. Returns how many went."""
-        h = self.hash_at(stream, up_to)
-        if h is None or up_to <= stream.freed_seq:
+    def free(self, stream: Stream, up_to: int, *, hashed: bool = False, kept: Iterable[tuple[int, bytes]] = ()) -> int:
+        """Delete the facts of the stream up to a seq; their places stay known. Returns how many places went.
+
+        Never across a hole, and of a forked stream only what is common to all its branches. `hashed`: keep the hashes, so that a branch
+        that leaves below is told apart. `kept`: facts (seq, h) whose rows stay for somebody who reads them; they count as freed all the
+        same.
+        """
+        if self.hash_at(stream, up_to) is None:
             return 0
-        self._db.run("DELETE FROM log WHERE sid=? AND seq<=?", (stream.sid, up_to))
+        up_to = min(up_to, stream.chain.prefix(), up_to if stream.chain.fork_point is None else stream.chain.fork_point)
+        h = self.hash_at(stream, up_to) if up_to > stream.freed_seq else None
+        if h is None:
+            return 0
+        if hashed:
+            rows = self._db.query(
+                "SELECT seq, h FROM log WHERE sid=? AND seq>? AND seq<=? ORDER BY seq", (stream.sid, stream.freed_seq, up_to)
+            )
+            self.freed.keep(stream.sid, [(seq, bytes(h)) for seq, h in rows])
+        self._delete(stream, stream.freed_seq + 1, up_to, kept)
         gone, stream.freed_seq, stream.freed_h, stream.dirty = up_to - stream.freed_seq, up_to, h, True
         return gone
+
+    def _delete(self, stream: Stream, first: int, last: int, kept: Iterable[tuple[int, bytes]]) -> None:
+        """Rows first..last, but for some."""
+        for seq, _ in sorted(kept):
+            self._db.run("DELETE FROM log WHERE sid=? AND seq BETWEEN ? AND ?", (stream.sid, first, seq - 1))
+            first = seq + 1
+        self._db.run("DELETE FROM log WHERE sid=? AND seq BETWEEN ? AND ?", (stream.sid, first, last))
+
+    def unfree(self, stream: Stream, support: int) -> None:
+        """Nobody has the freed facts above `support` any more: they are not held here, and are a hole (rule 12). Hashes must be kept of it;
+        branches whose facts are here stay as they are."""
+        low_h, high, high_h = self.hash_of_freed(stream, support), stream.freed_seq, stream.freed_h
+        if low_h is None or support >= high:
+            return
+        lost = self.freed.between(stream.sid, support + 1, high)
+        stream.chain.forget(support + 1, low_h, high, high_h, lost)
+        rows = self._db.query(
+            "SELECT seq, h, prev FROM log WHERE sid=? AND seq>? AND seq<=? ORDER BY seq DESC", (stream.sid, support, high)
+        )
+        stayed = [(seq, bytes(h), bytes(prev)) for seq, h, prev in rows if lost.get(seq) == bytes(h)]
+        self.freed.forget_above(stream.sid, support)
+        stream.freed_seq, stream.freed_h, stream.dirty = support, low_h if support else b"", True
+        for seq, h, prev in stayed[:RUNS_STAYED]:
+            stream.chain.add(seq, prev, [h])
+        for seq, h, _ in stayed[RUNS_STAYED:]:  # more pieces than a stream may have: they come again with the others
+            self._db.run("DELETE FROM log WHERE sid=? AND seq=? AND h=?", (stream.sid, seq, h))
+        self._note_fork(stream)
+
+    def hash_of_freed(self, stream: Stream, seq: int) -> bytes | None:
+        """The hash at a seq of the chain along which this stream was freed, as far as it is known."""
+        if seq == 0:
+            return stream.chain.genesis
+        if seq == stream.freed_seq:
+            return stream.freed_h
+        return self.freed.at(stream.sid, seq) or (_recorded(stream, seq) if seq < stream.freed_seq else None)
 
     def evict(self, stream: Stream, first: int, last: int) -> Run | None:
         """Delete facts of an own stream; a run of kind EVICTED keeps their place, which is returned. None: it cannot be."""

@@ -40,6 +40,8 @@ class Receiver:
     def __init__(self, ledger: Ledger, incarnation: bytes, *, credit: int = 10_000) -> None:
         self._ledger, self.incarnation, self.credit = ledger, incarnation, credit
         self.backed_up = False
+        self.freed_counts = True
+        """is what was freed here known to be in the store? Not before it has spoken: then it is not stated"""
         self.carriers = Carriers()
         self._store: dict[StreamKey, StoreSays] = {}
         self._changed: dict[str, dict[StreamKey, list[Point]]] = {}
@@ -145,6 +147,8 @@ class Receiver:
         stream = self._ledger.log.open(key)
         says = self._store.get(key, StoreSays())
         runs = _bounded(stream.chain, self._inside(stream, ends) if hello is None else self._common(stream, hello))
+        if not self.freed_counts and stream.freed_seq:
+            runs = _above_freed(stream, runs)
         wants = tuple(stream.chain.holes()[:SEGMENTS_STATED])
         refused = self._ledger.quarantine_rows.newest(stream.sid, REFUSED_STATED)
         settled = says.settled[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.settled)
@@ -227,6 +231,13 @@ def _bounded(chain: Chain, extra: Sequence[RunStated]) -> tuple[RunStated, ...]:
     if len(runs) > SEGMENTS_STATED:
         runs = runs[: SEGMENTS_STATED - 8] + runs[-8:]
     return (*runs, *extra)
+
+
+def _above_freed(stream: Stream, runs: Sequence[RunStated]) -> tuple[RunStated, ...]:
+    """Runs without what was freed; what is not named is not held, and comes again if it must."""
+    freed, h = stream.freed_seq, stream.freed_h
+    cut = [replace(r, first=freed + 1, h_before=h) if r.first <= freed < r.last else r for r in runs if r.last > freed]
+    return tuple(cut) if stream.chain.fork_point is None else tuple(r for r in runs if r.first > freed)
 
 
 def _messages(stated: Sequence[StreamStated]) -> list[tuple[StreamStated, ...]]:

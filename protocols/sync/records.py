@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from protocols.chains import RunKind
 from protocols.eviction import evicted_at, why_evicted
 from protocols.ledger import Ledger
-from protocols.messages import Record, StreamStated
+from protocols.messages import Record, RunStated, StreamStated
 from protocols.streams import Stream
 
 
 def records(ledger: Ledger, stream: Stream | None, said: StreamStated, now_ms: int) -> list[Record]:
     """One for each hole that `said` wants closed and this node has no data for. `stream`: its own of that name, None where it is gone."""
     return [found for first, last, h in said.wants if (found := _record(ledger, stream, said, first, last, h, now_ms)) is not None]
+
+
+def gone(stream: Stream) -> list[tuple[int, int]]:
+    """What its author has no data for any more."""
+    return [(r.first, r.last) for r in stream.chain.runs if r.kind is not RunKind.DATA]
+
+
+def below_records(stream: Stream, stated: Sequence[RunStated], seq: int) -> int:
+    """How far up to `seq` may be freed: who still holds what a record says is gone frees nothing because of it (rule 9)."""
+    data = stream.chain.data()
+    here = (r.first - 1 for r in stated if r.kind is not RunKind.DATA and any(d.first <= r.last and r.first <= d.last for d in data))
+    return min([seq, *here])
 
 
 def _record(ledger: Ledger, stream: Stream | None, said: StreamStated, first: int, last: int, h: bytes, now_ms: int) -> Record | None:

@@ -26,7 +26,7 @@ from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.intervals import Intervals
-from protocols.sync.records import records
+from protocols.sync.records import below_records, gone, records
 from protocols.topics import Channel
 
 
@@ -304,14 +304,14 @@ class Uplink:
         settled = max((seq for seq, h in said.settled if self._mine(stream, seq, h)), default=0)
         if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
             stream.settled_seq, stream.dirty, heard.settled = max(settled, stream.freed_seq), True, True
-        free = max((seq for seq, h in said.freeable if self._mine(stream, seq, h)), default=0)
+        free = below_records(stream, said.runs, max((seq for seq, h in said.freeable if self._mine(stream, seq, h)), default=0))
         self._freeable[stream.sid] = free
         heard.refused += [(stream, seq, h, why) for seq, h, why in said.refused if self._mine(stream, seq, h)]
 
     def _progress_of(self, stream: Stream, live_above: int = 0) -> _Progress:
         progress = self._progress.get(stream.sid)
         if progress is None:
-            progress = self._progress[stream.sid] = _Progress(busy=Intervals(_gone(stream)), live_above=live_above)
+            progress = self._progress[stream.sid] = _Progress(busy=Intervals(gone(stream)), live_above=live_above)
         return progress
 
     def _mine(self, stream: Stream, seq: int, h: bytes) -> bool:
@@ -459,15 +459,14 @@ class Uplink:
     def _rebuild(self) -> None:
         for sid, progress in self._progress.items():
             under_way = ((f.first, f.last) for f in self._flights.values() if f.sid == sid)
-            progress.busy = Intervals([*progress.received, *under_way, *_gone(self._ledger.log.by_sid(sid))])
+            progress.busy = Intervals([*progress.received, *under_way, *gone(self._ledger.log.by_sid(sid))])
 
     # ------------------------------------------------------------ asking
 
     def unreceived(self, stream: Stream) -> int:
         """Facts of an own stream that the hub is not believed to hold, of those that are not settled."""
         progress = self._progress.get(stream.sid, _Progress())
-        gone = _gone(stream)
-        held = Intervals([*progress.received, *gone]) if gone else progress.received
+        held = Intervals([*progress.received, *gone(stream)])
         return sum(b - a + 1 for a, b in held.missing(stream.settled_seq + 1, stream.head[0]))
 
     def believed(self, stream: Stream) -> Intervals:
@@ -486,11 +485,6 @@ class Uplink:
     def streams_under_way(self) -> Iterable[tuple[int, int, int]]:
         """(sid, first, last) of what was sent and not yet acknowledged."""
         return [(f.sid, f.first, f.last) for f in self._flights.values()]
-
-
-def _gone(stream: Stream) -> list[tuple[int, int]]:
-    """What its author has no data for any more."""
-    return [(r.first, r.last) for r in stream.chain.runs if r.kind is not RunKind.DATA]
 
 
 def _foreign(run: RunStated, mine: Sequence[RunStated], freed_seq: int) -> bool:

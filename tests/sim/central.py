@@ -119,7 +119,7 @@ class Central:
         crash = hub.crash_point()
         try:
             hub.core.begin()
-            older = hub.core.take_statement(statement, whole=whole)
+            older = hub.core.take_statement(statement, whole=whole, now_ms=hub.wall())
             hub.disk.db.fail = crash if crash in ("before", "after") else ""
             hub.core.commit()
         except LedgerBroken:

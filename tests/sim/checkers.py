@@ -184,6 +184,17 @@ class Checker:
         self.ever[incarnation] |= disk.held
         return new
 
+    def hub_freed(self, disk: Disk, incarnation: bytes) -> None:
+        """After the hub let go of facts, or took that back: freed ⊆ the store and every restorable backup of it."""
+        real = self.truth.mask(fid for fid, _ in disk.everything())
+        gone = disk.held & ~real
+        unsafe = gone & ~self._safe()
+        demand(not unsafe, f"I1 the hub freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
+        disk.held &= real
+        disk.freed = disk.freed_now(self.truth)
+        self.truth.freed |= gone
+        self.world.note("hub frees", gone)
+
     def hub_says(self, disk: Disk, message: Answer | Receipt) -> None:
         """I5: what a receipt says is on the disk of the hub that says it, and what it calls settled was in the store."""
         for s in message.streams:
@@ -191,7 +202,8 @@ class Checker:
             for run in s.runs:
                 mask = self.truth.run(key, run) if run.kind == 0 else 0
                 demand(mask is not None, f"I2 the hub speaks of facts of {s.node} that nobody committed: {run}")
-                demand(not (mask or 0) & ~disk.held, f"I5 the hub says it holds {self.truth.show((mask or 0) & ~disk.held)}")
+                held = disk.held | disk.freed & self.stored
+                demand(not (mask or 0) & ~held, f"I5 the hub says it holds {self.truth.show((mask or 0) & ~held)}")
             self._settled_said(key, s)
 
     def _settled_said(self, key: StreamKey, s: StreamStated) -> None:

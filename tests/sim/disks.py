@@ -64,6 +64,8 @@ class Disk:
     views: dict[Order, Mask] = field(default_factory=dict)
     """heads of each order as last read"""
     gone: bool = False
+    freed: Mask = 0
+    """at a hub: facts that it let go by rule 11 and still speaks for, as the store has them"""
 
     @classmethod
     def blank(cls, name: str) -> Disk:
@@ -85,7 +87,7 @@ class Disk:
         db = SimDb.load(self.db.dump())
         assert isinstance(db, SimDb)
         own = {key: list(mine) for key, mine in self.own.items()}
-        return Disk(name, db, self.seen, self.held, dict(self.keys), own, dict(self.views))
+        return Disk(name, db, self.seen, self.held, dict(self.keys), own, dict(self.views), freed=self.freed)
 
     def logged(self, key: StreamKey, first: int, last: int) -> list[tuple[FactId, bytes, bytes]]:
         """(identity, hash before it, row) of what lies in the log of a stretch of a stream."""
@@ -109,6 +111,14 @@ class Disk:
         ):
             out |= sum(1 << i for i in self.own.get(StreamKey(node, epoch, cls), [])[first - 1 : last])
         return out
+
+    def freed_now(self, truth: Truth) -> Mask:
+        """Facts below the freed points of others' and own streams, whose rows are gone."""
+        out = 0
+        for node, epoch, cls, seq, h in self.db.query("SELECT node, epoch, cls, freed_seq, freed_h FROM streams WHERE freed_seq > 0"):
+            at = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)))
+            out |= truth.facts[at].chain if at is not None else 0
+        return out & ~self.held
 
     def recorded(self, truth: Truth) -> Mask:
         """Facts whose places are closed by a signed record and not by data.

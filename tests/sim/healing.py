@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def reached(world: World) -> bool:
     """Is there nothing more to wait for? Cheap; what it cannot see `goals` says."""
     hub, store = world.hub, world.store
-    if not hub.alive or not hub.core.asked_store or hub.disk.held != store.disk.held:
+    if not hub.alive or not hub.core.asked_store or hub.disk.held | hub.disk.freed != store.disk.held:
         return False
     if store.disk.held != world.check.copies() or any(hub.core.lacking_in_store(1)):
         return False
@@ -61,8 +61,9 @@ def _all_there(world: World) -> Iterator[str]:
     late = world.check.copies() & ~store.held
     if late:
         yield f"I13 on a disk, and never reached the store: {truth.show(late)}"
-    if store.held & ~world.hub.disk.held:
-        yield f"I8 the hub lacks what the store has: {truth.show(store.held & ~world.hub.disk.held)}"
+    here = world.hub.disk.held | world.hub.disk.freed
+    if store.held & ~here:
+        yield f"I8 the hub lacks what the store has: {truth.show(store.held & ~here)}"
     odd = [truth.of[fid] for fid, row in store.everything() if row in world.check.odd_rows]
     kept = store.db.query("SELECT s.node, s.epoch, s.cls, q.seq, q.h FROM quarantine q JOIN streams s USING (sid)")
     if truth.mask(FactId(n, e, c, q, bytes(h)) for n, e, c, q, h in kept) != sum(1 << i for i in odd):
@@ -73,7 +74,7 @@ def _forks(world: World) -> Iterator[str]:
     """Where the hub holds two facts at one place, it has to know that a card was cloned or a disk restored."""
     truth, hub = world.check.truth, world.hub
     for key in truth.forked:
-        seqs = [truth.facts[i].id.seq for i in bits(truth.streams[key] & hub.disk.held)]
+        seqs = [truth.facts[i].id.seq for i in bits(truth.streams[key] & (hub.disk.held | hub.disk.freed))]
         if len(seqs) != len(set(seqs)) and hub.alive and key.node not in hub.core.ledger.log.forked_nodes:
             yield f"I13 the hub does not know that {key.node} is forked in epoch {key.epoch % 4096:03x}"
 
@@ -81,7 +82,7 @@ def _forks(world: World) -> Iterator[str]:
 def _holes(world: World) -> Iterator[str]:
     truth = world.check.truth
     for disk in (world.store.disk, world.hub.disk):
-        rows = disk.held | disk.recorded(truth)
+        rows = disk.held | disk.freed | disk.recorded(truth)
         missing = truth.below(disk.held) & ~rows
         if missing:
             yield f"I4 holes in the {disk.name}: {truth.show(missing)}"

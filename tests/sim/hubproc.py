@@ -34,8 +34,12 @@ class HubProc(Proc):
         world = self.world
         address = world.hub_address
         identity = HubIdentity(address.org, address.region, address.node, world.keys.public(address.node))
-        settings = HubSettings(credit_facts=world.options.credit_facts, budget_bytes=0 if world.hub_full else 20_000_000_000)
+        settings = HubSettings(
+            credit_facts=world.options.credit_facts, budget_bytes=0 if world.hub_full else 20_000_000_000,
+            pressure_percent=0 if world.options.pressed else 80, floor_ms=world.options.floor_ms,
+        )  # fmt: skip
         rng: Random = world.rng(f"hub/{self.boots}")
+        self._moved = (0, 0)
         self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
         world.check.hub_started(self.core.receiver.incarnation, self.disk)
         world.store.wake(1)
@@ -104,6 +108,10 @@ class HubProc(Proc):
             new |= check.hub_holds(self.disk, incarnation, key, first, last)
         if not own_first:
             new |= check.own_committed(self.disk, "hub")
+        moved = (self.core.freeing.freed, self.core.freeing.taken_back)
+        if moved != self._moved:
+            self._moved = moved
+            check.hub_freed(self.disk, incarnation)
         check.ever[incarnation] |= self.disk.held
         check.views(self.disk, "orders", new, "hub")
         check.requests_done(self.disk, "hub", [(r.events, r.answer) for r in done if r.answer is not None])

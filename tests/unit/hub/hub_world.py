@@ -17,12 +17,13 @@ from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Now
 from edge_agent.core import Publish as EdgePublish
 from hub.core import HubCore, HubIdentity, HubSettings, Publish
 from hub.fleet import balance
-from hub.store.port import StreamCounts
+from hub.store.port import Statement, StreamCounts
 from hub.store.sqlite import SqliteStore
 from hub.views import BalanceRow
 from protocols.event import OrderEvent, TimeQuality
 from protocols.ledger import Appended
 from protocols.lifecycle import Status
+from protocols.messages import RunStated
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
 from protocols.sync.uplink import UplinkSettings
@@ -75,7 +76,7 @@ class Edge:
     def boot(self) -> None:
         """A core from what is on disk."""
         identity = EdgeIdentity(self.address, "hub", self.world.key.public)
-        self.core = EdgeCore(self.db, identity, self.key.sign, verify, Random(self.seed), FAST)
+        self.core = EdgeCore(self.db, identity, self.key.sign, verify, Random(self.seed), self.world.edge_settings)
 
     def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
         """Capture events of one order."""
@@ -128,7 +129,8 @@ class Edge:
 class World:
     """See the module. `bend` stands between the edges and the hub."""
 
-    def __init__(self, settings: HubSettings | None = None) -> None:
+    def __init__(self, settings: HubSettings | None = None, edge_settings: EdgeSettings = FAST) -> None:
+        self.edge_settings = edge_settings
         self.now_ms = START_MS
         self.hub_off_ms = 0
         """how far the hub's clock is ahead"""
@@ -137,6 +139,7 @@ class World:
         self.db, self.store = Db(":memory:"), SqliteStore(Db(":memory:"))
         self.edges: list[Edge] = []
         self.bend: Bend = straight
+        self.backup: dict[StreamKey, tuple[RunStated, ...]] | None = None
         self.starts = 0
         self.applied_new = self.applied_known = 0
         self.hub = self._core()
@@ -223,9 +226,22 @@ class World:
             self.applied_known += applied.known
             self._state(list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)])))
 
+    def statement(self, streams: list[StreamKey] | None) -> Statement:
+        """The store's word; with what the last backup of it covers, where there is one."""
+        said = self.store.statement(streams)
+        return said if self.backup is None else Statement(said.streams, self.backup)
+
+    def begin_backup(self) -> None:
+        """Of the store, as it is now; it is the only one."""
+        self.backup = self.store.statement(None).streams
+
+    def ask_store(self) -> None:
+        """The store is asked for all that it holds, as the hub does every minute."""
+        self._take_back()
+
     def _state(self, streams: list[StreamKey] | None) -> list[tuple[StreamKey, object]]:
         self.hub.begin()
-        older = self.hub.take_statement(self.store.statement(streams), whole=streams is None)
+        older = self.hub.take_statement(self.statement(streams), whole=streams is None, now_ms=self.now_ms)
         self.hub.commit()
         self._send(self.hub.effects(self.hub_ms))
         return list(older)

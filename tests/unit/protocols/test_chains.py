@@ -11,6 +11,7 @@ import pytest
 from protocols.chains import Chain, Run, RunKind
 from protocols.fact import chain as hashes_of
 from protocols.sync.intervals import Intervals
+from tests.unit.protocols.ledgers import clone, event, ledger, offer, range_of, say
 
 GENESIS = b"genesis!"
 Fact = tuple[int, bytes, bytes]
@@ -238,3 +239,22 @@ def grown(count: int) -> tuple[Chain, Log, list[Fact]]:
     """An empty chain and the facts of a stream."""
     log = Log()
     return Chain(GENESIS, log), log, facts_after(GENESIS, 0, [bytes([n]) for n in range(count)])
+
+
+def test_the_prefix_ends_at_a_hole_at_a_fork_and_nowhere_else() -> None:
+    led, hub = ledger(), ledger("hub")
+    say(led, *(event(f"o{i}") for i in range(10)))
+    twin = clone(led)
+    say(led, *(event(f"a{i}") for i in range(5)))
+    say(twin, *(event(f"b{i}") for i in range(2)))
+    whole = range_of(led)
+    prefix = lambda: hub.log.open(whole.key).chain.prefix()  # noqa: E731
+    assert prefix() == 0
+    offer(hub, whole.part(4, 6))
+    assert prefix() == 0
+    offer(hub, whole.part(1, 2))
+    assert prefix() == 2
+    offer(hub, whole.part(3, 15))
+    assert prefix() == 15
+    offer(hub, range_of(twin))
+    assert prefix() == 10

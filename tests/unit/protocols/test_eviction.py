@@ -11,9 +11,10 @@ from protocols.chains import RunKind
 from protocols.event import TimeQuality
 from protocols.eviction import evict, evicted_by_reason
 from protocols.ledger import ORDERS, TELEMETRY, Ledger
-from protocols.messages import Pull, Record
+from protocols.messages import Pull, Record, RunStated
 from protocols.streams import Stream
 from protocols.sync.handover import lacking
+from protocols.sync.records import below_records
 from protocols.telemetry import Reading
 from tests.unit.protocols.ledgers import NOW_MS, event, ledger, offer, range_of, runs, say
 from tests.unit.protocols.pair import SMALL, Pair, frames, greeted, record_of
@@ -214,3 +215,13 @@ def test_whatever_goes_whenever_the_hub_ends_with_data_or_records_and_no_hole(se
     assert pair.uplink.unreceived(stream) == 0, f"seed {seed}"
     assert pair.edge.own(TELEMETRY) is stream, f"seed {seed}: no fork was seen"
     assert lacking(held, ()) != []
+
+
+def test_who_still_holds_what_a_record_says_is_gone_frees_nothing_because_of_it() -> None:
+    """The author's own disk came back from before the eviction: its facts are here, and the hub's record says that they are not."""
+    led = ledger()
+    stream = tell(led, 20)
+    record = RunStated(6, led.log.hash_at(stream, 5) or b"", 9, led.log.hash_at(stream, 9) or b"", RunKind.EVICTED)
+    assert below_records(stream, (record,), 20) == 5
+    gone(led, 6, 9)
+    assert below_records(stream, (record,), 20) == 20, "nothing of it is here any more"
