@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -38,6 +38,22 @@ class LocalApi:
         """Send JSON to a path."""
         return self._ask("POST", path, json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
+    def delete(self, path: str) -> dict[str, Any]:
+        """Remove what a path names."""
+        return self._ask("DELETE", path, None)
+
+    def send(self, path: str, body: bytes, media: str) -> dict[str, Any]:
+        """Send bytes of a type to a path, and read JSON."""
+        return self._ask("POST", path, body, media)
+
+    def fetch(self, path: str, media: str) -> tuple[bytes, Mapping[str, str]]:
+        """The bytes at a path, which must be of a type, and the headers they came with (names in lower case)."""
+        status, headers, body = self._exchange("GET", path, None, {"Accept": media})
+        if headers.get("content-type", "") != media:
+            _read(status, body, self.url)
+            raise TransportError(f"What answers at {self.url} sends no {media}.", remedy="Is that edge of the same version?")
+        return body, headers
+
     def append(self, events: Sequence[object]) -> dict[str, Any]:
         """Hand over a batch; returns `{"ids", "accepted", "repeated"}` once it is on disk there."""
         return self._ask("POST", "/v1/events", json.dumps(list(events), ensure_ascii=False).encode("utf-8", "surrogatepass"))
@@ -48,8 +64,13 @@ class LocalApi:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body is not None else {})
+    def _ask(self, method: str, path: str, body: bytes | None, media: str = "application/json") -> dict[str, Any]:
+        headers = {"Accept": "application/json"} | ({"Content-Type": media} if body is not None else {})
+        status, _, text = self._exchange(method, path, body, headers)
+        return _read(status, text, self.url)
+
+    def _exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of an answer."""
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
@@ -62,7 +83,7 @@ class LocalApi:
             raise TransportError(
                 f"No edge answers at {self.url}: {why}.", remedy="Start it with `longshore-edge run`, or say where it is with --url."
             ) from None
-        return _read(answer.status, text, self.url)
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text
 
 
 def _read(status: int, text: bytes, url: str) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from edge_agent.core import EdgeIdentity, EdgeSettings
+from edge_agent.relay import RelaySettings
 from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.event import EventDefaults
@@ -56,7 +58,18 @@ class Hub:
     address: str = _setting(
         MISSING, "What `longshore-hub init` printed. It pins the hub's key: longshore+mqtt[s]://HOST:PORT/ORG?hub=…&key=…"
     )
-    ca_file: str = _setting("", "Certificate authority (PEM) of the broker, where the system's are not enough.")
+    url: str = _setting(
+        "",
+        "Sync over HTTP instead of MQTT: the address of a gateway's API, or of the hub's, such as https://hub.example:8800. Empty: MQTT.",
+    )
+    token_file: str = _setting(
+        "",
+        "With url: a file (mode 0600) with a token of that gateway's API. Empty: the node's name and broker password, as a hub takes them.",
+    )
+    handout_ms: int = _setting(
+        3_000, "With url: after so long without an answer of the hub, facts are handed to the gateway to keep.", least=100, most=3_600_000
+    )
+    ca_file: str = _setting("", "Certificate authority (PEM) of the broker or of url, where the system's are not enough.")
     mqtt5: bool = _setting(False, "Speak MQTT 5; only to brokers that have it (the embedded one does not).")
     keepalive_s: int = _setting(30, "How often the line shows that it lives.", least=5, most=3_600)
     reconnect_most_s: int = _setting(
@@ -98,6 +111,11 @@ class Storage:
     )
     reserve_bytes: int = _setting(0, "Of it kept for facts of orders when telemetry has used the rest. 0: a tenth of the budget.", least=0)
     pressure_percent: int = _setting(80, "Of the budget; beyond it settled facts go even where no backup is configured.", least=1, most=100)
+    custody_bytes: int = _setting(
+        200_000_000,
+        "Of the budget, for what is kept for others until it is settled; when it is used up, peers are answered 507.",
+        least=100_000,
+    )
     floor_days: int = _setting(7, "Settled facts stay at least as long.", least=0, most=3_650)
 
 
@@ -138,7 +156,7 @@ SECTIONS: Final[dict[str, type]] = {
     "node": Node, "hub": Hub, "api": Api, "storage": Storage, "sync": Sync, "conflicts": Conflicts, "log": Log,
 }  # fmt: skip
 _FILES: Final = tuple(("storage", f.name) for f in fields(Storage) if f.name.endswith("_file"))
-_PATHS: Final = (("hub", "ca_file"), ("conflicts", "policy_file"), *_FILES)
+_PATHS: Final = (("hub", "ca_file"), ("hub", "token_file"), ("conflicts", "policy_file"), *_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +235,8 @@ class EdgeConfig:
             retry_ms=s.retry_ms, retry_most_ms=s.retry_most_ms, idle_hello_ms=s.idle_hello_ms, stall_ms=s.stall_ms, level=s.zlib_level,
         )  # fmt: skip
         return EdgeSettings(
-            uplink=uplink, heartbeat_ms=s.heartbeat_ms, budget_bytes=self.storage.budget_bytes,
+            uplink=uplink, relay=RelaySettings(custody_bytes=self.storage.custody_bytes),
+            handout_ms=self.hub.handout_ms if self.hub.url else None, heartbeat_ms=s.heartbeat_ms, budget_bytes=self.storage.budget_bytes,
             pressure_percent=self.storage.pressure_percent, telemetry_bytes=self.storage.telemetry_bytes,
             reserve_bytes=self.storage.reserve_bytes, floor_ms=self.storage.floor_days * _DAY_MS, policies=self.policies(),
         )  # fmt: skip
@@ -364,7 +383,10 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
         raise ConfigError(
             f"node.org is {config.node.org}, and the hub at hub.address is of {config.hub_address.org}.", remedy="Make them one."
         )
-    require_tls(config.hub_address)
+    if config.hub.url:
+        _check_url(config)
+    else:
+        require_tls(config.hub_address)
     config.policies()
     s = config.storage
     if s.reserve_bytes >= s.budget_bytes or s.telemetry_bytes > s.budget_bytes:
@@ -375,6 +397,23 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
     if wrong:
         raise ConfigError("api.token_hashes holds something that is not a hash.", remedy="Put hashes there (sha256$…), never tokens.")
     return config
+
+
+def _check_url(config: EdgeConfig) -> None:
+    """Errors: ConfigError: no address of an API, or a password would cross a network in the clear."""
+    try:
+        parts = urlsplit(config.hub.url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not (parts.query or parts.username)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        good = port_is_fine = False
+    if not good or not port_is_fine:
+        raise ConfigError(f"hub.url is {config.hub.url!r}, and is no address of an API.", remedy="Write it like https://hub.example:8800.")
+    if parts.scheme == "http" and not config.hub.token_file and not is_loopback(parts.hostname or ""):
+        raise ConfigError(
+            f"hub.url: {parts.hostname} is beyond this machine, and the node's password would cross the network in the clear.",
+            remedy="Use https://, or, for a gateway on the same network, hub.token_file.",
+        )
 
 
 def require_tls(address: HubAddress) -> None:

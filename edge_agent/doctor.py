@@ -194,7 +194,21 @@ def _port(scene: _Scene) -> Check:
     return Check("port", Verdict.FINE, f"{api.host}:{api.port} is free" if api.port else f"a free one on {api.host} will be taken")
 
 
+def _http(scene: _Scene) -> Check:
+    """The line over HTTP, where that is configured instead of a broker."""
+    from edge_agent.serve import http_maker
+
+    url = scene.config.hub.url
+    said = _first_word(http_maker(scene.config)(0))
+    if isinstance(said, Up):
+        return Check("broker", Verdict.FINE, f"{url} syncs with this node; no broker is used")
+    reason = said.reason if isinstance(said, Down) else "no answer in time"
+    return Check("broker", Verdict.WRONG, f"{url}: {reason}.", "Does it run there, and know this node? Capturing works without it.")
+
+
 def _broker(scene: _Scene) -> Check:
+    if scene.config.hub.url:
+        return _http(scene)
     from edge_agent.serve import mqtt_settings
     from protocols.transport.mqtt import MqttTransport
 

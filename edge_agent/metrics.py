@@ -91,6 +91,15 @@ ALWAYS: Final = (
 )
 
 OPEN: Final = (
+    Metric("longshore_custody_events", "gauge", "Facts of others kept here and not settled.", lambda r, s: s["custody"]["events"]),
+    Metric("longshore_custody_bytes", "gauge", "Bytes kept for others, settled ones included.", lambda r, s: s["custody"]["keptBytes"]),
+    Metric(
+        "longshore_custody_oldest_age_seconds",
+        "gauge",
+        "Age of the oldest of them.",
+        lambda r, s: _seconds(s["custody"]["oldestAgeMs"]) or 0.0,
+    ),
+    Metric("longshore_peers", "gauge", "Nodes whose frames this edge carries.", lambda r, s: s["custody"]["peers"]),
     Metric("longshore_queue_events", "gauge", "Facts that the central store has not settled.", lambda r, s: s["queue"]["events"]),
     Metric("longshore_queue_bytes", "gauge", "Their bytes.", lambda r, s: s["queue"]["bytes"]),
     Metric(

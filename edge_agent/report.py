@@ -51,10 +51,21 @@ def status_text(s: Json) -> str:
     ]
     if queue["quarantined"] or link["refused"]:
         lines.append(f"       {queue['quarantined']:,} in quarantine, {link['refused']:,} frames refused (longshore-edge queue ls)")
+    lines += _custody(s, "custody ")
     skew = clock["skewMs"]
     lines.append(f"clock  {'not compared with the hub yet' if skew is None else _skew(skew)}")
     lines += _disk(disk)
     return "\n".join(lines)
+
+
+def _custody(s: Json, head: str) -> list[str]:
+    """What is kept for others; no line where this edge is nobody's relay."""
+    kept = s.get("custody") or {"events": 0, "peers": 0}
+    if not kept["events"] and not kept["peers"]:
+        return []
+    age = kept["oldestAgeMs"]
+    words = f" ({size(kept['bytes'])}), oldest {duration(age)}" if age is not None else ""
+    return [f"{head}{_events(kept['events'])} of others not settled{words}; {kept['peers']:,} {'peer' if kept['peers'] == 1 else 'peers'}"]
 
 
 def _disk(disk: Json) -> list[str]:
@@ -93,6 +104,7 @@ def queue_json(seen: Json) -> Json:
         "running": seen["running"],
         "queue": seen["status"]["queue"],
         "streams": seen["status"]["streams"],
+        "custody": seen["status"].get("custody"),
         "refusedFrames": seen["status"]["link"]["refused"] if seen["running"] else None,
         "quarantine": seen["quarantine"],
     }
@@ -121,6 +133,7 @@ def queue_text(seen: Json) -> str:
     ]
     if seen["running"]:
         lines.append(f"frames refused by the hub since the start: {s['link']['refused']:,}")
+    lines += _custody(s, "kept for others: ")
     lines.append(f"in quarantine: {s['queue']['quarantined']:,}")
     lines += [f"  {row['at']}  {row['factId']}  {row['reason']}" for row in seen["quarantine"]]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from protocols.errors import ConfigError
 from protocols.heads import bounded
 from protocols.sqlite import DataLock
 from protocols.topics import Channel
+from protocols.transport.http import HttpSettings, HttpTransport
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Presence, Transport
 from protocols.trust import NodeKey, read_secret, verify
@@ -40,7 +41,7 @@ def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
     """The runtime that a configuration describes, not started. Errors: ConfigError (key, password, certificates)."""
     key = NodeKey.load(config.storage.key_file)
     bounds = Bounds(waiting_requests=config.api.max_waiting_requests)
-    make = transport_maker(config, mqtt_settings(config), version)
+    make = http_maker(config) if config.hub.url else transport_maker(config, mqtt_settings(config), version)
     return EdgeRuntime(
         config.storage.ledger_file,
         config.identity(version),
@@ -67,6 +68,26 @@ def mqtt_settings(config: EdgeConfig) -> MqttSettings:
     )
     settings.tls_context()  # a certificate that cannot be read is told now, not at the first attempt
     return settings
+
+
+def http_settings(config: EdgeConfig) -> HttpSettings:
+    """How this node syncs over HTTP. Errors: ConfigError."""
+    token = read_secret(config.hub.token_file, what="token").strip() if config.hub.token_file else ""
+    settings = HttpSettings(
+        config.hub.url.rstrip("/"),
+        token=token,
+        password="" if token else read_secret(config.storage.password_file, what="broker password").strip(),
+        ca_file=config.hub.ca_file or None,
+        backoff_max_s=float(config.hub.reconnect_most_s),
+    )
+    settings.tls_context()
+    return settings
+
+
+def http_maker(config: EdgeConfig) -> MakeTransport:
+    """A line over HTTP: nobody hears of its end, so it says nothing of its beginning."""
+    settings = http_settings(config)
+    return lambda _epoch: HttpTransport(settings, config.address)
 
 
 def transport_maker(config: EdgeConfig, settings: MqttSettings, version: str) -> MakeTransport:

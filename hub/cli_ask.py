@@ -78,10 +78,14 @@ class Client:
         """Send JSON."""
         return self._ask("POST", path, json.dumps(body).encode(), (200, 201))
 
-    def _ask(self, method: str, path: str, body: bytes | None, fine: Sequence[int]) -> Any:
+    def send(self, path: str, body: bytes, media: str) -> Any:
+        """Send bytes of a type."""
+        return self._ask("POST", path, body, (200,), media)
+
+    def _ask(self, method: str, path: str, body: bytes | None, fine: Sequence[int], media: str = "application/json") -> Any:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
         try:
-            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Accept": "application/json"}
+            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media, "Accept": "application/json"}
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             data = json.loads(answer.read())

@@ -17,10 +17,12 @@ PARCEL_MESSAGES: Final = 256
 WAIT_MOST_S: Final = 25
 """how long an answer may be waited for; proxies cut after 30 and more"""
 PREFIX: Final = 4
+SENT_BYTES: Final = 200_000
+"""what a sender puts into one parcel: it is taken in one transaction, and others wait for that"""
 
 
 def write_parcel(payloads: Iterable[bytes]) -> bytes:
-    """The body. Who fills it minds the bounds: `room_in` says what fits."""
+    """The body. Who fills it minds the bounds; `room_in` says what fits."""
     return b"".join(len(payload).to_bytes(PREFIX, "big") + payload for payload in payloads)
 
 
@@ -43,8 +45,8 @@ def read_parcel(body: bytes) -> list[bytes]:
 
 
 def room_in(size: int, messages: int, payload: bytes) -> bool:
-    """Does one more fit into a parcel of so many bytes and messages?"""
-    return messages < PARCEL_MESSAGES and size + PREFIX + len(payload) <= PARCEL_BYTES
+    """Does one more fit into a parcel of so many bytes and messages, for a sender?"""
+    return messages == 0 or (messages < PARCEL_MESSAGES and size + PREFIX + len(payload) <= SENT_BYTES)
 
 
 def parse_wait(params: dict[str, str]) -> int:

@@ -80,6 +80,7 @@ class FakeHub:
         self.register_files = RegisterFiles(folder / "backups.d")
         self.feed = feed or Feed(boot="t1")
         self.came: list[tuple[str, bytes]] = []
+        self.heard: Callable[[str, bytes], object] | None = None
         self.grants: dict[str, NodeGrant] = {}
         self.is_full = False
         self.post: Post = Post(self.grants.get, self._came, lambda: self.is_full)
@@ -147,6 +148,9 @@ class FakeHub:
 
     def _came(self, node: str, payload: bytes) -> bool:
         self.came.append((node, payload))
+        if self.heard is not None:
+            self.heard(node, payload)
+            return True
         return len(self.came) < 50
 
     async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
@@ -391,9 +395,9 @@ class AppClient:
 class Serving:
     """The application over a hub on a free port of loopback, in a thread of its own; `do` runs something on its loop's thread."""
 
-    def __init__(self, hub: FakeHub) -> None:
+    def __init__(self, hub: FakeHub, *, port: int = 0) -> None:
         self.hub = hub
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(create_app(hub), log_level="critical", lifespan="off"))
         self._loop = asyncio.new_event_loop()

@@ -27,6 +27,7 @@ OWNERS: Final = {
     "cryptography": "protocols/trust.py",
     "paho": "protocols/transport/mqtt.py",
     "amqtt": "hub/broker.py",
+    "httpx": "protocols/transport/http.py",
 }
 """One library, one module: to change a library is to change one file."""
 

@@ -203,3 +203,31 @@ def test_there_are_examples() -> None:
 
 def test_each_section_says_what_it_is_about() -> None:
     assert [name for name, kind in SECTIONS.items() if not kind.__doc__] == []
+
+
+# ------------------------------------------------------------ over HTTP
+
+
+@pytest.mark.parametrize(
+    "url", ["hub.example", "ftp://hub", "https://", "http://127.0.0.1:0", "https://u@hub", "https://hub/path", "http://[::"]
+)
+def test_what_is_no_address_of_an_api_is_refused(tmp_path: Path, url: str) -> None:
+    assert "hub.url" in refused(tmp_path, more={"hub.url": url})
+
+
+def test_a_password_never_crosses_a_network_in_the_clear(tmp_path: Path) -> None:
+    assert "in the clear" in refused(tmp_path, more={"hub.url": "http://192.168.1.5:8800"})
+    for url, more in (
+        ("https://hub.example", {}),
+        ("http://127.0.0.1:8800", {}),
+        ("http://192.168.1.5:8700", {"hub.token_file": "gateway.token"}),
+    ):
+        config = load(tmp_path, more={"hub.url": url, **more})
+        assert config.core_settings().handout_ms == 3_000
+    assert load(tmp_path).core_settings().handout_ms is None, "a broker is no relay: nothing is handed out to it"
+
+
+def test_with_a_url_the_brokers_address_needs_no_tls(tmp_path: Path) -> None:
+    beyond = format_address(HubAddress("hub.example", 1883, "acme", "hub", HUB_KEY.public))
+    assert "TLS" in refused(tmp_path, more={"hub.address": beyond})
+    assert load(tmp_path, more={"hub.address": beyond, "hub.url": "https://hub.example"}).hub_address.host == "hub.example"

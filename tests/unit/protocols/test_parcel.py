@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocols.errors import DecodeError, LedgerBusy
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sync.mailbox import Mailboxes
-from protocols.sync.parcel import PARCEL_BYTES, PARCEL_MESSAGES, PREFIX, read_parcel, room_in, write_parcel
+from protocols.sync.parcel import PARCEL_BYTES, PARCEL_MESSAGES, PREFIX, SENT_BYTES, read_parcel, room_in, write_parcel
 from protocols.transport.longpoll import LongPoll
 
 
@@ -42,9 +42,14 @@ def test_bounds_hold_for_bytes_messages_and_each_of_them() -> None:
     with pytest.raises(DecodeError, match="longer than"):
         read_parcel(write_parcel([b"x" * (FRAME_WIRE_BYTES + 1)]))
     assert len(read_parcel(write_parcel([b"x"] * PARCEL_MESSAGES))) == PARCEL_MESSAGES
+
+
+def test_a_sender_fills_a_parcel_so_far_that_nobody_waits_long_for_it() -> None:
     assert not room_in(0, PARCEL_MESSAGES, b"x")
-    assert room_in(PARCEL_BYTES - PREFIX - 3, 0, b"xyz")
-    assert not room_in(PARCEL_BYTES - PREFIX - 2, 0, b"xyz")
+    assert room_in(SENT_BYTES - PREFIX - 3, 1, b"xyz")
+    assert not room_in(SENT_BYTES - PREFIX - 2, 1, b"xyz")
+    assert room_in(0, 0, bytes(FRAME_WIRE_BYTES))
+    assert SENT_BYTES + FRAME_WIRE_BYTES < PARCEL_BYTES
 
 
 # ------------------------------------------------------------ mailboxes
