@@ -99,7 +99,7 @@ OPEN: Final = (
         "Age of the oldest of them.",
         lambda r, s: _seconds(s["custody"]["oldestAgeMs"]) or 0.0,
     ),
-    Metric("longshore_peers", "gauge", "Nodes whose frames this edge carries.", lambda r, s: s["custody"]["peers"]),
+    Metric("longshore_custody_peers", "gauge", "Nodes whose frames this edge carries.", lambda r, s: s["custody"]["peers"]),
     Metric("longshore_queue_events", "gauge", "Facts that the central store has not settled.", lambda r, s: s["queue"]["events"]),
     Metric("longshore_queue_bytes", "gauge", "Their bytes.", lambda r, s: s["queue"]["bytes"]),
     Metric(
