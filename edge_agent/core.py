@@ -120,6 +120,7 @@ class EdgeCore:
         self.carry = Carry(self.ledger, self.uplink, self.custody, sign)
         self.relay = Relay(self.ledger, self.uplink, peers, self.custody, verify, rng, self.settings.relay, self.settings.floor_ms)
         self.follower = Follower(self.ledger, rng, self.settings.follow)
+        self.follower.unreceived = self.uplink.unreceived_above
         self.copies = Copies(self.ledger)
         self.damaged = 0
         """messages from the hub that did not verify or decode"""

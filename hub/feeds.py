@@ -83,6 +83,7 @@ class Feeds:
             order = facts[0].order
             before, after = self.scopes.move(order, facts)
             self._note(order, author, facts, before, after)
+        self.scopes.flush()
 
     def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
         entangled = self._entangled(order)

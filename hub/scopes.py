@@ -12,7 +12,10 @@ from typing import Final, NamedTuple
 from protocols.downlink import order_k
 from protocols.ledger import Ledger
 from protocols.orderbook import Order
+from protocols.schema import migrate
 
+SCOPES: Final = (("CREATE INDEX orders_k ON orders (k)",),)
+"""only a hub looks orders up by k: an index of its database, and not of every ledger"""
 CACHED: Final = 50_000
 _BUILT: Final = "scopes_built"
 
@@ -32,7 +35,9 @@ class Scopes:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        migrate(ledger.db, SCOPES, part="scopes")
         self._sites: dict[int, tuple[str, ...]] = {}
+        self._new: list[tuple[str, str, int, int]] = []
 
     def of(self, okey: int) -> tuple[str, ...]:
         """The sites that an order concerns, in order."""
@@ -44,6 +49,7 @@ class Scopes:
 
     def _remember(self, okey: int, sites: tuple[str, ...]) -> None:
         if len(self._sites) >= CACHED:
+            self.flush()
             self._sites.clear()
         self._sites[okey] = sites
 
@@ -59,12 +65,16 @@ class Scopes:
         db, k = self._ledger.db, order_k(order.org, order.order_id)
         gone = [(order.org, site, k, order.okey) for site in before if site not in after]
         if gone:
+            self.flush()
             db.many("DELETE FROM scopes WHERE org=? AND site=? AND k=? AND okey=?", gone)
-        db.many(
-            "INSERT OR IGNORE INTO scopes (org, site, k, okey) VALUES (?, ?, ?, ?)",
-            [(order.org, site, k, order.okey) for site in after if site not in before],
-        )
+        self._new += [(order.org, site, k, order.okey) for site in after if site not in before]
         self._remember(order.okey, after)
+
+    def flush(self) -> None:
+        """Write down what `move` found: one statement for many orders."""
+        if self._new:
+            self._ledger.db.many("INSERT OR IGNORE INTO scopes (org, site, k, okey) VALUES (?, ?, ?, ?)", self._new)
+            self._new = []
 
     def build(self) -> None:
         """For a database that was written before there were scopes: once, from the heads that are here."""
@@ -79,6 +89,7 @@ class Scopes:
             sites = tuple(sorted({f.site for f in facts if f is not None and f.site is not None}))
             if sites:
                 self._write(order, (), sites)
+        self.flush()
 
 
 def _after(order: Order, taken: Sequence[Taken], before: tuple[str, ...]) -> tuple[str, ...]:

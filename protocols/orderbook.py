@@ -256,6 +256,8 @@ class OrderBook:
                        digest=excluded.digest, followed=excluded.followed, held=excluded.held, counted=excluded.counted""",
                 rows,
             )
+            for order in self._dirty.values():
+                order.stored = True
             self._dirty = {}
         if len(self._orders) > self._cached:
             for key in list(self._orders)[: len(self._orders) - self._cached // 2]:

@@ -11,7 +11,7 @@ Every message may be lost: whatever is asked is asked again, with back-off.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
@@ -121,6 +121,8 @@ class Follower:
         """has a pass ended in this epoch, so that the cursor stands for everything before it?"""
         self.paused = False
         """no room for what would come"""
+        self.unreceived: Callable[[], Iterable[tuple[int, int]]] = tuple
+        """own streams (sid), and the seq above which the hub may lack facts"""
         self.holds: tuple[StreamKey, ...] = ()
         """streams in custody, of which the hub is asked how far they are settled"""
         self.passes_total = 0
@@ -273,8 +275,15 @@ class Follower:
         return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves))
 
     def _digests(self) -> list[tuple[int, int]]:
-        rows = self._ledger.db.query("SELECT k, digest FROM orders WHERE followed=1 AND k IS NOT NULL ORDER BY k")
-        return [(int(k), int(d)) for k, d in rows]
+        """Of what the hub can know: an order with facts that it has not received differs anyway, and after a long outage most do."""
+        rows: dict[int, tuple[int, int]] = {
+            okey: (k, d)
+            for okey, k, d in self._ledger.db.query("SELECT okey, k, digest FROM orders WHERE followed=1 AND k IS NOT NULL ORDER BY k")
+        }
+        for sid, above in self.unreceived():
+            for (okey,) in self._ledger.db.query("SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL", (sid, above)):
+                rows.pop(okey, None)
+        return list(rows.values())
 
     def _retry_at(self, p: _Pass) -> int:
         s = self.settings

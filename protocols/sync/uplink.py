@@ -478,6 +478,16 @@ class Uplink:
         """The dictionary that the hub was last heard to read; 0 works everywhere."""
         return self._dictionary
 
+    def unreceived_above(self) -> list[tuple[int, int]]:
+        """Own streams (sid) with facts that the hub is not believed to hold, and the seq up to which it holds everything."""
+        out = []
+        for stream in self._ledger.own_streams():
+            progress = self._progress.get(stream.sid, _Progress())
+            gap = next(progress.received.missing(stream.freed_seq + 1, stream.head[0]), None)
+            if gap is not None:
+                out.append((stream.sid, gap[0] - 1))
+        return out
+
     def freeable(self, stream: Stream) -> int:
         """The highest seq at and below which everything is settled and, where backups are configured, in each of them."""
         return self._freeable.get(stream.sid, 0)

@@ -395,3 +395,26 @@ def test_a_forged_feed_gives_nothing_back() -> None:
     assert heads(world.hub.ledger.book, "A1") == []
     world.deliver("dock-1", payload)
     assert len(heads(world.hub.ledger.book, "A1")) == 1
+
+
+def test_after_an_outage_the_backlog_is_not_listed_as_well() -> None:
+    """What the hub cannot have yet differs anyway: it goes up as frames, not as digests, too."""
+    world = World()
+    dock = world.edge("dock-1", linked=False)
+    for n in range(500):
+        dock.says(f"A{n}", "PICKED")
+    world.says("A7", "CANCELLED")
+    listed = 0
+
+    def bend(_: str, payload: bytes) -> list[bytes]:
+        nonlocal listed
+        said = unseal(payload)
+        if isinstance(said, Control) and said.envelope.kind is Kind.COMPARE:
+            listed += len(payload)
+        return [payload]
+
+    world.bend = bend
+    dock.link()
+    world.settle()
+    assert listed < 2_500
+    same(world, dock, *(f"A{n}" for n in range(500)))
