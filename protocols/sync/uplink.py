@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -27,14 +26,10 @@ from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.intervals import Intervals
 from protocols.sync.records import below_records, gone, records
+from protocols.sync.underway import Flight as _Flight
+from protocols.sync.underway import Lane
+from protocols.sync.underway import Progress as _Progress
 from protocols.topics import Channel
-
-
-class Lane(Enum):
-    """Live facts travel before backlog (rule 18); both are ranges of the same stream."""
-
-    LIVE = Channel.LIVE
-    BACKFILL = Channel.BACKFILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +57,6 @@ class Out(NamedTuple):
     header: list[Any]
     body: bytes | list[Any]
     """a frame's compressed body as bytes, or a control message to pack"""
-
-
-@dataclass(slots=True)
-class _Flight:
-    sid: int
-    first: int
-    last: int
-    lane: Lane
-    sent_ms: int
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What is believed of one own stream."""
-
-    received: Intervals = field(default_factory=Intervals)
-    busy: Intervals = field(default_factory=Intervals)
-    """received or under way: what need not be sent now"""
-    live_above: int = 0
-    halves: dict[int, int] = field(default_factory=dict)
-    """first seq of a range that was refused -> how many facts its next frame may have"""
 
 
 @dataclass(slots=True)
