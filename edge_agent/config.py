@@ -110,6 +110,12 @@ class Storage:
         0, "Of it for telemetry; what is superseded goes first, then the oldest, as signed records. 0: a quarter of the budget.", least=0
     )
     reserve_bytes: int = _setting(0, "Of it kept for facts of orders when telemetry has used the rest. 0: a tenth of the budget.", least=0)
+    ballast_bytes: int = _setting(
+        32_000_000,
+        "Set aside on the disk beside the ledger, and given back when the disk is full, so that it can recover by itself. 0: none.",
+        least=0,
+        most=10_000_000_000,
+    )
     pressure_percent: int = _setting(80, "Of the budget; beyond it settled facts go even where no backup is configured.", least=1, most=100)
     custody_bytes: int = _setting(
         200_000_000,

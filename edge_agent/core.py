@@ -128,6 +128,8 @@ class EdgeCore:
         """feeds with facts that are not settled, for whose signed bytes there was no room"""
         self._beat_due: int | None = None
         self.freeing = EdgeFreeing(self.ledger, self.uplink, self.settings.floor_ms)
+        self.disk_free_bytes: int | None = None
+        """what its owner knows of the disk, for the hub to see"""
         self.budget = Budget(self.ledger, self.uplink, lambda: self.settings)
 
     # ------------------------------------------------------------ in (inside a transaction)
@@ -283,7 +285,15 @@ class EdgeCore:
             count, size, oldest = self._unsettled(stream)
             queues.append(StreamQueue(stream.key.epoch, stream.key.cls, stream.head, count, size, oldest))
         custody, clock = self.relay.stated(), self.clock.stated(now)
-        beat = Heartbeat(self.clock.ms(now), tuple(queues), self.identity.version, self.uplink.refusals, custody=custody, clock=clock)
+        beat = Heartbeat(
+            self.clock.ms(now),
+            tuple(queues),
+            self.identity.version,
+            self.uplink.refusals,
+            self.disk_free_bytes,
+            custody=custody,
+            clock=clock,
+        )
         return Out(Channel.CONTROL, Heartbeat.KIND, [], beat.to_list())
 
     @property

@@ -76,6 +76,10 @@ def _disk(disk: Json) -> list[str]:
     if disk["telemetryBytes"] or gone:
         words = f"; evicted: {', '.join(f'{n:,} {why}' for why, n in gone.items())}" if gone else ""
         lines.append(f"       telemetry {size(disk['telemetryBytes'])} of {size(disk['telemetryBudgetBytes'])}{words}")
+    if disk.get("diskFull"):
+        lines.append("       the disk itself is FULL: free some of it; events are taken again by themselves once there is room")
+    elif disk.get("ballastBytes") and not disk.get("ballastHeld"):
+        lines.append(f"       no room on the disk for the ballast of {size(disk['ballastBytes'])}")
     return lines
 
 

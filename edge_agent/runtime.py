@@ -17,13 +17,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
+from edge_agent.counts import Bounds, Counts
 from edge_agent.kernel_clock import KernelClock
+from edge_agent.upkeep import EVERY_S, Upkeep
 from edge_agent.waiting import Request, again, explained, settle
 from protocols.errors import (
     Conflict,
@@ -57,36 +58,6 @@ MakeTransport = Callable[[int], Transport]
 """From the epoch that this node writes in (its presence carries it) to a line that is not started yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much may wait, and how much of it one transaction takes."""
-
-    waiting_requests: int = 1_024
-    waiting_events: int = 20_000
-    waiting_messages: int = 256
-    turn_requests: int = 256
-    turn_events: int = 2_000
-
-
-@dataclass(slots=True)
-class Counts:
-    """Totals since the start, for metrics."""
-
-    events_total: int = 0
-    readings_total: int = 0
-    repeated_total: int = 0
-    refused_total: int = 0
-    busy_total: int = 0
-    commits_total: int = 0
-    commit_s: float = 0.0
-    reopened_total: int = 0
-    published_total: int = 0
-    dropped_total: int = 0
-    messages_total: int = 0
-    messages_dropped_total: int = 0
-    restarts_total: int = 0
-
-
 _KERNEL: Final = KernelClock()
 
 
@@ -112,12 +83,15 @@ class EdgeRuntime:
         rng: Random | None = None,
         now: Callable[[], Now] = system_now,
         open_db: Callable[[str | Path], Db] = Db,
+        upkeep: Upkeep | None = None,
     ) -> None:
         """Touches nothing yet. `rng` draws epochs, nonces and jitter."""
         self.identity, self.settings, self.bounds = identity, settings or EdgeSettings(), bounds or Bounds()
         self.counts = Counts()
         self._ledger, self._sign, self._verify = ledger, sign, verify
         self._make_transport, self._rng, self._now, self._open_db = make_transport, rng or SystemRandom(), now, open_db
+        self.upkeep = upkeep or Upkeep(Path(ledger))
+        self._tender: asyncio.TimerHandle | None = None
         self._db: Db | None = None
         self._core: EdgeCore | None = None
         self._transport: Transport | None = None
@@ -140,7 +114,9 @@ class EdgeRuntime:
     async def start(self) -> None:
         """Open the ledger and begin to connect. Errors: LedgerError, ConfigError."""
         self._loop = asyncio.get_running_loop()
+        self.upkeep.start()
         self._open()
+        self._tend()
         if self._make_transport is not None:
             self._transport = self._make_transport(self.core.ledger.own().key.epoch)
             self._transport.start(self._from_transport)
@@ -151,8 +127,9 @@ class EdgeRuntime:
         while self._core is not None and self._requests:
             self._turn()
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._tender):
+            if timer is not None:
+                timer.cancel()
         if self._transport is not None:
             await self._stop_transport(self._transport)
         self._fail_waiting(LedgerBusy("this edge is stopping", remedy="send it again once it runs"))
@@ -178,6 +155,7 @@ class EdgeRuntime:
         try:
             core = EdgeCore(db, self.identity, self._sign, self._verify, self._rng, self.settings)
             now = self._now()
+            self.upkeep.opened(core)
             core.begin()
             core.ledger.own()
             core.commit()
@@ -248,6 +226,7 @@ class EdgeRuntime:
             "ready": not self.unready(),
         }
         status = self.core.status(now) | own
+        status["disk"] |= self.upkeep.status()
         status["link"]["problem"] = "" if self.connected else self._link_told
         return status
 
@@ -445,11 +424,23 @@ class EdgeRuntime:
             except TransportError as error:  # stopping; what was not sent is sent again after the next start
                 log.debug("not sent: %s", error)
 
+    def _tend(self) -> None:
+        """Every second: the disk."""
+        if self._stopping:
+            return
+        try:
+            if self._core is not None:
+                self.upkeep.tend(self._core)
+        except LedgerError as error:
+            self._lose(error, [])
+        self._tender = self._loop.call_later(EVERY_S, self._tend)
+
     # ------------------------------------------------------------ trouble
 
     def _lose(self, error: LedgerError, requests: list[Request]) -> None:
         """The core is gone. Who was in the transaction hears so at once; who still waits gets a turn if it can be opened at once."""
         self._close()
+        self.upkeep.failed(error)
         self._why = explained(error)
         log.error("the ledger failed and is opened again: %s", error)
         for request in requests:

@@ -21,7 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from edge_agent import whereabouts
 from edge_agent.api import create_app
 from edge_agent.config import EdgeConfig
-from edge_agent.runtime import Bounds, EdgeRuntime, MakeTransport
+from edge_agent.counts import Bounds
+from edge_agent.runtime import EdgeRuntime, MakeTransport
+from edge_agent.upkeep import Upkeep
 from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError
 from protocols.heads import bounded
@@ -50,6 +52,7 @@ def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
         settings=config.core_settings(),
         bounds=bounds,
         make_transport=make,
+        upkeep=Upkeep(Path(config.storage.ledger_file), config.storage.ballast_bytes),
     )
 
 

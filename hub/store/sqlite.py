@@ -59,7 +59,7 @@ class SqliteStore:
         backup_required: bool = False,
         policies: Policies | None = None,
     ) -> None:
-        self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver)
+        self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver, shrinks=False)
         self._backup_required, self._policies = backup_required, policies or shipped()
         self._read_only, self._cached = read_only, cached
         self._broken = False

@@ -11,7 +11,8 @@ import httpx
 
 from edge_agent.api import create_app
 from edge_agent.core import EdgeSettings
-from edge_agent.runtime import Bounds, EdgeRuntime
+from edge_agent.counts import Bounds
+from edge_agent.runtime import EdgeRuntime
 from protocols.problem import KINDS
 from protocols.trust import new_token, token_hash
 from tests.unit.edge_agent.edges import DEFAULTS, edge, run

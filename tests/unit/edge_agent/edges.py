@@ -9,7 +9,8 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from edge_agent.core import EdgeIdentity, EdgeSettings
-from edge_agent.runtime import Bounds, EdgeRuntime
+from edge_agent.counts import Bounds
+from edge_agent.runtime import EdgeRuntime
 from protocols.codec import Envelope, FrameHeader, Kind
 from protocols.errors import TransportError
 from protocols.event import EventDefaults, OrderEvent, parse_event

@@ -13,9 +13,10 @@ import pytest
 
 from edge_agent.api import EdgeApi
 from edge_agent.core import EdgeSettings
+from edge_agent.counts import Bounds
 from edge_agent.metrics import ALWAYS, OPEN
 from edge_agent.openapi import OPERATIONS, document
-from edge_agent.runtime import Bounds, EdgeRuntime
+from edge_agent.runtime import EdgeRuntime
 from protocols import limits
 from protocols.errors import LedgerBroken
 from tests.unit.edge_agent.callers import problem, tell

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edge_agent.core import EdgeSettings
-from edge_agent.runtime import Bounds, EdgeRuntime
+from edge_agent.counts import Bounds
+from edge_agent.runtime import EdgeRuntime
 from protocols.codec import Kind
 from protocols.errors import Conflict, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
 from protocols.sqlite import Db
