@@ -222,8 +222,9 @@ class EdgeCore:
         signed, to be given back (rule 12); where there is no room for that, the facts are here all the same."""
         try:
             taken = self.copies.take(feed, self.clock.ms(now))
-            if feed.unsettled and not all(self.custody.covers(span, self.relay.known) for span in taken.spans):
-                self.custody.keep(payload, taken.spans, self.clock.ms(now))
+            spans = [span for span in taken.spans if span.key.node != self.identity.node]  # what is its own, this node keeps anyway
+            if feed.unsettled and not all(self.custody.covers(span, self.relay.known) for span in spans):
+                self.custody.keep(payload, spans, self.clock.ms(now))
         except CustodyFull:
             self.not_kept += 1
         except DecodeError:

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from edge_agent.peers import Peers
-from protocols.carried import CustodyStated, StreamCarried
+from protocols.carried import POINTS_CARRIED, CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import DICTIONARIES, Envelope, FrameHeader, Kind
 from protocols.custody import Custody, Known, Span, chained, single, stated
@@ -33,6 +33,8 @@ from protocols.sync.seal import Control, Verify, unseal
 from protocols.sync.uplink import Uplink
 from protocols.topics import Channel
 
+FEED_POINTS: Final = 2_000
+"""of all streams that came down the hub's feed, named in one hello"""
 _PEERS_MAY_SAY: Final = (Kind.HELLO, Kind.HEARTBEAT, Kind.RECORD, Kind.FOLLOW, Kind.COMPARE)
 
 
@@ -106,7 +108,8 @@ class Relay:
         self._controls: list[bytes] = []
         self._hellos: dict[str, bytes] = {}
         """the last hello of each peer that came while there was no line"""
-        self._named: dict[StreamKey, None] = {}
+        self._named: dict[StreamKey, bool] = {}
+        """streams named in the last hello: whether there are frames of them"""
         self._turn = 0
         self._attempts = 0
         self._retry_ms: int | None = None
@@ -237,16 +240,17 @@ class Relay:
 
     def on_answer(self, answer: Answer, now: int, *, backed_up: bool) -> None:
         """The absolute answer to this edge's latest hello: what it does not state is sent (again)."""
-        said = {StreamKey(s.node, s.epoch, s.cls): s for s in answer.streams}
+        runs: dict[StreamKey, list[RunStated]] = {}
         self._flights, self._to_send = {}, {}
+        for said in answer.streams:
+            key = StreamKey(said.node, said.epoch, said.cls)
+            if key in self._named:
+                runs.setdefault(key, []).extend(said.runs)
+                self.believe(said, answer.hub_ms, now, backed_up=backed_up)
         for key, _ in self.custody.held():
-            if key not in self._named and self.peers.get(key.node) is None:
-                continue  # it was not asked about, and came from the hub itself
-            runs = said[key].runs if key in said and key in self._named else ()
-            self._to_send.update(dict.fromkeys(self.custody.lacking_ids(key, runs, self.known)))
-        for key in self._named:
-            if key in said:
-                self.believe(said[key], answer.hub_ms, now, backed_up=backed_up)
+            if key in self._named or self.peers.get(key.node) is not None:  # else it was not asked about, and came from the hub itself
+                known = self.known if self._named.get(key, True) else _covered
+                self._to_send.update(dict.fromkeys(self.custody.lacking_ids(key, runs.get(key, ()), known)))
         self._ask_due = None
 
     def on_receipt(self, receipt: Receipt, now: int) -> None:
@@ -256,13 +260,18 @@ class Relay:
                 self.believe(said, receipt.hub_ms, now, backed_up=receipt.backed_up)
 
     def _carried(self) -> tuple[StreamCarried, ...]:
-        """For a hello: streams in custody; where there are more than it may name, others each time."""
+        """For a hello: streams in custody; where there are more, or more of them, than it may name, others each time."""
         held = self.custody.held()
+        self._turn += 1
         if len(held) > STREAMS_STATED:
-            self._turn = (self._turn + STREAMS_STATED) % len(held)
-            held = [*held[self._turn :], *held[: self._turn]][:STREAMS_STATED]
-        self._named = dict.fromkeys(key for key, _ in held)
-        return tuple(StreamCarried(*key, points, self.custody.carries(key)) for key, points in held)
+            start = self._turn * STREAMS_STATED % len(held)
+            held = [*held[start:], *held[:start]][:STREAMS_STATED]
+        self._named = {key: self.custody.carries(key) for key, _ in held}
+        share = max(FEED_POINTS // (list(self._named.values()).count(False) or 1), 1)
+        return tuple(StreamCarried(*key, self._points(key, points, share), self._named[key]) for key, points in held)
+
+    def _points(self, key: StreamKey, points: tuple[Point, ...], share: int) -> tuple[Point, ...]:
+        return points if self._named[key] else self.custody.page_of_points(key, min(share, POINTS_CARRIED), self._turn)
 
     # ------------------------------------------------------------ to the hub (after the commit)
 
@@ -345,6 +354,11 @@ class Relay:
             "underWay": len(self._flights),
             "notSent": len(self._to_send),
         }
+
+
+def _covered(key: StreamKey, tip: Point, point: Point) -> bool:
+    """Of what came from the hub itself, a hub that holds the seq holds the fact, as far as it was not asked about by name."""
+    return True
 
 
 def _author(payload: bytes) -> str:

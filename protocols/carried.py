@@ -8,7 +8,7 @@ from typing import Any, Final
 from protocols import limits
 from protocols.elements import HASH, epoch, fixed, flag, items, seq, small, text, tuple_of, whole
 
-POINTS_CARRIED: Final = 32
+POINTS_CARRIED: Final = 256
 """of one stream that are named at most"""
 
 Point = tuple[int, bytes]

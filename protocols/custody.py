@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from protocols.carried import POINTS_CARRIED
 from protocols.chains import RunKind
 from protocols.codec import INT63_MAX, Kind
 from protocols.errors import CustodyFull
@@ -27,8 +26,8 @@ from protocols.sqlite import Db
 from protocols.streams import StreamKey, StreamLog
 
 BUDGET_BYTES: Final = 200_000_000
-POINTS_HELD: Final = POINTS_CARRIED
-"""of one stream that are named at most: where its branches end here, and others spread below"""
+POINTS_HELD: Final = 32
+"""of one stream of frames that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
 _IS_FRAME: Final = "substr(c.payload, 4, 1) = x'01'"
 """the kind stands in the fourth byte of an envelope"""
@@ -210,6 +209,17 @@ class Custody:
         """The id of these very bytes."""
         row = self._db.one("SELECT cid FROM custody WHERE digest=?", (blake2b(payload, digest_size=_DIGEST_BYTES).digest(),))
         return None if row is None else int(row[0])
+
+    def page_of_points(self, key: StreamKey, most: int, turn: int) -> tuple[Point, ...]:
+        """Points of a stream that are not known to be settled, `most` at a time, others at each turn: for what no chain joins together."""
+        count = self._db.one("SELECT count(*) FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done=0", key)
+        pages = max(1, -(-int(count[0] if count else 0) // most))
+        rows = self._db.query(
+            "SELECT DISTINCT last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done=0"
+            " ORDER BY last, h_last LIMIT ? OFFSET ?",
+            (*key, most, turn % pages * most),
+        )
+        return tuple((int(last), bytes(h)) for last, h in rows)
 
     def carries(self, key: StreamKey) -> bool:
         """Is there a frame of this stream, as its author signed it?"""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from protocols.carried import StreamCarried
 from protocols.chains import Chain, RunKind
 from protocols.codec import INT63_MAX, FrameHeader
 from protocols.errors import DecodeError
@@ -133,7 +134,7 @@ class Receiver:
         """
         named = {StreamKey(node, s.epoch, s.cls): s for s in hello.streams}
         keys = [s.key for s in self._ledger.log.of_node(node) if s.chain.runs or s.key in named or s.key in self._store]
-        carried = [self._carried(StreamKey(c.node, c.epoch, c.cls), c.points) for c in hello.held]
+        carried = [said for c in hello.held for said in self._carried(StreamKey(c.node, c.epoch, c.cls), c)]
         first, *others = _messages([*(self.statement(k, named.get(k)) for k in _first_named(keys, named)), *carried])
         for stated in others:
             for s in stated:
@@ -155,19 +156,22 @@ class Receiver:
         freeable = says.freeable[1 - SEGMENTS_STATED :] + self._reached(stream, hello, says.freeable)
         return StreamStated(*key, runs, settled, freeable, wants, refused)
 
-    def _carried(self, key: StreamKey, points: Sequence[Point]) -> StreamStated:
-        """What is said of another's stream to a node that has facts of it in custody: all, and each of its points that counts."""
+    def _carried(self, key: StreamKey, carried: StreamCarried) -> Iterator[StreamStated]:
+        """What is said of another's stream to a node that has facts of it in custody: all, and each of its points that counts. Of what came
+        down the feed it only has to hear what is settled, in as many pieces as that takes."""
         said, stream = self.statement(key), self._ledger.log.get(key)
         if stream is None:
-            return said
-        says = self._store.get(key, StoreSays())
-        settled, freeable = reached(stream.chain, points, says.settled), reached(stream.chain, points, says.freeable)
-        return replace(
-            said,
-            runs=(*said.runs, *held_points(stream.chain, points)),
-            settled=(*settled, *said.settled)[:SEGMENTS_STATED],
-            freeable=(*freeable, *said.freeable)[:SEGMENTS_STATED],
-        )
+            yield said
+            return
+        says, points = self._store.get(key, StoreSays()), carried.points
+        settled = reached(stream.chain, points, says.settled)
+        if carried.frames:
+            freeable = (*reached(stream.chain, points, says.freeable), *said.freeable)[:SEGMENTS_STATED]
+            said = replace(said, runs=(*said.runs, *held_points(stream.chain, points[:SEGMENTS_STATED])), freeable=freeable)
+        first = SEGMENTS_STATED - len(said.settled)
+        yield replace(said, settled=(*settled[:first], *said.settled))
+        for i in range(first, len(settled), SEGMENTS_STATED):
+            yield StreamStated(*key, settled=settled[i : i + SEGMENTS_STATED])
 
     def _common(self, stream: Stream, hello: StreamHeld) -> list[RunStated]:
         """The highest point that a hello names and this hub holds: a node on another branch than ours learns how far they agree."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.relay import RelaySettings, Verdict
+from protocols.custody import Span
 from protocols.messages import Hello
 from protocols.sync.seal import Control, seal, unseal
 from protocols.sync.uplink import Out
@@ -160,3 +161,47 @@ def test_only_what_is_meant_for_the_hub_is_passed_on() -> None:
     good, astray = (seal(out, "phone-1", to, phone.key.sign) for to in ("hub", "gate-1"))
     assert [t.verdict for t in bring(gate, [good, astray])] == [Verdict.FORWARDED, Verdict.REFUSED]
     assert spoken(gate) == [good], "byte for byte"
+
+
+# ------------------------------------------------------------ what came down the hub's feed
+
+
+def test_scattered_facts_of_the_feed_are_let_go_within_few_hellos_and_never_sent_back_to_a_hub_that_has_them() -> None:
+    world = World()
+    gate = gateway(world, "gate-1", linked=False)
+    dock = world.edge("dock-1")
+    dock.says("A1", *["PICKED"] * 400)
+    world.settle()
+    stream = dock.core.ledger.own()
+    assert stream.settled_seq == 400
+    gate.core.begin()
+    for seq in range(2, 400, 2):
+        h, before = (dock.core.ledger.log.hash_at(stream, at) for at in (seq, seq - 1))
+        assert h is not None
+        assert before is not None
+        gate.core.custody.keep(b"LS\x01\x0cfeed %d" % seq, [Span(stream.key, seq, before, seq, h)], world.now_ms)
+    gate.core.commit()
+    assert kept(gate) == (199, 199)
+    sent: list[bytes] = []
+    world.bend = lambda node, payload: [payload] if not sent.append(payload) else []  # type: ignore[func-returns-value]
+    gate.link()
+    world.run(3)
+    assert kept(gate) == (0, 0)
+    assert gate.core.custody.kept_bytes == 0
+    assert [payload for payload in sent if payload.startswith(b"LS\x01\x0c")] == []
+    assert world.hub.receiver.carriers.of("dock-1") == (), "what came down makes nobody a carrier"
+
+
+def test_a_hub_that_lost_what_it_once_sent_down_is_given_it_back() -> None:
+    world = World()
+    gate, dock = gateway(world, "gate-1", linked=False), world.edge("dock-1")
+    dock.says("A1", "PLACED")
+    key = dock.key_of_stream
+    gate.core.begin()
+    gate.core.custody.keep(b"LS\x01\x0cfeed", [Span(key, 1, b"h" * 8, 1, b"i" * 8)], world.now_ms)
+    gate.core.commit()
+    sent: list[bytes] = []
+    world.bend = lambda node, payload: [payload] if not sent.append(payload) and node == "gate-1" else []  # type: ignore[func-returns-value]
+    gate.link()
+    world.run(3)
+    assert b"LS\x01\x0cfeed" in sent

@@ -20,6 +20,7 @@ from tests.unit.protocols.ledgers import clone, event, ledger, offer, range_of, 
 
 PHONE = StreamKey("phone-1", 7, 0)
 OTHER = StreamKey("phone-2", 8, 0)
+FRAME, FEED = b"LS\x01\x01frame", b"LS\x01\x0cfeed"
 
 
 def h(seq: int, branch: str = "") -> bytes:
@@ -137,16 +138,45 @@ def test_a_payload_of_several_streams_stays_until_each_is_settled() -> None:
 
 
 def test_custody_may_end_before_the_bytes_go() -> None:
-    c = custody(budget_bytes=8)
-    c.keep(b"mine", [span(1, 5)], 1)
+    c = custody(budget_bytes=30)
+    c.keep(FRAME, [span(1, 5)], 1)
     assert c.note_settled(PHONE, [(5, h(5))], 1_000) == 1
     assert c.note_settled(PHONE, [(5, h(5))], 2_000) == 0, "it ends once"
     assert c.counts() == (0, 0, 0, None)
-    assert kept(c) == [b"mine"]
+    assert kept(c) == [FRAME]
     assert c.release(PHONE, [(5, h(5))], 999) == 0, "younger than the floor"
     assert c.release(PHONE, [(4, h(4))], 5_000) == 0, "not in every backup"
     assert c.release(PHONE, [(5, h(5))], 1_000) == 1
     assert (kept(c), c.kept_bytes) == ([], 0)
+
+
+def test_what_came_down_the_feed_goes_when_it_is_settled_and_frames_stay() -> None:
+    c = custody()
+    c.keep(FRAME, [span(1, 5)], 1)
+    c.keep(FEED, [span(2, 2)], 1)
+    assert c.note_settled(PHONE, [(5, h(5)), (2, h(2))], 1_000) == 2
+    assert kept(c) == [FRAME]
+    assert c.kept_bytes == len(FRAME)
+
+
+def test_only_frames_make_a_carrier_and_count_by_author() -> None:
+    c = custody()
+    c.keep(FEED, [span(1, 5, OTHER)], 1)
+    c.keep(FRAME, [span(1, 5)], 1)
+    assert (c.carries(PHONE), c.carries(OTHER)) == (True, False)
+    assert c.by_author() == [("phone-1", 5)]
+
+
+def test_scattered_facts_are_asked_about_page_by_page() -> None:
+    c = custody()
+    for seq in range(2, 42, 2):
+        c.keep(FEED + b"%d" % seq, [span(seq, seq)], 1)
+    pages = [c.page_of_points(PHONE, 8, turn) for turn in range(3)]
+    assert [len(page) for page in pages] == [8, 8, 4]
+    assert len(dict.fromkeys(point for page in pages for point in page)) == 20
+    assert c.page_of_points(PHONE, 8, 3) == pages[0]
+    c.note_settled(PHONE, pages[0], 1_000)
+    assert c.page_of_points(PHONE, 8, 0) == pages[1]
 
 
 def test_what_is_not_settled_is_never_released() -> None:
@@ -199,9 +229,9 @@ def test_a_hub_that_holds_another_branch_lacks_this_one() -> None:
 
 def test_what_was_settled_is_given_back_to_a_hub_that_went_back() -> None:
     c = custody()
-    c.keep(b"mine", [span(1, 5)], 1)
+    c.keep(FRAME, [span(1, 5)], 1)
     c.note_settled(PHONE, [(5, h(5))], 1_000)
-    assert c.lacking(PHONE, []) == [b"mine"]
+    assert c.lacking(PHONE, []) == [FRAME]
 
 
 # ------------------------------------------------------------ with the facts themselves in a log
