@@ -302,6 +302,8 @@ class Relay:
         self._retry_ms = self._ask_due = None
         if self.custody.waits():
             self._uplink.ask()
+        else:
+            self._flights = {}  # all of it was settled while its receipt was on the way: nobody will answer for it any more
 
     def _next_payloads(self, now: int) -> list[tuple[Channel, bytes]]:
         outs: list[tuple[Channel, bytes]] = []

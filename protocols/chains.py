@@ -225,13 +225,21 @@ class Chain:
         elif first > lowest:
             return False
         else:
-            below = next((r for r in self.runs if r.last == lowest - 1), None)
+            below = self._likely_below(lowest)
             low, before = lowest, below.h_last if below is not None else self.genesis
         record = Run(low, before, last, h_last, kind)
         self._split_below(record)
         self.runs.append(record)
         self._sort()
         return True
+
+    def _likely_below(self, seq: int) -> Run | None:
+        """The run that a record from `seq` on hangs on where nobody says on which: one that itself stands on a hole, if any does. A record
+        on the trunk would say of the branch with the hole that nothing is missing."""
+        ends = [r for r in self.runs if r.last == seq - 1]
+        tops = {(r.last, r.h_last) for r in self.runs} | {(0, self.genesis)}
+        loose = (r for r in ends if (r.first - 1, r.h_before) not in tops and self.locate(r.first - 1, r.h_before) is None)
+        return next(loose, ends[0] if ends else None)
 
     def evict(self, first: int, h_before: bytes, last: int, h_last: bytes) -> Run | None:
         """The author lets go of first..last of its own branch: their place becomes a record, joined with records that it meets. The run

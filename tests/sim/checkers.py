@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hub.store.port import StoreFact
+from protocols.downlink import Feed
 from protocols.errors import Conflict, LongshoreError
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.messages import Answer, Receipt, StreamStated
 from protocols.streams import StreamKey
+from protocols.topics import Address
 from tests.sim.bounds import exceeded
 from tests.sim.devices import Measured
 from tests.sim.disks import Disk
+from tests.sim.downlink import came_down, changed_orders, in_custody, wrong_in_feed
 from tests.sim.invariants import INVARIANTS
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
@@ -206,6 +209,11 @@ class Checker:
                 demand(not (mask or 0) & ~held, f"I5 the hub says it holds {self.truth.show((mask or 0) & ~held)}")
             self._settled_said(key, s)
 
+    def hub_feeds(self, to: Address, feed: Feed) -> None:
+        """A feed on its way down."""
+        for what in wrong_in_feed(self.truth, to, feed):
+            raise Violation(what)
+
     def _settled_said(self, key: StreamKey, s: StreamStated) -> None:
         for seq, h in s.settled:
             at = self.truth.of.get(FactId(*key, seq, h))
@@ -263,6 +271,16 @@ class Checker:
             right = self.truth.heads(known)
             demand(heads == right, f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(right)}")
 
+    def came_down(self, disk: Disk, who: str) -> None:
+        """After a commit in which feeds were merged: what an edge has seen now, and how it shows the orders that changed."""
+        for what in came_down(disk, self.truth, who):
+            raise Violation(what)
+        for order in changed_orders(disk):
+            heads = disk.heads(self.truth, "orders", order)
+            disk.seen |= self.truth.closure(heads)
+            if heads:
+                self._view(disk, "orders", order, who)
+
     def branched(self, known: Mask) -> bool:
         """Is an author of these facts, or of what they had seen, forked?"""
         if not self.truth.forked:
@@ -277,6 +295,8 @@ class Checker:
         out = self.world.hub.disk.held | self.world.store.disk.held
         for edge in self.world.edges:
             out |= edge.disk.held
+            if edge.disk.seen:  # a blank one has no tables yet
+                out |= in_custody(edge.disk, self.truth)
         return out
 
     def _recorded(self) -> Mask:

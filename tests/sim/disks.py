@@ -63,6 +63,10 @@ class Disk:
     own: dict[StreamKey, list[int]] = field(default_factory=dict)
     views: dict[Order, Mask] = field(default_factory=dict)
     """heads of each order as last read"""
+    shown: dict[Order, bytes] = field(default_factory=dict)
+    """at an edge, heads of each order as they were written down when feeds were last looked at"""
+    copied: Mask = 0
+    """at an edge, facts of others that came down"""
     gone: bool = False
     freed: Mask = 0
     """at a hub: facts that it let go by rule 11 and still speaks for, as the store has them"""
@@ -87,7 +91,9 @@ class Disk:
         db = SimDb.load(self.db.dump())
         assert isinstance(db, SimDb)
         own = {key: list(mine) for key, mine in self.own.items()}
-        return Disk(name, db, self.seen, self.held, dict(self.keys), own, dict(self.views), freed=self.freed)
+        mirror = Disk(name, db, self.seen, self.held, dict(self.keys), own, dict(self.views), dict(self.shown), self.copied)
+        mirror.freed = self.freed
+        return mirror
 
     def logged(self, key: StreamKey, first: int, last: int) -> list[tuple[FactId, bytes, bytes]]:
         """(identity, hash before it, row) of what lies in the log of a stretch of a stream."""
@@ -141,9 +147,10 @@ class Disk:
         return 0 if row is None else truth.mask(self._head_id(h) for h in _unpacked(bytes(row[0])))
 
     def _head_id(self, head: list[Any]) -> FactId:
-        row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (head[0],))
+        sid, seq, h = (head[5][3], head[5][1], head[5][2]) if len(head) > 5 and head[5] else head[:3]  # a fix names itself last
+        row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (sid,))
         assert row is not None
-        return FactId(row[0], row[1], row[2], head[1], head[2])
+        return FactId(row[0], row[1], row[2], seq, h)
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 MONO_START = 10 * SECOND
+FEED_BYTE = bytes([Kind.FEED])
 
 
 class EdgeProc(Proc):
@@ -64,6 +65,7 @@ class EdgeProc(Proc):
             0 if o.pressed else 80,
             o.floor_ms,
             o.telemetry_bytes,
+            relay=o.relay,
             follow=o.follow,
         )
         rng = world.rng(f"core/{self.name}/{self.boots}")
@@ -74,6 +76,9 @@ class EdgeProc(Proc):
     def step(self, things: Sequence[Any]) -> None:
         """See `Proc.step`."""
         crash = self.crash_point()
+        fed = any(isinstance(thing, Down) and thing.payload[3:4] == FEED_BYTE for thing in things)
+        if fed:  # what is asked in the same moment has not seen it
+            things = sorted(things, key=lambda thing: not isinstance(thing, Request))
         done: list[Request] = []
         early: list[Any] = []
         try:
@@ -88,13 +93,13 @@ class EdgeProc(Proc):
         except LedgerBroken:
             if crash not in ("before", "after"):
                 raise
-            self._look(done if crash == "after" else [])
+            self._look(done if crash == "after" else [], fed)
             self.crash(f"edge {crash} commit")
             return
         except LedgerFull as e:
             self.no_room(e, done)
             return
-        self._look(done)
+        self._look(done, fed)
         self.world.check.measured(self.disk, self.name, [thing for thing in things if isinstance(thing, Measured)])
         if self._perform(self.core.effects(self.now()), crash):
             return
@@ -122,9 +127,11 @@ class EdgeProc(Proc):
             self.core.ledger._log_own(self.core.ledger.own(), row, None, now.wall)
             self.core.uplink.on_appended(now.mono)
 
-    def _look(self, done: Sequence[Request]) -> None:
+    def _look(self, done: Sequence[Request], fed: bool) -> None:
         check = self.world.check
         new = check.own_committed(self.disk, self.name)
+        if fed:
+            check.came_down(self.disk, self.name)
         check.views(self.disk, "orders", new, self.name)
         check.requests_done(self.disk, self.name, [(r.events, r.answer) for r in done if r.answer is not None])
         check.edge_moved(self.disk, self.name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.audit import audit
 from tests.sim.disks import Disk
+from tests.sim.downlink import not_as_the_centre
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.isolation import strangers_orders
 from tests.sim.oracle import right
@@ -115,6 +116,8 @@ def _views(world: World) -> Iterator[str]:
             yield from _ledger_view(world, world.hub.disk, order, mask, "hub")
         for edge in world.edges:
             yield from _ledger_view(world, edge.disk, order, mask, edge.name)
+    for edge in world.edges:
+        yield from not_as_the_centre(world, edge)
 
 
 def _torn(world: World, known: Mask) -> bool:

@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from hub.core import HubCore, HubIdentity, HubSettings
+from protocols.downlink import Feed
 from protocols.errors import Conflict, DecodeError, LedgerBroken, LedgerFull
 from protocols.messages import Answer, Receipt
 from protocols.streams import StreamKey
@@ -124,6 +125,10 @@ class HubProc(Proc):
             message = said.message()
             if isinstance(message, Answer | Receipt):
                 self.world.check.hub_says(self.disk, message)
+            elif isinstance(message, Feed):
+                node = self.core.registry.get(said.addressee)
+                assert node is not None
+                self.world.check.hub_feeds(node.address, message)
             self.world.net.down(effect.topic, effect.payload)
         if crash == "effects":
             self.crash("hub in the effects")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from edge_agent.relay import RelaySettings
 from protocols.sync.follow import FollowSettings
 from protocols.sync.uplink import UplinkSettings
 
@@ -83,6 +84,12 @@ class Options:
     profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""
+
+    @property
+    def relay(self) -> RelaySettings:
+        """The rhythm of what is asked about others' facts: that of the uplink."""
+        u = self.uplink
+        return RelaySettings(retry_ms=u.retry_ms, retry_most_ms=max(u.retry_most_ms, u.idle_hello_ms // 2), ask_ms=u.idle_hello_ms // 8)
 
     @property
     def follow(self) -> FollowSettings:

@@ -9,10 +9,11 @@ Each fault is drawn from a generator of its own: one more of them moves none of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
+from protocols.sync.uplink import UplinkSettings
 from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, make_plan, rhythms
 
 BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000}
@@ -100,7 +101,7 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "orders": rng.choice(profile.orders),
         "requests": rng.choice(profile.requests),
         "real_keys": rng.random() < 0.02,
-        "uplink": rhythms(rng, duration),
+        "uplink": _slower(rhythms(rng, duration), duration),
         "heartbeat_ms": duration // rng.choice((10, 25, 50)),
         "floor_ms": rng.choice((0, DAY, 7 * DAY)),
         "backups": backups,
@@ -125,6 +126,12 @@ def _drawn(seed: int, profile: Profile) -> Options:
     for name in MORE_FAULTS:
         _more(Plan(Random(f"{seed}/plan {name}"), duration, edges, events=plan.events, hot=plan.hot), name, faults)
     return Options(**options, plan=tuple(sorted(plan.events)))
+
+
+def _slower(u: UplinkSettings, duration_ms: int) -> UplinkSettings:
+    """Days instead of hours: what is not there is asked for again after minutes, so that a world of weeks costs seconds."""
+    retry = 10 * u.retry_ms
+    return replace(u, retry_ms=retry, retry_most_ms=max(8 * retry, duration_ms // 100), stall_ms=max(12 * retry, duration_ms // 100))
 
 
 def _broker_levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:

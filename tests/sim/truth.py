@@ -48,6 +48,7 @@ class Fact:
     row: bytes
     order: Order | None
     status: int
+    site: str | None
     past: Mask
     chain: Mask
 
@@ -71,6 +72,9 @@ class Truth:
         self.facts: list[Fact] = []
         self.of: dict[FactId, int] = {}
         self.orders: dict[Order, Mask] = {}
+        self.rows: dict[bytes, None] = {}
+        self.sites: dict[Order, dict[str | None, None]] = {}
+        """per order the sites that its facts ever named"""
         self.streams: dict[StreamKey, Mask] = {}
         self.told: Mask = 0
         self.excused: Mask = 0
@@ -84,17 +88,19 @@ class Truth:
         if fid in self.of:
             return self.of[fid]
         i = len(self.facts)
-        order, status = read_order(row)
+        order, status, site = read_order(row)
         past = self.closure(seen & self.orders.get(order, 0)) if order is not None else 0
         below = self.of.get(fid._replace(seq=fid.seq - 1, h=prev))
         chain = (self.facts[below].chain if below is not None else 0) | 1 << i
         if below is None and prev != genesis(*fid.stream):
             raise AssertionError(f"{fid} hangs on nothing that was ever committed")
-        self.facts.append(Fact(i, fid, prev, row, order, status, past, chain))
+        self.facts.append(Fact(i, fid, prev, row, order, status, site, past, chain))
         self.of[fid] = i
+        self.rows[row] = None
         self.streams[fid.stream] = self.streams.get(fid.stream, 0) | 1 << i
         if order is not None:
             self.orders[order] = self.orders.get(order, 0) | 1 << i
+            self.sites.setdefault(order, {})[site] = None
         if self._seqs.setdefault((fid.stream, fid.seq), i) != i:
             self.forked[fid.stream] = None
         return i
@@ -169,12 +175,12 @@ class Truth:
         return out
 
 
-def read_order(row: bytes) -> tuple[Order | None, int]:
-    """(org, order id) and status of an order event; (None, 0) for any other row."""
+def read_order(row: bytes) -> tuple[Order | None, int, str | None]:
+    """(org, order id), status and site of an order event; (None, 0, None) for any other row."""
     try:
         values = unpack(row, max_bytes=1_000_000)
     except DecodeError:
-        return None, 0
+        return None, 0, None
     if isinstance(values, list) and len(values) >= 13 and values[0] == 1:
-        return (str(values[1]), str(values[2])), int(values[4])
-    return None, 0
+        return (str(values[1]), str(values[2])), int(values[4]), values[9]
+    return None, 0, None

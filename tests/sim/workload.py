@@ -29,7 +29,7 @@ class Clients:
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng("workload")
         self._odd = world.rng("odd facts")
-        self._orgs = world.rng("organisations")
+        self._orgs, self._sites = world.rng("organisations"), world.rng("sites")
         self.made = 0
         self.yes = 0
         self._progress: dict[str, int] = {}
@@ -69,13 +69,21 @@ class Clients:
             key = f"k{self.made}"
         status = status or self._next(order, proc)
         return OrderEvent(
-            self._org(proc), order, proc.name, status, self.world.wall, TimeQuality.STATED, None, None, None, {"n": self.made}, key or None
+            self._org(proc), order, proc.name, status, self.world.wall, TimeQuality.STATED, None, self._site(proc), None, {"n": self.made},
+            key or None,
         )  # fmt: skip
 
     def _org(self, proc: Proc) -> str:
         """Whose order it is: at an edge its own organisation's, at the hub anybody's."""
         from_edge = proc.address.org if isinstance(proc, EdgeProc) else ""
         return from_edge or ("globex" if self.world.options.orgs > 1 and self._orgs.random() < 0.25 else "acme")
+
+    def _site(self, proc: Proc) -> str | None:
+        """Where it happened: mostly where the edge stands, sometimes elsewhere, so that orders move; often nobody says."""
+        drawn = self._sites.random()
+        if isinstance(proc, EdgeProc) and drawn < 0.8:
+            return proc.address.site
+        return None if drawn < 0.5 or drawn > 0.9 else self._sites.choice(self.world.edges).address.site
 
     def _next(self, order: str, proc: Proc) -> Status:
         if self.rng.random() < (0.1 if isinstance(proc, EdgeProc) else 0.4):

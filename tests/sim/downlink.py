@@ -1,0 +1,86 @@
+"""What comes down to an edge: feeds on their way, copies that it keeps, and the orders that it must know in the end (I2, I6, I10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from protocols.codec import decode_body
+from protocols.downlink import Feed
+from protocols.ledger import readable
+from protocols.topics import Address
+from tests.sim.disks import Disk
+from tests.sim.oracle import right
+from tests.sim.truth import FactId, Mask, Order, Truth, bits
+
+if TYPE_CHECKING:
+    from tests.sim.edgeproc import EdgeProc
+    from tests.sim.world import World
+
+
+def wrong_in_feed(truth: Truth, to: Address, feed: Feed) -> Iterator[str]:
+    """Facts that nobody committed, and orders that are none of the node's business: another organisation's, or never at its site."""
+    for row, values in decode_body(feed.body, len(feed.places), feed.dictionary) if feed.places else []:
+        fact, _ = readable(values)
+        if fact is None or row not in truth.rows:
+            yield f"I2 a feed for {to.node} bears a row that nobody committed"
+        elif fact.org != to.org or to.site not in truth.sites.get((fact.org, fact.order_id), {}):
+            yield f"I10 a feed for {to.node} at {to.site} of {to.org} bears {fact.order_id} of {fact.org}"
+    for order in feed.orders:
+        if order.org != to.org or to.site not in truth.sites.get((order.org, order.order_id), {}):
+            yield f"I10 a feed for {to.node} at {to.site} of {to.org} speaks of {order.order_id} of {order.org}"
+
+
+def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
+    """Look at the copies that an edge keeps, and at its orders that they changed. After the look at its own facts."""
+    copied = 0
+    for node, epoch, cls, seq, h, row in disk.db.query(
+        "SELECT s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"
+    ):
+        i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
+        if i < 0 or truth.facts[i].row != bytes(row):
+            yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
+            return
+        copied |= 1 << i
+    disk.seen |= truth.closure(copied & ~disk.copied)
+    disk.copied = copied
+
+
+def changed_orders(disk: Disk) -> list[Order]:
+    """The orders of an edge whose heads are not those of the last look."""
+    found: dict[Order, bytes] = {(org, oid): bytes(heads) for org, oid, heads in disk.db.query("SELECT org, order_id, heads FROM orders")}
+    changed = [order for order, heads in found.items() if disk.shown.get(order) != heads]
+    disk.shown = found
+    return changed
+
+
+def in_custody(disk: Disk, truth: Truth) -> Mask:
+    """Facts of others whose signed bytes an edge keeps until they are settled."""
+    out = 0
+    for node, epoch, cls, first, last, h_last in disk.db.query("SELECT node, epoch, cls, first, last, h_last FROM custody_spans"):
+        at = truth.of.get(FactId(node, epoch, cls, last, bytes(h_last)))
+        while at is not None and truth.facts[at].id.seq >= first:
+            out |= 1 << at
+            at = truth.below_of(at)
+    return out
+
+
+def must_know(world: World, edge: EdgeProc) -> Iterator[tuple[Order, Mask]]:
+    """Orders that an edge has to show as the centre does: one of their heads names its site. With their heads."""
+    truth, stored = world.check.truth, world.store.disk.held
+    for order, mask in truth.orders.items():
+        if order[0] == edge.address.org and mask & stored and edge.address.site in truth.sites.get(order, {}):
+            heads = right(truth, mask & stored).heads
+            if any(truth.facts[i].site == edge.address.site for i in bits(heads)):
+                yield order, heads
+
+
+def not_as_the_centre(world: World, edge: EdgeProc) -> Iterator[str]:
+    """I6: each edge's view of its orders is the centre's; but one that has no room takes in nothing."""
+    if edge.core.full:
+        return
+    for order, heads in must_know(world, edge):
+        found = edge.disk.heads(world.check.truth, "orders", order)
+        if found != heads:
+            show = world.check.truth.show
+            yield f"I6 {edge.name} at {edge.address.site} shows {order[1]} as {show(found)}, the centre has {show(heads)}"
