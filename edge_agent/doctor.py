@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from edge_agent.client import api_of
 from edge_agent.config import EdgeConfig, load_config
+from edge_agent.kernel_clock import KernelClock
 from edge_agent.report import duration, size
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError
 from protocols.event import format_time
@@ -125,11 +126,17 @@ def _clock(scene: _Scene) -> Check:
         return Check(
             "clock", Verdict.WRONG, f"says {format_time(max(0, now))}: it was never set.", "Set it, or let the board ask the network."
         )
-    skew = scene.status["clock"]["skewMs"] if scene.status else None
+    said = scene.status["clock"] if scene.status else {}
+    skew = said.get("skewMs") if said.get("offsetMs") is None else said["offsetMs"]
+    if said.get("quality") == "unset":
+        stamped = format_time(said["recordsMs"])
+        return Check("clock", Verdict.NOTE, f"says {format_time(now)}, before {stamped}, which has passed; facts are marked.", "Set it.")
     if skew is not None and abs(skew) > SKEW_MS:
         how = "ahead of" if skew > 0 else "behind"
         return Check("clock", Verdict.NOTE, f"is {duration(abs(skew))} {how} the hub's; facts keep the time that this one says.", "Set it.")
-    return Check("clock", Verdict.FINE, f"says {format_time(now)}" + ("" if skew is None else ", as the hub's does"))
+    kept = KernelClock().synchronised(0)
+    how_kept = {True: ", kept in step", False: ", kept in step by nothing (run an NTP client)", None: ""}[kept]
+    return Check("clock", Verdict.FINE, f"says {format_time(now)}" + ("" if skew is None else ", as the hub's does") + how_kept)
 
 
 def _key(scene: _Scene) -> Check:

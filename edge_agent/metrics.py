@@ -9,8 +9,10 @@ from typing import Any, Final
 from edge_agent.runtime import EdgeRuntime
 from protocols.errors import LedgerError
 from protocols.eviction import REASONS
+from protocols.fact import Clock
 
 Status = dict[str, Any]
+CLOCKS: Final = tuple(clock.name.lower() for clock in Clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,12 @@ OPEN: Final = (
     Metric("longshore_link_silence_seconds", "gauge", "Since the hub was last heard.", lambda r, s: _seconds(s["link"]["lastHeardAgoMs"])),
     Metric(
         "longshore_clock_skew_seconds", "gauge", "How far this clock is ahead of the hub's.", lambda r, s: _seconds(s["clock"]["skewMs"])
+    ),
+    Metric(
+        "longshore_clock_quality",
+        "gauge",
+        "0 not set, 1 not confirmed, 2 synchronised, 3 confirmed by the hub.",
+        lambda r, s: float(CLOCKS.index(s["clock"]["quality"])),
     ),
     Metric("longshore_ledger_size_bytes", "gauge", "Size of the ledger.", lambda r, s: s["disk"]["ledgerBytes"]),
     Metric("longshore_ledger_budget_bytes", "gauge", "Room it may take.", lambda r, s: s["disk"]["budgetBytes"]),

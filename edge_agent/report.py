@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edge_agent.config import SETTINGS
 from edge_agent.init import Made
+from protocols.event import format_time
 
 Json = dict[str, Any]
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"))
@@ -52,8 +53,7 @@ def status_text(s: Json) -> str:
     if queue["quarantined"] or link["refused"]:
         lines.append(f"       {queue['quarantined']:,} in quarantine, {link['refused']:,} frames refused (longshore-edge queue ls)")
     lines += _custody(s, "custody ")
-    skew = clock["skewMs"]
-    lines.append(f"clock  {'not compared with the hub yet' if skew is None else _skew(skew)}")
+    lines.append(f"clock  {_clock(clock)}")
     lines += _disk(disk)
     return "\n".join(lines)
 
@@ -90,6 +90,16 @@ def _link(link: Json) -> str:
     if not link["answered"]:
         return "connected to the broker, the hub has not answered yet (is this node added there?)"
     return f"up, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
+
+
+def _clock(clock: Json) -> str:
+    """How good it is, and what is known of how far off it was."""
+    skew = clock["skewMs"] if clock["offsetMs"] is None else clock["offsetMs"]
+    said = f"{clock['says']}; {'not compared with the hub yet' if skew is None else _skew(skew)}"
+    if clock["quality"] == "unset":
+        said += f"; facts are stamped {format_time(clock['recordsMs'])} and marked"
+    facts = sum(shift["last"] - shift["first"] + 1 for shift in clock["shifts"])
+    return said + (f"; {facts:,} facts were recorded by a clock that was wrong, and are shown by the hub's" if facts else "")
 
 
 def _skew(skew_ms: int) -> str:

@@ -205,6 +205,12 @@ class EdgeRuntime:
         """The clocks this edge goes by."""
         return self._now()
 
+    @property
+    def floor_ms(self) -> int:
+        """What is known to have passed; may be asked from any thread."""
+        core = self._core
+        return 0 if core is None else core.clock.keeper.floor_ms
+
     def judging_ms(self) -> int:
         """Against which the times in events are called improbable."""
         now = self._now()

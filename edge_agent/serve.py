@@ -12,6 +12,7 @@ import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,8 +44,14 @@ def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
     """The runtime that a configuration describes, not started. Errors: ConfigError (key, password, certificates)."""
     key = NodeKey.load(config.storage.key_file)
     bounds = Bounds(waiting_requests=config.api.max_waiting_requests)
-    make = http_maker(config) if config.hub.url else transport_maker(config, mqtt_settings(config), version)
-    return EdgeRuntime(
+    made: list[EdgeRuntime] = []
+
+    def known_ms() -> int:
+        return made[0].floor_ms if made else 0
+
+    mqtt = transport_maker(config, replace(mqtt_settings(config), known_ms=known_ms), version) if not config.hub.url else None
+    make = mqtt or http_maker(config)
+    runtime = EdgeRuntime(
         config.storage.ledger_file,
         config.identity(version),
         key.sign,
@@ -54,6 +61,8 @@ def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
         make_transport=make,
         upkeep=Upkeep(Path(config.storage.ledger_file), config.storage.ballast_bytes),
     )
+    made.append(runtime)
+    return runtime
 
 
 def mqtt_settings(config: EdgeConfig) -> MqttSettings:

@@ -29,9 +29,10 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from protocols.errors import ConfigError, TransportError
+from protocols.errors import TransportError
 from protocols.topics import check_filter, check_topic
 from protocols.transport.port import Down, Dropped, Event, Listener, Message, Presence, Published, Up
+from protocols.transport.tls import Known, client_context, handshake
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +67,12 @@ class MqttSettings:
     backoff_min_s: float = 0.5
     backoff_max_s: float = 60.0
     stable_s: float = 10.0
+    known_ms: Known | None = field(default=None, repr=False, compare=False)
+    """what is known to have passed, for certificates where the system's clock is not set (`transport.tls`)"""
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS context that these settings ask for, if any. Raises ConfigError if the authority's file cannot be read."""
-        if not self.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise ConfigError(f"Cannot read certificates from {self.ca_file}: {error.strerror or error}.") from None
+        return client_context(self.ca_file) if self.tls else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,16 +294,11 @@ class _Wake:
 class _Client(Client):
     """paho's client, but a failed TLS handshake closes its socket instead of leaving it to the garbage collector."""
 
+    known_ms: Known | None = None
+
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         assert self._ssl_context is not None
-        wrapped = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
-        try:
-            wrapped.settimeout(self._connect_timeout)
-            wrapped.do_handshake()
-        except (OSError, ValueError):
-            wrapped.close()
-            raise
-        return wrapped
+        return handshake(self._ssl_context, tcp_sock, self._host, self._connect_timeout, self.known_ms)
 
 
 class _Line:
@@ -347,6 +340,7 @@ class _Line:
             client.username_pw_set(settings.username, settings.password)
         if tls is not None:
             client.tls_set_context(tls)
+            client.known_ms = settings.known_ms
         if self._presence is not None:
             client.will_set(self._presence.topic, self._presence.will, qos=1, retain=True)
         client.on_connect, client.on_subscribe, client.on_disconnect = self._on_connect, self._on_subscribe, self._on_disconnect

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,36 @@ def test_with_tls_nodes_check_the_certificate_and_the_hub_comes_by_its_own_door(
         for each in lines:
             each.transport.stop()
         thread.stop()
+
+
+def test_a_machine_whose_clock_is_behind_judges_certificates_by_what_is_known_to_have_passed(tmp_path: Path) -> None:
+    """To a clock a month behind, a certificate of today is one of next month."""
+    later, now_ms, day_ms = make_certificates(tmp_path, in_days=30), time.time_ns() // 1_000_000, 86_400_000
+    broker = BrokerThread(
+        EmbeddedBroker(BrokerSettings(host="0.0.0.0", port=0, cert_file=later.cert, key_file=later.key), Embedded().lookup)
+    )
+    broker.start()
+    lines: list[Line] = []
+
+    def line(known_ms: int, ca: str = later.ca) -> Line:
+        settings = MqttSettings(
+            "127.0.0.1", broker.broker.port, MADRID.node, PASSWORDS[MADRID.node], backoff_min_s=0.05, tls=True, ca_file=ca,
+            known_ms=lambda: known_ms,
+        )  # fmt: skip
+        lines.append(Line(MqttTransport(settings), None).start())
+        return lines[-1]
+
+    try:
+        line(now_ms + 30 * day_ms).until(Up)
+        assert "not yet valid" in line(0).until(Down, 1)[0].reason
+        assert "known to have passed" in line(now_ms + 40 * day_ms).until(Down, 1)[0].reason
+        other = tmp_path / "other"
+        other.mkdir()
+        assert "TLS" in line(now_ms + 30 * day_ms, make_certificates(other).ca).until(Down, 1)[0].reason
+    finally:
+        for each in lines:
+            each.transport.stop()
+        broker.stop()
 
 
 def test_an_authority_that_cannot_be_read_is_the_operators_error() -> None:

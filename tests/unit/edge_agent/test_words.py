@@ -59,7 +59,10 @@ STATUS: dict[str, Any] = {
     "node": "n", "site": "S", "region": "R", "org": "o", "version": "1", "uptimeMs": 1_000,
     "link": {"connected": False, "answered": False, "lastHeardAgoMs": None, "refused": 0},
     "queue": {"events": 1, "bytes": 10, "oldestAgeMs": 5_000, "notReceived": 1, "quarantined": 0},
-    "clock": {"skewMs": None}, "disk": {
+    "clock": {
+        "skewMs": None, "offsetMs": None, "quality": "hub", "says": "confirmed by the hub", "recordsMs": 1_779_372_312_000, "shifts": [],
+    },
+    "disk": {
         "ledgerBytes": 1, "budgetBytes": 2, "full": False, "telemetryFull": False, "telemetryBytes": 0, "telemetryBudgetBytes": 9_000,
         "evicted": {"superseded": 0},
     },
@@ -79,6 +82,9 @@ STATUS: dict[str, Any] = {
         ("clock", {"skewMs": 400}, "agrees with the hub's"),
         ("clock", {"skewMs": -120_000}, "2 m behind the hub's"),
         ("clock", {"skewMs": 120_000}, "2 m ahead of the hub's"),
+        ("clock", {"skewMs": 400, "offsetMs": 7_200_000}, "confirmed by the hub; 2 h ahead of the hub's"),
+        ("clock", {"quality": "unset"}, "stamped 2026-05-21T14:05:12Z and marked"),
+        ("clock", {"shifts": [{"first": 3, "last": 12}]}, "10 facts were recorded by a clock that was wrong"),
         ("disk", {"full": True}, "FULL"),
         ("disk", {"telemetryFull": True}, "nothing but facts of orders"),
         ("disk", {"telemetryBytes": 8_000}, "telemetry 8.0 kB of 9.0 kB"),
