@@ -127,7 +127,7 @@ class EdgeCore:
         self.not_kept = 0
         """feeds with facts that are not settled, for whose signed bytes there was no room"""
         self._beat_due: int | None = None
-        self.freeing = EdgeFreeing(self.ledger, self.uplink, self.settings.floor_ms)
+        self.freeing = EdgeFreeing(self.ledger, self.uplink, self.clock, self.settings.floor_ms)
         self.disk_free_bytes: int | None = None
         """what its owner knows of the disk, for the hub to see"""
         self.budget = Budget(self.ledger, self.uplink, lambda: self.settings)

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from edge_agent.client import api_of
 from edge_agent.config import EdgeConfig, load_config
-from edge_agent.kernel_clock import KernelClock
 from edge_agent.report import duration, size
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError
 from protocols.event import format_time
+from protocols.kernel_clock import KernelClock
 from protocols.sqlite import DataLock, Db
 from protocols.transport.port import Down, Event, Transport, Up
 from protocols.trust import NodeCard, NodeKey, parse_card, read_secret

@@ -5,6 +5,7 @@ Where no backup is configured, only under pressure of the budget. Only what the 
 
 from __future__ import annotations
 
+from edge_agent.timekeeping import EdgeClock
 from protocols.freeing import Freeing
 from protocols.ledger import Ledger
 from protocols.sync.uplink import Uplink
@@ -13,8 +14,8 @@ from protocols.sync.uplink import Uplink
 class EdgeFreeing:
     """See the module. Called inside the core's transaction whenever the hub was heard."""
 
-    def __init__(self, ledger: Ledger, uplink: Uplink, floor_ms: int) -> None:
-        self._ledger, self._uplink = ledger, uplink
+    def __init__(self, ledger: Ledger, uplink: Uplink, clock: EdgeClock, floor_ms: int) -> None:
+        self._ledger, self._uplink, self._clock = ledger, uplink, clock
         self._freeing = Freeing(ledger, floor_ms)
 
     @property
@@ -24,9 +25,9 @@ class EdgeFreeing:
 
     def heard(self, *, pressed: bool) -> None:
         """Mark what the hub calls freeable now, and free what has been for long enough. A message that was ignored moves nothing."""
-        if self._uplink.incarnation is None or self._uplink.hub_ms is None:
+        hub_ms, may = self._clock.patient_ms(self._uplink), self._uplink.backed_up or pressed
+        if hub_ms is None:
             return
-        hub_ms, may = self._uplink.hub_ms, self._uplink.backed_up or pressed
         for stream in self._ledger.own_streams():
             freeable = self._uplink.freeable(stream)
             self._freeing.mark(stream, freeable, hub_ms)

@@ -23,7 +23,6 @@ from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
 from edge_agent.counts import Bounds, Counts
-from edge_agent.kernel_clock import KernelClock
 from edge_agent.upkeep import EVERY_S, Upkeep
 from edge_agent.waiting import Request, again, explained, settle
 from protocols.errors import (
@@ -37,6 +36,7 @@ from protocols.errors import (
     TransportError,
 )
 from protocols.event import OrderEvent
+from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
 from protocols.sqlite import Db
 from protocols.sync.seal import Sign, Verify
@@ -378,7 +378,7 @@ class EdgeRuntime:
 
     def _forget_requests(self, core: EdgeCore, now: Now) -> None:
         """Once a day, by the hub's time: keys of facts that were freed long ago, which nobody repeats any more."""
-        hub_ms = core.uplink.hub_ms if core.uplink.incarnation is not None else None
+        hub_ms = core.clock.patient_ms(core.uplink)
         if hub_ms is not None and now.mono >= self._forget_due_ms:
             self._forget_due_ms = now.mono + FORGET_EVERY_MS
             core.ledger.forget_requests(hub_ms)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from protocols.clock import WORDS, Regimes, Stamp, TimeKeeper, quality_word
+from protocols.clock import WORDS, Patience, Regimes, Stamp, TimeKeeper, quality_word
 from protocols.clocked import ClockStated
 from protocols.event import LAST_MS
 from protocols.ledger import Appended, Ledger
 from protocols.sync.uplink import Uplink
 
-_KEY: Final = "clock/floor"
+_FLOOR: Final = "clock/floor"
+_PATIENCE: Final = "clock/patience"
 
 
 class Now(NamedTuple):
@@ -33,9 +34,22 @@ class EdgeClock:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        row = ledger.db.one("SELECT value FROM meta WHERE key=?", (_KEY,))
-        self.keeper = TimeKeeper(str(row[0]) if row is not None else "")
+        self.keeper, self._patience = TimeKeeper(self._kept(_FLOOR)), Patience(self._kept(_PATIENCE))
         self.regimes = Regimes()
+
+    def _kept(self, key: str) -> str:
+        row = self._ledger.db.one("SELECT value FROM meta WHERE key=?", (key,))
+        return str(row[0]) if row is not None else ""
+
+    def _keep(self, key: str, value: str) -> None:
+        sql = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value"
+        self._ledger.db.run(sql, (key, value))
+
+    def patient_ms(self, uplink: Uplink) -> int | None:
+        """The hub's time as waiting goes by; None while there is no hub whose word counts."""
+        if uplink.incarnation is None or uplink.hub_ms is None or uplink.last_heard_ms is None:
+            return None
+        return self._patience.at(uplink.hub_ms, uplink.last_heard_ms)
 
     def stamp(self, now: Now) -> Stamp:
         """What something recorded now would be stamped with."""
@@ -54,8 +68,8 @@ class EdgeClock:
         """`stamp`, inside a transaction: the floor is written with it when it is due."""
         stamp = self.stamp(now)
         if self.keeper.due(now.mono):
-            sql = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value"
-            self._ledger.db.run(sql, (_KEY, self.keeper.persisted(now.mono)))
+            self._keep(_FLOOR, self.keeper.persisted(now.mono))
+            self._keep(_PATIENCE, self._patience.persisted())
         return stamp
 
     def recorded(self, done: Sequence[Appended], stamp: Stamp, now: Now) -> None:

@@ -25,6 +25,7 @@ from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
 from protocols.errors import ConfigError, InvalidInput, LongshoreError
 from protocols.event import load_json
+from protocols.kernel_clock import KernelClock
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sqlite import DataLock, Db
 from protocols.topics import check_level, check_node
@@ -285,9 +286,10 @@ def _disk(config: HubConfig) -> Iterator[Finding]:
 def _clock() -> Finding:
     now_s = time.time()
     sane = 1_735_689_600 < now_s < 4_102_444_800  # 2025 to 2100
-    return Finding(
-        "clock", sane, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)), "" if sane else "set the clock, and run an NTP client"
-    )
+    kept = KernelClock().synchronised(0)
+    how = {True: ", kept in step", False: ", kept in step by nothing: nodes go by this clock, so run an NTP client", None: ""}[kept]
+    text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)) + how
+    return Finding("clock", sane, text, "" if sane else "set the clock, and run an NTP client")
 
 
 def _port_free(what: str, host: str, port: int) -> Finding:

@@ -28,8 +28,8 @@ from protocols.codec import Envelope, FrameHeader, Kind, unpack
 from protocols.downlink import Compare, Feed, Follow
 from protocols.errors import DecodeError, LedgerFull, NotVerified
 from protocols.event import OrderEvent
+from protocols.fact import Clock, genesis
 from protocols.fact import chain as hashes_of
-from protocols.fact import genesis
 from protocols.ledger import Appended, Ledger, Offered
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.messages import Answer, Heartbeat, Hello, Message, Record, Refused, RunStated
@@ -129,13 +129,13 @@ class HubCore:
     def _count(self, name: str, by: int) -> None:
         self._counted[name] = self._counted.get(name, 0) + by
 
-    def take_events(self, events: Sequence[OrderEvent], now_ms: int) -> list[Appended]:
+    def take_events(self, events: Sequence[OrderEvent], now_ms: int, *, clock: Clock | None = None) -> list[Appended]:
         """Events of source systems at the centre: the hub is their author. Errors: Conflict; LedgerFull while `full`, nothing written."""
         if self.full:
             raise LedgerFull(
                 f"the hub's ledger has reached its budget of {self.settings.budget_bytes} bytes", remedy="raise storage.budget_bytes"
             )
-        done = self.ledger.append_all(events, now_ms)
+        done = self.ledger.append_all(events, now_ms, clock=clock)
         own = self.ledger.own()
         self.handing.unhanded[own.key] = None
         taken = []

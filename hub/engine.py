@@ -26,6 +26,7 @@ from hub.fleet import Seen, look
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
+from protocols.clock import quality_of
 from protocols.errors import DecodeError, LedgerBroken, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
@@ -290,7 +291,7 @@ class Engine:
             return
         try:
             if isinstance(item, Append):
-                answers.append((item, core.take_events(item.events, now_ms)))
+                answers.append((item, core.take_events(item.events, now_ms, clock=quality_of(now_ms, self._ports.synchronised()))))
             elif isinstance(item, Admit):
                 answers.append((item, core.take_card(item.card, now_ms, item.orgs)))
             else:

@@ -36,6 +36,8 @@ class Ports:
     applied: Callable[[Applied], None]
     now_ms: Callable[[], int]
     left: Left
+    synchronised: Callable[[], bool | None] = lambda: None
+    """what the kernel says of that clock"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
 from protocols.event import EventDefaults, OrderEvent
 from protocols.heads import bounded
+from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
 from protocols.sqlite import DataLock, Db
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
@@ -52,6 +53,7 @@ from protocols.trust import NodeKey, parse_card, read_secret, token_matches, ver
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_KERNEL: Final = KernelClock()
 
 LINE_UP_S: Final = 10.0
 STOP_S: Final = 5.0
@@ -62,6 +64,11 @@ _UP: Final = (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL)
 def now_ms() -> int:
     """The wall clock."""
     return time.time_ns() // 1_000_000
+
+
+def kernel_synchronised() -> bool | None:
+    """Whether something keeps this machine's clock in step; None: the kernel does not say."""
+    return _KERNEL.synchronised(time.monotonic_ns() // 1_000_000)
 
 
 class Line:
@@ -138,7 +145,7 @@ class Hub:
         self._left_ms: dict[str, int] = {}
         self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True, policies=self._policies))
         self.engine: Engine = Engine(
-            Ports(self._open_core, self._open_store, self._publish, self._applied, now_ms, self._left_ms.get),
+            Ports(self._open_core, self._open_store, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised),
             Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
         )
 

@@ -23,6 +23,7 @@ SLACK_MS: Final = 2_000
 PERSIST_EVERY_MS: Final = 300_000
 HUB_FRESH_MS: Final = 900_000
 """how long the hub's clock is carried forward by this machine's own: one that slept meanwhile would be wrong by that"""
+OFF_MS: Final = 86_400_000
 REGIMES_KEPT: Final = 16
 DRIFT_PPM: Final = 200
 """what a machine's own clock may lose or gain, a generous bound"""
@@ -166,6 +167,38 @@ def _narrower(known: Hub | None, new: Hub) -> Hub:
     return Hub(max(low, new.low_ms), min(high, new.high_ms), new.mono)
 
 
+class Patience:
+    """The hub's time for waiting: it goes no faster than this machine's own time, so that a hub whose clock jumps years ahead neither frees
+    anything before its floor nor makes a node forget a request that may be repeated; where the hub's clock goes back, it stands still.
+
+    While this machine is off, at most a day passes. `kept` is what `persisted` gave last time.
+    """
+
+    def __init__(self, kept: str = "") -> None:
+        now, _, hub = kept.partition(":")
+        self._now_ms = int(now) if now.isdigit() else None
+        self._hub_ms = int(hub) if hub.isdigit() else 0
+        self._mono: int | None = None
+        self._credit_ms = 0
+        """how much of this machine's own time the hub's has not made use of"""
+
+    def at(self, hub_ms: int, mono: int) -> int:
+        """The time now; the hub just said `hub_ms`."""
+        if self._now_ms is None:
+            self._now_ms = hub_ms
+        else:
+            self._credit_ms += OFF_MS if self._mono is None or mono < self._mono else (mono - self._mono) * 1_001 // 1_000 + 100
+            step = max(0, min(hub_ms - self._hub_ms, self._credit_ms))
+            self._now_ms += step
+            self._credit_ms -= step
+        self._hub_ms, self._mono = hub_ms, mono
+        return self._now_ms
+
+    def persisted(self) -> str:
+        """What to keep."""
+        return "" if self._now_ms is None else f"{self._now_ms}:{self._hub_ms}"
+
+
 # ---------------------------------------------------------------- what is learnt later about facts of before
 
 
@@ -221,6 +254,13 @@ class Regimes:
     def shifts(self) -> list[Shift]:
         """Those that were off by more than a clock may be, newest last."""
         return [r.shift for r in self._regimes if r.shift is not None and abs(r.shift.ms) > SLACK_MS + r.shift.within_ms]
+
+
+def quality_of(now_ms: int, synchronised: bool | None) -> Clock:
+    """Of a clock that nobody above confirms, as the hub's is: what the kernel says of it."""
+    if now_ms < RELEASED_MS:
+        return Clock.UNSET
+    return Clock.NTP if synchronised else Clock.FLOOR
 
 
 WORDS: Final = {

@@ -57,8 +57,28 @@ def test_a_hubs_clock_that_once_ran_ahead_delays_but_does_not_stop_freeing() -> 
     freed(edge)
     edge.hub_ms = right
     assert freed(edge) == 0
-    edge.hub_ms += 7 * DAY_MS
+    edge.wait(7 * DAY_MS)
     assert freed(edge) == 10
+
+
+def test_a_hubs_clock_that_jumps_years_ahead_frees_nothing_before_its_floor_and_forgets_no_request() -> None:
+    edge = Edge()
+    edge.say(1, key="k")
+    edge.greet()
+    one: dict[str, Any] = {"received": 1, "settled": 1, "freeable": 1}
+    edge.hear(edge.receipt(**one))
+    edge.hub_ms += 3_650 * DAY_MS
+    edge.hear(edge.receipt(**one))
+    assert edge.stream().freed_seq == 0
+    edge.wait(7 * DAY_MS)
+    edge.hear(edge.receipt(**one))
+    assert edge.stream().freed_seq == 1
+    edge.hub_ms += 3_650 * DAY_MS
+    edge.core.begin()
+    edge.core.ledger.forget_requests(edge.core.clock.patient_ms(edge.core.uplink) or 0)
+    (again,) = edge.core.take_events([event("order-0", key="k")], edge.now)
+    edge.core.commit()
+    assert again.repeated
 
 
 def test_received_frees_nothing() -> None:

@@ -6,10 +6,11 @@ from random import Random
 
 import pytest
 
-from protocols.clock import HUB_FRESH_MS, PERSIST_EVERY_MS, RELEASED_MS, SLACK_MS, Regimes, Shift, TimeKeeper
+from protocols.clock import HUB_FRESH_MS, PERSIST_EVERY_MS, RELEASED_MS, SLACK_MS, Patience, Regimes, Shift, TimeKeeper, quality_of
 from protocols.clocked import ClockStated
 from protocols.errors import DecodeError
 from protocols.fact import Clock
+from protocols.kernel_clock import KernelClock
 
 TRUE_MS = 1_779_372_312_000
 """what time it really is when `mono` is 0"""
@@ -182,3 +183,28 @@ def test_the_heartbeats_element_survives_and_is_bounded() -> None:
     for value in bad:
         with pytest.raises(DecodeError):
             ClockStated.parse(value)
+
+
+def test_waiting_goes_by_the_hubs_time_but_no_faster_than_ones_own() -> None:
+    day_ms = 24 * HOUR_MS
+    patience = Patience()
+    assert patience.at(TRUE_MS, 0) == TRUE_MS
+    assert patience.at(TRUE_MS + day_ms, day_ms) == TRUE_MS + day_ms
+    assert patience.at(TRUE_MS + 4_000 * day_ms, day_ms + 60_000) < TRUE_MS + day_ms + 300_000, "it jumped"
+    assert patience.at(TRUE_MS + day_ms, day_ms + 120_000) < TRUE_MS + day_ms + 300_000, "and came back"
+    again = Patience(patience.persisted())
+    assert again.at(TRUE_MS + 41 * day_ms, 5) <= TRUE_MS + 2 * day_ms + 300_000, "nobody knows how long it was off"
+    assert Patience("nonsense").at(7, 0) == 7
+
+
+def test_the_hubs_own_clock_is_as_good_as_the_kernel_says() -> None:
+    assert [quality_of(ms, kept) for ms, kept in [(5, True), (TRUE_MS, None), (TRUE_MS, False), (TRUE_MS, True)]] == [0, 1, 1, 2]
+
+
+def test_the_kernel_is_asked_seldom_and_may_say_nothing() -> None:
+    clock = KernelClock(every_ms=1_000)
+    said = clock.synchronised(0)
+    assert said in (True, False, None)
+    answers = iter([True, False])
+    clock._ask = lambda: next(answers)  # type: ignore[method-assign]
+    assert [clock.synchronised(mono) for mono in (500, 999, 1_000, 1_500, 2_000)] == [said, said, True, True, False]
