@@ -203,6 +203,7 @@ class Relay:
         if self.custody.kept_bytes:
             if self.custody.note_settled(key, said.settled, hub_ms, self.known):
                 self._asks = 0
+            self.custody.release_feed(key, said.freeable, self.known)
             if backed_up or self._pressed:
                 self.custody.release(key, said.freeable, hub_ms - self._floor_ms, self.known)
             self._landed(key, said.runs)

@@ -307,7 +307,7 @@ class HubCore:
                 if known is not None:
                     outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
         outs += [*self._replies, *self._pulls(now_ms), *self._told(now_ms)]
-        outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self.receiver.settled)]
+        outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self._cannot_be_lost)]
         self._hellos, self._beats, self._replies, self._asked_about = [], [], [], []
         return [publish for n, out in outs for publish in self._said(n, out)]
 
@@ -323,6 +323,11 @@ class HubCore:
         """Statements about streams of others whose facts somebody keeps until they are settled."""
         for node, key in self._asked_about:
             yield node, Out(Channel.RECEIPT, Kind.RECEIPT, [], self.receiver.about(key, now_ms).to_list())
+
+    def _cannot_be_lost(self, key: StreamKey, seq: int) -> bool:
+        """Does nobody need to keep a fact that is sent down? A fact of the hub's own lies with no other author: hub and store may both come
+        back from backups that lack it (rules 11 and 12)."""
+        return self.receiver.safe(key, seq) if key.node == self.identity.node else self.receiver.settled(key, seq)
 
     def _answer(self, node: Node, hello: Hello, now_ms: int) -> Answer:
         said = self.receiver.answer(node.address.node, hello, now_ms)

@@ -148,19 +148,23 @@ def _number(db: Db, sql: str, params: Sequence[int] = ()) -> int:
 
 
 def _own_words(db: Db) -> dict[int, list[Word]]:
-    """What the same database says elsewhere: which facts requests were answered with, and which ones orders end in."""
+    """What the same database says elsewhere: which facts requests were answered with, and which ones orders end in.
+
+    An order that has left a node's scope still names others' facts, of which the copies have gone: only what it names of own streams counts.
+    """
     words: dict[int, list[Word]] = {}
     tops: dict[tuple[int, str], Word] = {}
-    came_down = _came_down(db)
+    came_down, own = _came_down(db), {sid for (sid,) in db.query("SELECT sid FROM streams WHERE own=1")}
     for sid, seq, h in db.query("SELECT sid, seq, h FROM idempotency"):
         _highest(tops, sid, Word(int(seq), bytes(h), "a request that was answered with it"))
         words.setdefault(sid, [])
     for table in ("orders", "view"):
         if db.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name=?", (table,)) is None:
             continue
-        for org, order_id, heads in db.query(f"SELECT org, order_id, heads FROM {table}"):
+        followed = "followed" if _has_column(db, table, "followed") else "1"
+        for org, order_id, heads, here in db.query(f"SELECT org, order_id, heads, {followed} FROM {table}"):
             for head in load_heads(bytes(heads)):
-                if (head.sid, head.seq, head.h) not in came_down:
+                if (head.sid, head.seq, head.h) not in came_down and (here or head.sid in own):
                     words.setdefault(head.sid, []).append(Word(head.seq, head.h, f"order {org}/{order_id}"))
     for (sid, _), word in tops.items():
         words.setdefault(sid, []).append(word)
@@ -171,6 +175,10 @@ def _highest(tops: dict[tuple[int, str], Word], sid: int, word: Word) -> None:
     known = tops.get((sid, word.who))
     if known is None or known.seq < word.seq:
         tops[sid, word.who] = word
+
+
+def _has_column(db: Db, table: str, name: str) -> bool:
+    return any(row[1] == name for row in db.query(f"PRAGMA table_info({table})"))
 
 
 def _came_down(db: Db) -> dict[tuple[int, int, bytes], None]:

@@ -29,6 +29,10 @@ BUDGET_BYTES: Final = 200_000_000
 POINTS_HELD: Final = 32
 """of one stream of frames that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
+_WAITING: Final = 0
+_SETTLED: Final = 1
+_SAFE: Final = 2
+"""how far a span is done: it waits for the store, the store has it, every backup of the store has it too"""
 _IS_FRAME: Final = "substr(c.payload, 4, 1) = x'01'"
 """the kind stands in the fourth byte of an envelope"""
 
@@ -130,15 +134,22 @@ class Custody:
         return self._drop(self._complete(key, points, known, waiting=True))
 
     def note_settled(self, key: StreamKey, points: Iterable[Point], hub_ms: int, known: Known = _unknown) -> int:
-        """Custody of what is settled ends. The bytes of authors stay until `release`, those of the hub's feed go. Returns how many ended.
-        `hub_ms`: the hub's time."""
+        """Custody of what is settled ends. The bytes of authors stay until `release`, those of the hub's feed until `release_feed`. Returns
+        how many ended. `hub_ms`: the hub's time."""
         done = self._complete(key, points, known, waiting=True)
         self._db.many("UPDATE custody SET settled_ms=? WHERE cid=?", [(hub_ms, cid) for cid in done])
-        self._drop([cid for cid in done if self._of_feed(cid)])
         return len(done)
 
+    def release_feed(self, key: StreamKey, points: Iterable[Point], known: Known = _unknown) -> int:
+        """Delete messages of the hub's feed of which every span was found to lie at or below points that may be freed
+        (`StreamStated.freeable`): settled, and in every backup of the store that could be restored. Returns how many went.
+
+        No floor: their facts stand in the orders here, and nobody took them into custody from their author."""
+        found = [(cid, end) for cid, end in self._below(key, points, known, done=_SETTLED) if self._of_feed(cid)]
+        self._mark(key, found, _SAFE)
+        return self._drop([cid for cid in dict.fromkeys(cid for cid, _ in found) if self._all(cid, _SAFE)])
+
     def _of_feed(self, cid: int) -> bool:
-        """Is it a message of the hub's feed? It is kept until it is settled, and no longer: nobody took it into custody from its author."""
         row = self._db.one("SELECT substr(payload, 4, 1) FROM custody WHERE cid=?", (cid,))
         return row is not None and bytes(row[0]) == bytes((Kind.FEED,))
 
@@ -147,30 +158,37 @@ class Custody:
         old = []
         for cid in self._complete(key, points, known, waiting=False):
             row = self._db.one("SELECT settled_ms FROM custody WHERE cid=?", (cid,))
-            if row is not None and row[0] is not None and row[0] <= before_ms:
+            if row is not None and row[0] is not None and row[0] <= before_ms and not self._of_feed(cid):
                 old.append(cid)
         return self._drop(old)
 
     def _complete(self, key: StreamKey, points: Iterable[Point], known: Known, *, waiting: bool) -> list[int]:
         """Payloads of which every span lies at or below one of these points, or was found to do so before. Remembers the spans that do.
         `waiting`: only of spans that were not yet."""
+        found = self._below(key, points, known, done=_WAITING if waiting else _SETTLED)
+        self._mark(key, found, _SETTLED)
+        return [cid for cid in dict.fromkeys(cid for cid, _ in found) if self._all(cid, _SETTLED)]
+
+    def _below(self, key: StreamKey, points: Iterable[Point], known: Known, *, done: int) -> list[tuple[int, Point]]:
+        """Spans, by payload and end, that lie at or below one of these points; of those that are `done` so far and no further."""
         given = list(dict.fromkeys(points))
-        settled = dict.fromkeys(given)
+        below = dict.fromkeys(given)
         found: list[tuple[int, Point]] = []
-        for cid, span in self._spans(key, max((seq for seq, _ in given), default=0), waiting=waiting):
+        for cid, span in self._spans(key, max((seq for seq, _ in given), default=0), done=done):
             # The highest first: what is settled settles what it stands on.
-            if span.end in settled or any(tip[0] > span.last and known(key, tip, span.end) for tip in given):
-                settled[span.below] = None
+            if span.end in below or any(tip[0] > span.last and known(key, tip, span.end) for tip in given):
+                below[span.below] = None
                 found.append((cid, span.end))
+        return found
+
+    def _mark(self, key: StreamKey, found: Sequence[tuple[int, Point]], done: int) -> None:
         self._db.many(
-            "UPDATE custody_spans SET done=1 WHERE cid=? AND node=? AND epoch=? AND cls=? AND last=? AND h_last=?",
-            [(cid, *key, *end) for cid, end in found],
+            "UPDATE custody_spans SET done=max(done, ?) WHERE cid=? AND node=? AND epoch=? AND cls=? AND last=? AND h_last=?",
+            [(done, cid, *key, *end) for cid, end in found],
         )
-        return [
-            cid
-            for cid in dict.fromkeys(cid for cid, _ in found)
-            if self._db.one("SELECT 1 FROM custody_spans WHERE cid=? AND done=0", (cid,)) is None
-        ]
+
+    def _all(self, cid: int, done: int) -> bool:
+        return self._db.one("SELECT 1 FROM custody_spans WHERE cid=? AND done<?", (cid, done)) is None
 
     def _drop(self, cids: Sequence[int]) -> int:
         for cid in cids:
@@ -259,12 +277,12 @@ class Custody:
         )
         return [(str(node), int(events)) for node, events in rows]
 
-    def _spans(self, key: StreamKey, up_to: int = INT63_MAX, *, waiting: bool = False) -> list[tuple[int, Span]]:
-        """(payload id, span) of one stream, the highest first; with `waiting` only those of which settled is not known."""
+    def _spans(self, key: StreamKey, up_to: int = INT63_MAX, *, done: int = _SETTLED) -> list[tuple[int, Span]]:
+        """(payload id, span) of one stream, the highest first; only those that are `done` so far and no further."""
         rows: list[Any] = self._db.query(
             "SELECT cid, first, h_before, last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last<=? AND done<=?"
             " ORDER BY last DESC, cid",
-            (*key, up_to, 0 if waiting else 1),
+            (*key, up_to, done),
         )
         return [(int(cid), Span(key, int(a), bytes(h), int(b), bytes(end))) for cid, a, h, b, end in rows]
 

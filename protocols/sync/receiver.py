@@ -210,10 +210,17 @@ class Receiver:
 
     def settled(self, key: StreamKey, seq: int) -> bool:
         """Has the store a row for this fact, by its last word? Where the stream has branches above it, that is not known: False."""
+        return self._below(key, seq, self._store.get(key, StoreSays()).settled)
+
+    def safe(self, key: StreamKey, seq: int) -> bool:
+        """The same of the store and of every backup of it that could be restored; without any, of the store."""
+        return self._below(key, seq, self._store.get(key, StoreSays()).freeable)
+
+    def _below(self, key: StreamKey, seq: int, points: Sequence[Point]) -> bool:
         stream = self._ledger.log.get(key)
         if stream is None or (stream.fork_point is not None and seq > stream.fork_point):
             return False
-        return any(seq <= at for at, _ in self._store.get(key, StoreSays()).settled)
+        return any(seq <= at for at, _ in points)
 
     def store_says(self, statement: Iterable[tuple[StreamKey, StoreSays]], *, backed_up: bool) -> None:
         """Take over what the store stated; who wrote those streams is told (rule 10)."""
