@@ -43,6 +43,8 @@ class Chronicle:
         """per node: how often it was put back to an earlier state; then it need not know old keys, nor show what it showed"""
         self.paused: dict[str, None] = {}
         """nodes that are asked nothing new for now"""
+        self.open: Counter[str] = Counter()
+        """per node: requests that are being asked now"""
         self._journal = journal
         self._lock = threading.Lock()
         self._ops = 0
@@ -57,6 +59,7 @@ class Chronicle:
         """One more line."""
         with self._lock:
             self.entries.append(entry)
+            self.open[entry.node] += 1 if entry.what is What.INVOKE else -1
             self._journal.write("op", **entry.as_json())
 
     def put_back(self, node: str) -> None:
@@ -174,16 +177,16 @@ class Writer:
         try:
             status, said = line.ask("POST", "/v1/events", events)
         except (OSError, http.client.HTTPException):
-            self.chronicle.note(Entry(What.INFO, op))
+            self.chronicle.note(Entry(What.INFO, op, self.node))
             return What.INFO
         if status in (200, 201):
-            self.chronicle.note(Entry(What.OK, op, ids=tuple(said["ids"])))
+            self.chronicle.note(Entry(What.OK, op, self.node, ids=tuple(said["ids"])))
             self.chronicle.told(self.node, [(e["orderId"], i) for e, i in zip(events, said["ids"], strict=False)])
             return What.OK
         if status == 503:  # busy, or broken while it was stored: it says itself that it does not know
-            self.chronicle.note(Entry(What.INFO, op))
+            self.chronicle.note(Entry(What.INFO, op, self.node))
             return What.INFO
-        self.chronicle.note(Entry(What.FAIL, op))
+        self.chronicle.note(Entry(What.FAIL, op, self.node))
         self.complain(f"{self.node} answered {status} to a good request: {str(said)[:300]}")
         return What.FAIL
 

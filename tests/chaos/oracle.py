@@ -106,6 +106,8 @@ class Books:
     integrity: str = "ok"
     others: dict[FactId, None] = field(default_factory=dict)
     """facts that a node keeps of others, as copies"""
+    closed: dict[tuple[str, int, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """per stream, holes that a signed record closes"""
 
 
 # ------------------------------------------------------------ reading
@@ -133,8 +135,13 @@ def read(path: Path, *, whole: bool = True) -> Books:
             FactId(node, epoch, cls, seq, bytes(h)): None
             for node, epoch, cls, seq, h in db.execute("SELECT node, epoch, cls, seq, h FROM copies JOIN streams USING (sid)")
         }
+        closed: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
+        for node, epoch, cls, first, last in db.execute(
+            "SELECT node, epoch, cls, first, last FROM runs JOIN streams USING (sid) WHERE kind>0"
+        ):
+            closed.setdefault((node, epoch, cls), []).append((first, last))
         (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
-        return Books(f"{path.parent.name}/{path.name}", facts, own, _read_view(db), quarantined, integrity, others)
+        return Books(f"{path.parent.name}/{path.name}", facts, own, _read_view(db), quarantined, integrity, others, closed)
 
 
 def _integrity(path: Path) -> str:
@@ -161,15 +168,15 @@ def _read_view(db: sqlite3.Connection) -> dict[tuple[str, str], Shown]:
 # ------------------------------------------------------------ the chain
 
 
-def broken_chains(facts: Mapping[FactId, Fact]) -> Iterator[str]:
-    """Facts whose hash is not that of their row behind the fact before them, or that hang on nothing."""
+def broken_chains(facts: Mapping[FactId, Fact], closed: Mapping[tuple[str, int, int], Sequence[tuple[int, int]]]) -> Iterator[str]:
+    """Facts whose hash is not that of their row behind the fact before them, or that hang on nothing, not even on a signed record."""
     for fid, fact in facts.items():
         if blake2b(fact.prev + fact.row, digest_size=8).digest() != fid.h:
             yield f"{fid} is not the hash of its row"
         below = fid._replace(seq=fid.seq - 1, h=fact.prev)
         if fid.seq == 1 and fact.prev != _genesis(fid):
             yield f"{fid} does not begin its stream"
-        if fid.seq > 1 and below not in facts:
+        if fid.seq > 1 and below not in facts and not any(lo <= below.seq <= hi for lo, hi in closed.get(fid[:3], ())):
             yield f"{fid} hangs on nothing"
 
 
@@ -242,7 +249,7 @@ def compare(store: Books, hub: Books, edges: Sequence[Books], *, put_back: Seque
     their ledgers all that they once said."""
     said = [f"{b.name}: integrity check says {b.integrity}" for b in (store, hub, *edges) if b.integrity != "ok"]
     said += [f"{b.name}: {b.quarantined} facts in quarantine" for b in (store, hub, *edges) if b.quarantined]
-    said += [f"{b.name}: {what}" for b in (store, hub) for what in broken_chains(b.facts)]
+    said += [f"{b.name}: {what}" for b in (store, hub) for what in broken_chains(b.facts, b.closed)]
     for b in (hub, *edges):
         said += list(_unsettled(b, store))
     said += list(_differing(store, hub))

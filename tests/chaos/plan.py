@@ -16,7 +16,10 @@ CONT: Final = "cont"
 FAULT: Final = "fault"
 HEAL: Final = "heal"
 CUT: Final = "cut"
-DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT)
+BACKUP: Final = "backup"
+RESTORE: Final = "restore"
+DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT, BACKUP, RESTORE)
+PUT_BACK: Final = ("hub", "store", "both")
 SIGNALS: Final = (KILL, TERM, STOP)
 
 
@@ -72,6 +75,21 @@ def plan(
             actions.append(Action(at_ms + rng.randint(*pace.stop_ms), CONT, who))
         if rng.random() * 100 < pace.fault_percent:
             actions += _fault(rng, at_ms, lines, pace)
+    return sorted(actions, key=lambda a: a.at_ms)
+
+
+def restores(seed: int, n: int, edges: Sequence[str], span_ms: int) -> list[Action]:
+    """Copies of everything early on, more of them on the way, and `n` times somebody who is put back to one: hub, store, both, an edge."""
+    rng = Random(f"restores/{seed}")
+    if not n:
+        return []
+    actions = [Action(span_ms * i // 20, BACKUP, name) for i, name in enumerate(("hub", *edges), 1)]
+    for _ in range(n):
+        at_ms = rng.randint(span_ms * 6 // 20, span_ms)
+        who = rng.choice([*PUT_BACK, *PUT_BACK, *edges])
+        if rng.random() < 0.5:
+            actions.append(Action(at_ms - span_ms // 20, BACKUP, "hub" if who in PUT_BACK else who))
+        actions.append(Action(at_ms, RESTORE, who, {"age": rng.choice((0, 0, 1))}))
     return sorted(actions, key=lambda a: a.at_ms)
 
 

@@ -5,13 +5,10 @@ Nobody restarts anything by hand: the supervisor starts again whoever has ended,
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,12 +17,14 @@ from random import Random
 from typing import Any, Final
 
 from tests.chaos import oracle
+from tests.chaos.backups import Keeper
 from tests.chaos.clients import Chronicle, EdgeReader, Gauge, Http, HubReader, Writer
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.history import What, check
 from tests.chaos.journal import Journal
-from tests.chaos.plan import CONT, CUT, FAULT, HEAL, KILL, STOP, TERM, Action, Pace, plan
-from tests.chaos.site import BROKER, FORGETFUL, HUB, Layout, Site, build
+from tests.chaos.plan import BACKUP, CONT, CUT, FAULT, HEAL, KILL, RESTORE, STOP, TERM, Action, Pace, plan, restores
+from tests.chaos.site import BROKER, FORGETFUL, HUB, SHARED, Layout, Site, build
+from tests.chaos.waiting import ask, until
 from tests.support.procs import python
 
 PACE: Final = Pace()
@@ -33,9 +32,11 @@ READY_S: Final = 30.0
 QUIET_S: Final = 60.0
 SETTLED_LOOKS: Final = 2
 WAIT_FOR_VICTIM_S: Final = 3.0
-STEP_S: Final = 0.05
 VIEWS_STEP_S: Final = 0.5
 COMPLAINTS_SHOWN: Final = 8
+KEPT: Final = (
+    "backups", "restores", "failed backups", "no copy yet", "nodes that were never at one",
+)  # fmt: skip
 _SIGNALS: Final = {KILL: signal.SIGKILL, TERM: signal.SIGTERM, STOP: signal.SIGSTOP, CONT: signal.SIGCONT}
 
 
@@ -55,6 +56,8 @@ class Options:
     fault_percent: int = PACE.fault_percent
     stretch: int = 1
     """stops and faults last so many times longer: beyond keep-alives, stalls and time-outs"""
+    restores: int = 0
+    """how often hub, store, both or an edge is put back to a backup"""
     favour: str = ""
     """a kind of process that is hit more often"""
     quiet_s: float = QUIET_S
@@ -81,7 +84,7 @@ class Outcome:
         """For people."""
         c = self.counts
         swept = sorted(k for k in c if k.startswith(("resets", "changes")))
-        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, *swept) if c[k])
+        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, *swept, *KEPT) if c[k])
         asked = ", ".join(f"{c[str(k)]} {k}" for k in What)
         line = (
             f"seed {self.options.seed} {self.options.engine}: {done}; {c['restarts']} restarts; requests: {asked}; "
@@ -95,6 +98,8 @@ class Outcome:
 def run(options: Options, folder: Path, *, again: Sequence[Action] | None = None) -> Outcome:
     """Play it in an empty folder. `again`: do this instead of what the seed draws (a replay)."""
     kind, _, name = options.sabotage.partition(":")
+    if options.restores and not kind:
+        kind, name = HUB, "gives-up-soon"
     layout = Layout(options.engine, options.edges, options.seed, sabotage=(kind, name) if kind else None)
     return on_site(options, layout, folder, lambda site, outcome: _play(options, site, outcome, again))
 
@@ -125,45 +130,46 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
     pace = Pace(gap_ms=options.gap_ms, fault_percent=options.fault_percent).stretched(options.stretch)
     favour = options.favour or (BROKER if options.engine == FORGETFUL else "")
     chronicle = Chronicle(journal)
+    keeper = Keeper(site, chronicle)
     with Crowd(options, site, chronicle) as crowd:
-        actions = plan(options.seed, site.kinds(), site.integrity(), options.kills, pace, favour=favour) if again is None else again
-        for action in actions:
+        actions = plan(options.seed, site.kinds(), site.integrity(), options.kills, pace, favour=favour) if again is None else list(again)
+        if again is None:
+            actions += restores(options.seed, options.restores, list(site.nodes), actions[-1].at_ms)
+        for action in sorted(actions, key=lambda a: a.at_ms):
             _pause_until(journal, action.at_ms)
-            _do(site, journal, action, outcome.counts)
+            _do(site, keeper, action, outcome.counts)
+        keeper.finish()
         for name in site.lines:
-            _do(site, journal, Action(journal.now_ms(), HEAL, name), Counter())
+            _do(site, keeper, Action(journal.now_ms(), HEAL, name), Counter())
         for name in site.supervisor.services:
-            _do(site, journal, Action(journal.now_ms(), CONT, name), Counter())
+            _do(site, keeper, Action(journal.now_ms(), CONT, name), Counter())
         crowd.let_finish()
     outcome.counts["looked"] = crowd.looked
+    outcome.counts.update(keeper.counts)
     await_quiet(site, outcome)
-    judge(site, chronicle, outcome)
+    judge(site, chronicle, outcome, keeper)
 
 
 # ------------------------------------------------------------ doing
-
-
-def until(so: Callable[[], bool], within_s: float, *, step_s: float = STEP_S) -> bool:
-    """Whether it is so before time is up; looks again and again."""
-    deadline, pause = time.monotonic() + within_s, threading.Event()
-    while not so():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(step_s)
-    return True
 
 
 def _pause_until(journal: Journal, at_ms: int) -> None:
     threading.Event().wait(max(0.0, (at_ms - journal.now_ms()) / 1_000))
 
 
-def _do(site: Site, journal: Journal, action: Action, counts: Counter[str]) -> None:
+def _do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> None:
     """To a process that is just being restarted it is done once it runs again; a kill is never left out."""
-    journal.write(action.do, who=action.who, **({"fault": action.fault} if action.fault else {}))
+    site.supervisor.journal.write(action.do, who=action.who, **({"fault": action.fault} if action.fault else {}))
     if action.do in _SIGNALS:
         number = _SIGNALS[action.do]
         again_s = WAIT_FOR_VICTIM_S if action.do in (KILL, TERM) else 0.0
         counts[action.do] += until(lambda: site.supervisor.send(action.who, number), again_s)
+        return
+    if action.do == BACKUP:
+        keeper.backup(action.who)
+        return
+    if action.do == RESTORE:
+        keeper.restore(action.who, (action.fault or {}).get("age", 0))
         return
     line = site.lines[action.who]
     counts[action.do] += 1
@@ -189,7 +195,7 @@ class Crowd:
                 self._stop,
                 self._abandon,
                 complain,
-                _places(site, node),
+                _places(site, node, putting_back=options.restores > 0),
             )
             for node in (*site.nodes, HUB)
             for n in range(options.writers)
@@ -224,9 +230,11 @@ class Crowd:
         return sum(reader.looked for reader in self.readers)
 
 
-def _places(site: Site, node: str) -> Sequence[str]:
+def _places(site: Site, node: str, *, putting_back: bool) -> Sequence[str]:
     """What the centre says is of some site; an edge speaks of its own, and now and then an order moves to another."""
     places = list(dict.fromkeys(site.nodes.values()))
+    if node == HUB and putting_back:
+        return [SHARED]  # so that what the edges know of the centre's stream is a prefix of it: a hole would be open for an hour
     return places if node == HUB else [*[site.nodes[node]] * 9, *places]
 
 
@@ -282,19 +290,10 @@ def _unquiet(site: Site) -> str:
     return f"balance: {bad}" if bad else ""
 
 
-def ask(url: str) -> Any:
-    """JSON of a GET, or None."""
-    try:
-        with urllib.request.urlopen(url, timeout=5.0) as answer:
-            return json.loads(answer.read())
-    except (urllib.error.URLError, OSError, ValueError):
-        return None
-
-
 # ------------------------------------------------------------ the verdict
 
 
-def judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
+def judge(site: Site, chronicle: Chronicle, outcome: Outcome, keeper: Keeper | None = None) -> None:
     balance = subprocess.run(
         python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"), capture_output=True, text=True, check=False, timeout=60
     )
@@ -306,12 +305,20 @@ def judge(site: Site, chronicle: Chronicle, outcome: Outcome) -> None:
     store, hub, *edges = (oracle.read(site.database(name)) for name in ("store", HUB, *site.nodes))
     outcome.counts["stored"] = len(store.facts)
     outcome.counts["freed"] = sum(freed for edge in edges for _, _, freed in edge.own.values())
-    outcome.complaints += oracle.compare(store, hub, edges)
+    keeper = keeper or Keeper(site, chronicle)
+    outcome.complaints += oracle.compare(store, hub, edges, put_back=list(keeper.put_back))
     for edge, place in zip(edges, site.nodes.values(), strict=True):
         outcome.complaints += oracle.compare_views(store, edge, place)
     facts = [fact.stored() for fid, fact in store.facts.items() if fid.cls == oracle.ORDERS]
-    outcome.complaints += [str(found) for found in check(chronicle.entries, facts)]
+    outcome.complaints += [str(found) for found in check(chronicle.entries, facts, _closed(store, keeper), excused=keeper.excused(edges))]
     outcome.counts.update(str(entry.what) for entry in chronicle.entries)
+
+
+def _closed(store: oracle.Books, keeper: Keeper) -> dict[tuple[str, int], list[tuple[int, int]]]:
+    """Holes that the centre may have signed for in streams of its own: only where hub and store were both put back."""
+    if not keeper.gone:
+        return {}
+    return {(node, epoch): held for (node, epoch, cls), held in store.closed.items() if node == HUB and cls == oracle.ORDERS}
 
 
 def _last_look(site: Site, chronicle: Chronicle) -> list[str]:

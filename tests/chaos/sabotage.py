@@ -161,6 +161,13 @@ def hasty() -> None:
     replace(MqttTransport, _backoff_s=lambda self, failures: 0.01)
 
 
+def gives_up_soon() -> None:
+    """No sabotage: a hub that waits seconds, not an hour, for somebody to give back what it lost of its own, before it signs it as lost."""
+    import hub.giveback
+
+    replace(hub.giveback, LOST_AFTER_MS=4_000)
+
+
 # ------------------------------------------------------------ the table
 
 
@@ -178,7 +185,7 @@ SABOTAGES: Final = {
 }
 
 
-HARMLESS: Final = {"hasty": hasty}
+HARMLESS: Final = {"hasty": hasty, "gives-up-soon": gives_up_soon}
 
 
 def replace(owner: Any, **values: Any) -> None:

@@ -51,6 +51,8 @@ class Service:
     asked_s: float = 0.0
     due_s: float = 0.0
     retired: bool = False
+    held: bool = False
+    """not to be started for now: its operator works on its files"""
 
 
 class Supervisor:
@@ -92,7 +94,7 @@ class Supervisor:
     def _tend(self, service: Service) -> None:
         now_s = time.monotonic()
         if service.child is None:
-            if now_s >= service.due_s and not service.retired:
+            if now_s >= service.due_s and not (service.retired or service.held):
                 service.child = Child(service.args, env=service.env)
                 service.starts += 1
                 service.stopped, service.asked = False, 0
@@ -135,6 +137,19 @@ class Supervisor:
                 service.stopped = number == signal.SIGSTOP
                 service.asked_s = time.monotonic()
             return True
+
+    def hold(self, name: str) -> None:
+        """End a service (SIGKILL: what is put back need not have been closed well) and do not start it before `release`."""
+        service = self.services[name]
+        with self._lock:
+            service.held = True
+        self.send(name, signal.SIGKILL)
+        self._await_end(service)
+
+    def release(self, name: str) -> None:
+        """It may run again."""
+        with self._lock:
+            self.services[name].held = False
 
     def running(self, name: str) -> bool:
         """Whether it has a process that is not stopped."""

@@ -12,8 +12,9 @@ from typing import Final
 
 from tests.chaos.clients import Chronicle, Writer
 from tests.chaos.faults import Fault
-from tests.chaos.run import Options, Outcome, ask, await_quiet, judge, on_site, until
+from tests.chaos.run import Options, Outcome, await_quiet, judge, on_site
 from tests.chaos.site import EDGE, Layout, Site
+from tests.chaos.waiting import ask, until
 
 WITHIN_S: Final = 600.0
 CHANGE_S: Final = 45.0

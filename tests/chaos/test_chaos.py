@@ -40,6 +40,12 @@ def test_everything_said_yes_to_survives(engine: str, tmp_path: Path) -> None:
     assert outcome.counts["looked"] > 20, told(outcome)
 
 
+def test_hub_store_and_edges_that_are_put_back_to_backups_are_given_back_what_they_lack(tmp_path: Path) -> None:
+    outcome = run(Options(SystemRandom().randrange(1_000_000), AMQTT, 5, restores=3), tmp_path)
+    assert outcome.complaints == [], told(outcome)
+    assert outcome.counts["backups"] > 0, told(outcome)
+
+
 @pytest.mark.parametrize("engine", ENGINE_PARAMS[:2])
 def test_a_line_that_is_reset_after_every_so_many_bytes_gets_each_fact_through_once(engine: str, tmp_path: Path) -> None:
     outcome = sweep_resets(Options(SystemRandom().randrange(1_000_000), engine), tmp_path, step=29)

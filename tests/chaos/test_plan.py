@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.journal import Journal, actions, began, read
-from tests.chaos.plan import CONT, FAULT, HEAL, KILL, SIGNALS, STOP, Action, Pace, plan
+from tests.chaos.plan import BACKUP, CONT, FAULT, HEAL, KILL, PUT_BACK, RESTORE, SIGNALS, STOP, Action, Pace, plan, restores
 
 KINDS: Final = {"hub": ["hub"], "edge": ["e1", "e2"], "broker": ["broker"]}
 LINES: Final = {"e1>broker": True, "e1<clients": False}
@@ -28,6 +28,16 @@ def test_a_plan_has_as_many_kills_as_asked_in_order_of_time() -> None:
 
 def test_the_same_seed_is_the_same_plan_and_another_is_not() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_there_is_a_copy_of_everybody_before_anybody_is_put_back_to_one() -> None:
+    for seed in range(20):
+        done = restores(seed, 5, ["e1", "e2"], 20_000)
+        assert sum(a.do == RESTORE for a in done) == 5
+        first = next(i for i, a in enumerate(done) if a.do == RESTORE)
+        assert {a.who for a in done[:first] if a.do == BACKUP} == {"hub", "e1", "e2"}
+        assert {a.who for a in done if a.do == RESTORE} <= {*PUT_BACK, "e1", "e2"}
+    assert restores(1, 0, ["e1"], 20_000) == []
 
 
 def test_a_stretched_plan_takes_longer() -> None:

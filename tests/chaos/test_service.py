@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.journal import Journal
-from tests.chaos.run import until
 from tests.chaos.service import Service, Supervisor
+from tests.chaos.waiting import until
 from tests.support.procs import children, python
 
 SLEEPER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
@@ -69,6 +69,17 @@ def test_who_is_stopped_is_not_asked_to_end_and_can_be_killed(supervisor: Superv
     assert supervisor.send("one", signal.SIGSTOP)
     assert supervisor.send("one", signal.SIGKILL)
     assert until(lambda: service.starts == 2, WITHIN_S)
+
+
+def test_who_is_held_does_not_run_until_it_is_released(supervisor: Supervisor) -> None:
+    service = begun(supervisor, SLEEPER)
+    assert until(lambda: up(service), WITHIN_S)
+    supervisor.hold("one")
+    assert service.child is None
+    assert not until(lambda: service.starts > 1, 0.5)
+    supervisor.release("one")
+    assert until(lambda: up(service), WITHIN_S)
+    assert supervisor.complaints == []
 
 
 def test_who_is_retired_stays_away_and_its_log_is_kept(supervisor: Supervisor, tmp_path: Path) -> None:
