@@ -150,11 +150,17 @@ def test_custody_may_end_before_the_bytes_go() -> None:
     assert (kept(c), c.kept_bytes) == ([], 0)
 
 
-def test_what_came_down_the_feed_goes_when_it_is_settled_and_frames_stay() -> None:
+def test_what_came_down_the_feed_goes_when_every_backup_has_it_and_frames_stay() -> None:
     c = custody()
     c.keep(FRAME, [span(1, 5)], 1)
-    c.keep(FEED, [span(2, 2)], 1)
-    assert c.note_settled(PHONE, [(5, h(5)), (2, h(2))], 1_000) == 2
+    c.keep(FEED, [span(2, 2), span(3, 3, OTHER)], 1)
+    assert c.note_settled(PHONE, [(5, h(5)), (2, h(2))], 1_000) == 1
+    assert c.note_settled(OTHER, [(3, h(3))], 1_000) == 1
+    assert c.counts().payloads == 0
+    assert c.release(PHONE, [(2, h(2))], 5_000) == 0, "the other stream of the message may still be lost"
+    assert c.release_feed(PHONE, [(5, h(5)), (2, h(2))]) == 0
+    assert c.lacking(OTHER, []) == [FEED], "given back to a hub and a store that both went back"
+    assert c.release_feed(OTHER, [(3, h(3))]) == 1
     assert kept(c) == [FRAME]
     assert c.kept_bytes == len(FRAME)
 
