@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 SEEDS ?= 200
 QUICK_SEEDS ?= 6
+SECONDS_EACH ?= 60
 CUTS ?= 2000
 JOBS ?= auto
 KILLS ?= 100
@@ -15,7 +16,7 @@ ARGS ?=
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
 GENERATORS := protocols.lifecycle protocols.policies tests.sim.document
 
-.PHONY: help demo setup setup-run system test quick sim chaos storage bench lint fmt lock audit docs clean
+.PHONY: help demo setup setup-run system test quick sim fuzz chaos storage bench lint fmt lock audit docs clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ chaos: setup system ## real processes killed behind lines that lie, KILLS=n (ARG
 
 storage: setup ## cuts the power at every point of input and output, and at CUTS=n random ones (ARGS="--seed N", "--controls")
 	@$(PY) -m tests.storage $(if $(ARGS),$(ARGS),--cuts $(CUTS))
+
+fuzz: setup ## every decoder of outside bytes, SECONDS_EACH=n (60) each, guided by coverage; crashers are kept (ARGS="frame" names targets)
+	@$(PY) -m tests.fuzz --seconds $(SECONDS_EACH) $(ARGS)
 
 bench: setup ## the benchmarks, each beside its peer in the same run (ARGS passed on)
 	@$(PY) -m deploy.bench $(ARGS)
