@@ -418,3 +418,22 @@ def test_after_an_outage_the_backlog_is_not_listed_as_well() -> None:
     world.settle()
     assert listed < 2_500
     same(world, dock, *(f"A{n}" for n in range(500)))
+
+
+def test_what_the_hub_says_of_an_order_is_merged_and_never_put_in_place_of_what_it_cannot_know() -> None:
+    """The hub's word about an order comes while the node's own facts are still on their way."""
+    world = World()
+    dock = world.edge("dock-1")
+    world.run()
+    dock.cut()
+    world.says("A1", "CANCELLED")
+    world.says("A2", "PLACED")
+    dock.says("A1", "PICKED")
+    world.restart()
+    world.bend = lambda _, payload: [] if not isinstance(unseal(payload), Control) else [payload]  # frames do not get through
+    dock.link()
+    world.run(20)
+    order = dock.core.ledger.book.get("acme", "A1")
+    assert order is not None
+    assert sorted(Status(h.status).name for h in order.heads) == ["CANCELLED", "PICKED"]
+    assert state(dock, "A2") == "PLACED"
