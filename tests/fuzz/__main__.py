@@ -19,7 +19,6 @@ from tests.fuzz.targets import TARGETS, any_target
 
 HERE = Path(__file__).parent
 CRASHERS = HERE / "crashers"
-MOST_BYTES = 20_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,10 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
     p.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     p.add_argument("--seed", type=int, default=0, help="of the unguided mutations (default: by the clock)")
-    p.add_argument("--guided", metavar="TARGET", help=argparse.SUPPRESS)
     args = p.parse_args(argv)
-    if args.guided:
-        return _guided(args.guided, args.seconds)
     found = 0
     for name in args.targets or TARGETS:
         found += _fuzz(any_target(name).name, args.seconds, args.seed or time.time_ns())
@@ -46,7 +42,7 @@ def _fuzz(name: str, seconds: int, seed: int) -> int:
         print(f"{name}: atheris is not installed here: mutations only, seed {seed}", flush=True)
         return _unguided(name, seconds, Random(seed))
     before = set(CRASHERS.glob(f"{name}/*"))
-    command = [sys.executable, "-m", "tests.fuzz", "--guided", name, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "tests.fuzz.guided", name, str(seconds)]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     runs = [line for line in done.stderr.splitlines() if line.startswith("Done ")]
@@ -55,24 +51,6 @@ def _fuzz(name: str, seconds: int, seed: int) -> int:
     if new or done.returncode:
         print(done.stderr[-3_000:], flush=True)
     return len(new) + (done.returncode != 0 and not new)
-
-
-def _guided(name: str, seconds: int) -> int:
-    import atheris
-
-    with atheris.instrument_imports(include=["protocols", "edge_agent", "hub"]):
-        from tests.fuzz.targets import TARGETS as instrumented
-    target = instrumented[name]
-    corpus = HERE.parent.parent / "out" / "fuzz" / name
-    corpus.mkdir(parents=True, exist_ok=True)
-    for seed in target.seeds():
-        (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    kept = CRASHERS / name
-    kept.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={seconds}", f"-max_len={MOST_BYTES}", f"-artifact_prefix={kept}/", "-timeout=10", "-rss_limit_mb=2000"]
-    atheris.Setup([sys.argv[0], *options, str(corpus)], target.run)
-    atheris.Fuzz()
-    return 0
 
 
 def _unguided(name: str, seconds: int, rng: Random) -> int:

@@ -23,7 +23,6 @@ from protocols.event import EventDefaults, load_json, parse_batch
 from protocols.fact import chain, genesis, to_row
 from protocols.ledger import Ledger
 from protocols.limits import FRAME_WIRE_BYTES
-from protocols.merge import load_heads
 from protocols.messages import Message, parse_message
 from protocols.reading import readable
 from protocols.sqlite import Db
@@ -268,12 +267,6 @@ def _known(*seeds: bytes) -> Callable[[], Sequence[bytes]]:
     return lambda: seeds
 
 
-@_only(DecodeError, ValueError, TypeError, IndexError)
-def _heads(data: bytes) -> None:
-    """Only what was written here is read by it; but a damaged file may not do more than raise."""
-    load_heads(data)
-
-
 TARGETS: Final[dict[str, Target]] = {
     t.name: t
     for t in (
@@ -292,7 +285,6 @@ TARGETS: Final[dict[str, Target]] = {
         Target("card", _card, _cards),
         Target("texts", _texts, _known(b"longshore/v1/acme/EMEA/Madrid/dock-1/up/live", b"longshore://127.0.0.1:1883/acme/hub#key")),
         Target("policy", _policy, _policy_seeds),
-        Target("heads", _heads, _known(pack([[1, 2, bytes(8), 3]]))),
     )
 }
 
