@@ -150,7 +150,7 @@ def _number(db: Db, sql: str, params: Sequence[int] = ()) -> int:
 def _own_words(db: Db) -> dict[int, list[Word]]:
     """What the same database says elsewhere: which facts requests were answered with, and which ones orders end in.
 
-    An order that has left a node's scope still names others' facts, of which the copies have gone: only what it names of own streams counts.
+    An order that has left a node's scope still names others' facts, of which the copies have gone: of it only own streams count.
     """
     words: dict[int, list[Word]] = {}
     tops: dict[tuple[int, str], Word] = {}

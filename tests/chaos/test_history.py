@@ -74,7 +74,8 @@ def test_a_hole_that_a_record_closes_is_none() -> None:
 
 
 def test_what_went_with_the_only_disks_that_had_it_is_excused_and_nothing_else() -> None:
-    case = [invoke(1, "a"), ok(1, A), invoke(2, "b"), ok(2, B)], []
+    nothing: list[Stored] = []
+    case = [invoke(1, "a"), ok(1, A), invoke(2, "b"), ok(2, B)], nothing
     assert len(check(*case)) == 2
     assert [found.text for found in check(*case, excused=[A.id]) if A.id in found.text] == []
     assert len(check(*case, excused=[A.id])) == 1
