@@ -4,6 +4,7 @@ OpenSSL judges certificates by the system's clock, so a board that boots in 1970
 system's clock is before a time that is known to have passed, OpenSSL's check of dates is left out, and the broker's certificate is held
 against that time instead: one that had expired by then is refused. Whether it is valid *yet* cannot be told from a time that has
 passed. All else (the authority, the name, the signature) is checked as ever; of the dates, only the broker's own certificate's are.
+Over HTTP (`transport.http`) the system's clock counts: there such a board waits until it is set.
 """
 
 from __future__ import annotations

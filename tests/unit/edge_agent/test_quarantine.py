@@ -133,3 +133,20 @@ def test_the_commands_list_show_put_right_and_give_up(config: Path, capsys: pyte
 )
 def test_bad_input_is_named(config: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], code: int, says: str) -> None:
     assert (run(config, capsys, *args)[0], says in run(config, capsys, *args)[2]) == (code, True)
+
+
+@pytest.mark.slow
+def test_the_commands_go_through_the_edge_that_runs(config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from tests.unit.edge_agent.test_cli import running
+
+    with running(config):
+        _, whole, _ = run(config, capsys, "show", "1")
+        assert (whole["state"], whole["event"]["orderId"]) == ("open", "A1")
+        fixed = tmp_path / "fixed.json"
+        fixed.write_text(json.dumps(whole["event"] | {"status": "PACKED"}))
+        code, done, _ = run(config, capsys, "resubmit", "1", "--file", str(fixed))
+        assert (code, done["item"]["state"]) == (0, "resubmitted")
+        code, _, error = run(config, capsys, "resubmit", "1", "--file", str(fixed))
+        assert (code, "already" in error) == (1, True), error
+        assert run(config, capsys, "discard", "2", "--reason", "scanned twice")[0] == 0
+        assert run(config, capsys, "ls", "--state", "open")[1] == {"quarantine": []}

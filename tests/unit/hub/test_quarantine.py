@@ -60,6 +60,7 @@ def test_a_fact_that_is_put_right_at_its_edge_is_a_pair_at_the_hub_and_no_longer
     (closed,) = rows(world.hub.ledger, 10)
     assert (closed["state"], closed["resolution"]["factId"], closed["ask"]) == ("resubmitted", done.fact_id, None)
     assert [o.status for o in world.store.find("B1")] == ["PACKED"]
+    assert world.hub.receiver.statement(dock.key_of_stream).refused == (), "what is done with is not said again"
     row = counted(world, "dock-7")
     assert (row["quarantined"], row["quarantinedResolved"], row["balanced"]) == (1, 1, True)
     whole = look(world.hub, closed["id"])
