@@ -159,15 +159,17 @@ class EdgeApi:
 
     async def get_orders(self, request: Request) -> Response:
         """A page of local truth."""
-        params = query(request.query_params.multi_items(), ("status", "q", "conflict", "cursor", "limit"))
+        params = query(request.query_params.multi_items(), ("status", "q", "conflict", "held", "cursor", "limit"))
         status = choice(params, "status", STATUS_NAMES)
         conflict = choice(params, "conflict", ("true", "false"))
+        held = choice(params, "held", ("true", "false"))
         wanted = views.OrderQuery(
             None if status is None else Status[status],
             params.get("q"),
             None if conflict is None else conflict == "true",
             params.get("cursor"),
             page_size(params),
+            None if held is None else held == "true",
         )
         page = views.list_orders(self._runtime.core.ledger, wanted)
         url = "" if page["cursor"] is None else str(request.url.include_query_params(cursor=page["cursor"]))

@@ -393,7 +393,8 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
         _check_url(config)
     else:
         require_tls(config.hub_address)
-    config.policies()
+    if config.conflicts.policy_file:
+        config.policies()
     s = config.storage
     if s.reserve_bytes >= s.budget_bytes or s.telemetry_bytes > s.budget_bytes:
         raise ConfigError(

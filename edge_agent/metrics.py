@@ -10,6 +10,7 @@ from edge_agent.runtime import EdgeRuntime
 from protocols.errors import LedgerError
 from protocols.eviction import REASONS
 from protocols.fact import Clock
+from protocols.policy import Outcome
 
 Status = dict[str, Any]
 CLOCKS: Final = tuple(clock.name.lower() for clock in Clock)
@@ -43,6 +44,11 @@ _WHY: Final = {
     "superseded": "a later reading of the device was there",
     "oldest": "it was the oldest",
 }
+
+
+def _open(runtime: EdgeRuntime, least: int) -> float:
+    row = runtime.core.ledger.db.one("SELECT count(*) FROM clashes WHERE state = 0 AND outcome >= ?", (int(least),))
+    return float(row[0]) if row else 0.0
 
 
 def _freed(s: Status) -> float:
@@ -110,6 +116,8 @@ OPEN: Final = (
     Metric(
         "longshore_queue_not_received_events", "gauge", "Facts that the hub is not known to hold.", lambda r, s: s["queue"]["notReceived"]
     ),
+    Metric("longshore_conflicts_open", "gauge", "Open conflicts of orders known here.", lambda r, s: _open(r, 0)),
+    Metric("longshore_conflicts_held", "gauge", "Those of them that hold their order.", lambda r, s: _open(r, Outcome.HOLD)),
     Metric("longshore_queue_quarantined_events", "gauge", "Facts that stepped aside.", lambda r, s: s["queue"]["quarantined"]),
     Metric(
         "longshore_captured_events_total",

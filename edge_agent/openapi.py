@@ -151,6 +151,9 @@ OPERATIONS: Final = (
             Param("status", "Only orders that show this status.", {"type": "string", "enum": list(STATUS_NAMES)}, "SHIPPED"),
             Param("q", "Any fragment of the order id.", _TEXT, "1234"),
             Param("conflict", "Only orders in conflict, or only the others.", {"type": "string", "enum": ["true", "false"]}),
+            Param(
+                "held", "Only orders that rest until a conflict is settled, or the others.", {"type": "string", "enum": ["true", "false"]}
+            ),
             Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT),
             _LIMIT,
         ),

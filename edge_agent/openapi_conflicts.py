@@ -72,7 +72,7 @@ OPERATIONS: Final = (
         {200: ("The newest.", _LIST)},
         (
             Param("open", "Only those that nobody has settled.", {"type": "string", "enum": ["true", "false"]}),
-            Param("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 200}),
+            Param("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 200}),
         ),
         (401, 403, 422, 503),
     ),

@@ -40,6 +40,7 @@ class OrderQuery:
     conflict: bool | None = None
     cursor: str | None = None
     limit: int = 50
+    held: bool | None = None
 
 
 def list_orders(ledger: Ledger, query: OrderQuery) -> Json:
@@ -76,6 +77,9 @@ def _filters(query: OrderQuery) -> tuple[list[str], list[int | str]]:
     if query.conflict is not None:
         wheres.append("conflict = ?")
         params.append(int(query.conflict))
+    if query.held is not None:
+        wheres.append("held = ?")
+        params.append(int(query.held))
     if query.q is not None:
         wheres.append("order_id LIKE ? ESCAPE '~'")
         params.append("%" + query.q.replace("~", "~~").replace("%", "~%").replace("_", "~_") + "%")

@@ -41,7 +41,7 @@ KEPT_SHOWN: Final = limits.REFUSED_KEPT
 STREAMS_MOST: Final = 200
 _PARSED_ASIDE_BYTES: Final = 65_536
 """a larger batch is parsed in a worker thread: the loop also answers edges"""
-ORDER_PARAMETERS: Final = ("site", "status", "region", "jeopardy", "q", "cursor", "org", "conflict", "limit", "format")
+ORDER_PARAMETERS: Final = ("site", "status", "region", "jeopardy", "q", "cursor", "org", "conflict", "held", "limit", "format")
 _JEOPARDY: Final = "Nothing scores orders yet: jeopardy arrives with the model."
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -89,10 +89,10 @@ async def find_order(facade: HubFacade, order_id: str, org: str | None) -> Order
     return found[0]
 
 
-def order_query(params: Mapping[str, str], limit: int, conflict: bool | None) -> OrderQuery:
-    """The store's question from checked parameters."""
+def order_query(params: Mapping[str, str], limit: int, flags: tuple[bool | None, bool | None]) -> OrderQuery:
+    """The store's question from checked parameters. `flags`: in conflict, on hold."""
     get = params.get
-    return OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), conflict, get("cursor"), limit)
+    return OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), flags[0], get("cursor"), limit, flags[1])
 
 
 class HubApi:
@@ -137,27 +137,27 @@ class HubApi:
         if "jeopardy" in params:
             raise InvalidInput("jeopardy", _JEOPARDY, remedy="Leave it out for now.")
         requests.status(params)
-        conflict = requests.flag(params, "conflict")
+        flags = requests.flag(params, "conflict"), requests.flag(params, "held")
         if parameters.choice(params, "format", ("json", "csv")) == "csv":
-            return await self._orders_csv(request, params, conflict)
-        page = await asyncio.to_thread(self._hub.store.orders, order_query(params, parameters.page_size(params), conflict))
+            return await self._orders_csv(request, params, flags)
+        page = await asyncio.to_thread(self._hub.store.orders, order_query(params, parameters.page_size(params), flags))
         listed = {"orders": [views.order_json(view) for view in page.orders], "cursor": page.cursor}
         return reply(listed, headers=_next(request, page.cursor))
 
-    async def _orders_csv(self, request: Request, params: dict[str, str], conflict: bool | None) -> Response:
+    async def _orders_csv(self, request: Request, params: dict[str, str], flags: tuple[bool | None, bool | None]) -> Response:
         """Up to CSV_ROWS orders in one file, read before the first byte goes out: a fault half-way is an error, not a short file."""
         most = parameters.page_size(params, CSV_ROWS, CSV_ROWS)
-        rows, cursor = await asyncio.to_thread(self._collect, params, conflict, most)
+        rows, cursor = await asyncio.to_thread(self._collect, params, flags, most)
         text = await asyncio.to_thread(views.orders_csv, rows)
         headers = {"content-disposition": 'attachment; filename="orders.csv"', "longshore-rows": str(len(rows))}
         return Response(text.encode("utf-8", "replace"), 200, {**headers, **_next(request, cursor)}, media_type="text/csv; charset=utf-8")
 
-    def _collect(self, params: dict[str, str], conflict: bool | None, most: int) -> tuple[list[OrderView], str | None]:
+    def _collect(self, params: dict[str, str], flags: tuple[bool | None, bool | None], most: int) -> tuple[list[OrderView], str | None]:
         rows: list[OrderView] = []
         cursor = params.get("cursor")
         while True:
             here = {**params, "cursor": cursor} if cursor else {name: value for name, value in params.items() if name != "cursor"}
-            page = self._hub.store.orders(order_query(here, min(_CSV_PAGE, most - len(rows)), conflict))
+            page = self._hub.store.orders(order_query(here, min(_CSV_PAGE, most - len(rows)), flags))
             rows += page.orders
             cursor = page.cursor
             if cursor is None or len(rows) >= most:

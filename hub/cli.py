@@ -167,6 +167,7 @@ def _add_orders(commands: Any) -> None:
     command.add_argument("--org", help="only this organisation")
     command.add_argument("--q", metavar="TEXT", help="a fragment of the order's id")
     command.add_argument("--conflict", action="store_true", help="only orders with an open conflict")
+    command.add_argument("--held", action="store_true", help="only orders that rest until a conflict is settled")
     command.add_argument("--limit", type=_count, default=50, help="at most so many, newest first (default: %(default)s)")
     command.add_argument("--cursor", help="go on after the page that ended with this cursor")
 

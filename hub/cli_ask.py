@@ -144,12 +144,13 @@ def orders(args: argparse.Namespace) -> int:
     if args.show:
         return _order(args)
     params = {name: getattr(args, name) for name in ("site", "region", "status", "org", "q", "cursor", "limit")}
-    found = ask(args, "/v1/orders", params | ({"conflict": "true"} if args.conflict else {}))
+    flags = {name: "true" for name in ("conflict", "held") if getattr(args, name)}
+    found = ask(args, "/v1/orders", params | flags)
     show(
         args,
         found,
         found["orders"],
-        ("orderId", "status", "site", "region", "source", "timestamp", "receivedAt", "conflict"),
+        ("orderId", "status", "site", "region", "source", "timestamp", "receivedAt", "conflict", "held"),
         "no order matches",
     )
     if found["cursor"] and not args.json:

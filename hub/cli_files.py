@@ -46,9 +46,10 @@ def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> An
         return views.conflicts_json(store.conflicts(open_only=bool(params.get("open"))), store.judged_by())
     if path == "/v1/orders":
         get = params.get
-        conflict = True if get("conflict") else None
+        conflict, held = (True if get(name) else None for name in ("conflict", "held"))
+        limit = get("limit") or 50
         page = store.orders(
-            OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), conflict, get("cursor"), get("limit") or 50)
+            OrderQuery(get("site"), get("region"), get("status"), get("q"), get("org"), conflict, get("cursor"), limit, held)
         )
         return {"orders": [views.order_json(one) for one in page.orders], "cursor": page.cursor}
     quoted, _, part = path.removeprefix("/v1/orders/").partition("/")

@@ -289,6 +289,8 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
     )
     _check_names(config.hub, loaded.origins)
     _check_broker(config.broker)
+    if config.conflicts.policy_file:
+        config.policies()
     return config
 
 

@@ -103,6 +103,7 @@ OPERATIONS: Final = (
         _text("Any fragment of the order id.", "q", "1234"),
         CURSOR, ORG,
         Param("conflict", "Only orders with an open conflict, or only those without.", {"type": "boolean"}),
+        Param("held", "Only orders that rest until a conflict is settled, or only the others.", {"type": "boolean"}),
         _whole("limit", 50, 500),
         Param("format", "How to answer.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),
     ), ((200, "A page of orders.", "OrderPage"),), (422,)),

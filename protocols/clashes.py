@@ -26,6 +26,8 @@ from protocols.streams import StreamKey
 SETTLES: Final = "settles"
 NOTE_CHARS: Final = 400
 _IDS_MOST: Final = 64
+CLOSED_KEPT: Final = 500
+"""closed conflicts of one order"""
 HEADS_JUDGED: Final = 64
 """of one order: so many stand side by side only where somebody means harm"""
 
@@ -133,7 +135,16 @@ class ClashBook:
             if one.verdict.outcome is not Outcome.ACCEPT:
                 self.insert(okey, one.verdict, one.heads, one.verdict.sentence, now_ms)
                 self.close(one.verdict.id, State.SETTLED, now_ms, one.by)
+        self._forget(okey)
         return max((verdict.outcome for verdict, _ in verdicts), default=Outcome.ACCEPT)
+
+    def _forget(self, okey: int) -> None:
+        """Of what is closed the newest stay; a stranger's endless quarrel must not fill the disk."""
+        self._db.run(
+            """DELETE FROM clashes WHERE cid IN
+                 (SELECT cid FROM clashes WHERE okey=? AND state<>0 ORDER BY cid DESC LIMIT -1 OFFSET ?)""",
+            (okey, CLOSED_KEPT),
+        )
 
     def _keep_open(self, clash: Clash, verdict: Verdict) -> None:
         """Open again where a fork showed that it never was settled; and as the table in use says it."""

@@ -109,6 +109,7 @@ class OrderQuery:
     conflict: bool | None = None
     cursor: str | None = None
     limit: int = 50
+    held: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

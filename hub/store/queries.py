@@ -305,6 +305,8 @@ def _filters(query: OrderQuery) -> tuple[list[str], list[Value]]:
         params.append(_status(query.status))
     if query.conflict is not None:
         where.append(f"v.conflict={int(query.conflict)}")
+    if query.held is not None:
+        where.append("v.conflict=1 AND v.held=1" if query.held else "v.held=0")  # what is held is in conflict, and that has an index
     return where, params
 
 

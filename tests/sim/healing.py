@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from protocols.clashes import State, read_clashes
 from tests.sim.audit import audit
 from tests.sim.disks import Disk
 from tests.sim.downlink import not_as_the_centre
@@ -116,6 +117,7 @@ def _views(world: World) -> Iterator[str]:
             yield from _ledger_view(world, world.hub.disk, order, mask, "hub")
         for edge in world.edges:
             yield from _ledger_view(world, edge.disk, order, mask, edge.name)
+            yield from _same_outcome(world, edge, order)
     for edge in world.edges:
         yield from not_as_the_centre(world, edge)
 
@@ -141,6 +143,22 @@ def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:
     names = sorted(f"{f.id.node}/{f.id.epoch:x}/{f.id.seq}/{f.id.h[:4].hex()}" for f in (truth.facts[i] for i in bits(want.heads)))
     if sorted(heads) != names:
         yield f"I6 heads of {order[1]} are {heads}, right are {names}"
+
+
+def _same_outcome(world: World, edge: EdgeProc, order: Order) -> Iterator[str]:
+    """Where an edge and the centre see the same heads, the same conflicts are open and the same orders are on hold."""
+    ledger, store = edge.core.ledger, world.store.store
+    here, there = ledger.book.get(*order), store.order(*order)
+    if here is None or there is None or not here.followed:
+        return
+    ids = sorted(ledger.fact_id(head.fact) for head in here.heads)
+    if ids != sorted(e.fact_id for e in store.events(*order) if e.is_head):
+        return
+    ledger.flush()
+    ours = sorted((c.id, c.outcome) for c in read_clashes(ledger.db, "okey = ? AND state = 0", (here.okey,), "cid"))
+    theirs = sorted((c.clash.id, c.clash.outcome) for c in store.disputed(*order).conflicts if c.clash.state is State.OPEN)
+    if (ours, here.conflict, here.held) != (theirs, there.conflict, there.held):
+        yield f"I6 {edge.name} finds {ours} open about {order[1]}, the centre {theirs}"
 
 
 def _ledger_view(world: World, disk: Disk, order: Order, mask: Mask, who: str) -> Iterator[str]:

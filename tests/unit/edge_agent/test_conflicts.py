@@ -48,7 +48,9 @@ def test_a_conflict_is_listed_told_and_settled_without_any_link(tmp_path: Path) 
         assert (order["credited"], order["quantities"]) == (["desk-2", "ana"], {"picked": 2})
         assert [note["text"] for note in order["notes"]] == ["customer called", "two boxes"]
         assert [(p["outcome"], p["policy"]) for p in order["concurrent"]] == [("hold", "cancelled-in-hand")]
-        assert (await client.get("/v1/orders")).json()["orders"][0]["held"] is True
+        assert [one["held"] for one in (await client.get("/v1/orders?held=true")).json()["orders"]] == [True]
+        assert (await client.get("/v1/orders?held=false")).json()["orders"] == []
+        assert "\nlongshore_conflicts_held 1.0\n" in (await client.get("/metrics")).text
 
         body = {"status": "RETURNED", "actor": "ana", "note": "back on shelf 3", "idempotencyKey": "s1"}
         done = await client.post(one["links"]["settle"], json=body)

@@ -70,6 +70,14 @@ def test_milestones_nobody_reported_do_not_look_done(hub: FakeHub) -> None:
     assert page.count('class="skipped"') == 3
 
 
+def test_orders_on_hold_are_listed_alone(hub: FakeHub) -> None:
+    disputes(hub)
+    client = AppClient(hub)
+    assert [one["orderId"] for one in client.get("/v1/orders?held=true").json()["orders"]] == ["HOLD-1"]
+    assert {one["orderId"] for one in client.get("/v1/orders?held=false").json()["orders"]} == {"DONE-1", "TWICE-1"}
+    assert client.get("/v1/orders?held=maybe").status_code == 422
+
+
 def test_the_policy_in_use_is_named(hub: FakeHub) -> None:
     disputes(hub)
     told = AppClient(hub).get("/v1/conflicts").json()
