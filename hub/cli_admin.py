@@ -326,4 +326,7 @@ def _of_running(config: HubConfig) -> Iterator[Finding]:
     yield Finding("balance", not off, row["sentence"], "see: longshore-hub balance" if off else "")
     for found in health.get("findings", []):
         text, _, remedy = found.partition(": ")
+        if text == "balance":
+            yield Finding("balance", False, remedy, "see: longshore-hub gaps, and longshore-hub audit")
+            continue
         yield Finding("registry", False, text, remedy)

@@ -187,7 +187,9 @@ def balance(args: argparse.Namespace) -> int:
     rows = [{**row, "evicted": sum(row["evicted"].values())} for row in [*found["nodes"], {**found["fleet"], "node": "all"}]]
     columns = ("node", "captured", "settled", "queued", "notHereYet", "inCustody", "quarantined", "evicted", "sentence")
     show(args, found, rows, columns, "")
-    return 1 if found["fleet"]["balanced"] is False else 0
+    for alarm in () if args.json else found.get("alarms", ()):
+        print(f"ALARM {alarm}")
+    return 1 if found["fleet"]["balanced"] is False or found.get("alarms") else 0
 
 
 def queue(args: argparse.Namespace) -> int:

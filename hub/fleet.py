@@ -77,6 +77,7 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
         except LedgerError:
             counts = None
     sheet = balance(core, beats, counts, now_ms, taking_back=taking_back)
+    sheet["alarms"] = _alarms(core, sheet, beats, counts or {})
     return Seen(
         now_ms,
         fleet_rows(core, beats, now_ms, left, offline_after_ms),
@@ -90,7 +91,7 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
         core.settings.budget_bytes,
         core.freeing.freed,
         core.freeing.taken_back,
-        [*_alarms(core, sheet, beats, counts or {}), *_findings(core, counts or {})],
+        [*sheet.get("alarms", []), *_findings(core, counts or {})],
         core.gaps.seen(beats, now_ms),
         core.backup_ms,
     )

@@ -400,7 +400,7 @@ def _fleet_schemas() -> dict[str, Json]:
         "FleetNode": node,
         "Fleet": _object(fleet=_list(_ref("FleetNode")), cursor=_OPT, asOf=_WHEN),
         "BalanceRow": balance,
-        "Balance": _object(asOf=_WHEN, fleet=_ref("BalanceRow"), nodes=_list(_ref("BalanceRow"))),
+        "Balance": _object(asOf=_WHEN, fleet=_ref("BalanceRow"), nodes=_list(_ref("BalanceRow")), alarms=_list(_STR)),
         "NodeCard": {**_object(**dict.fromkeys(names, _STR)), "additionalProperties": False},
         "Node": {"type": "object", "required": ["node"], "properties": {"node": _STR}},
         "Nodes": _object(nodes=_list(_ref("Node")), cursor=_OPT),

@@ -106,6 +106,8 @@ class Balance(TypedDict):
     asOfMs: int
     fleet: BalanceRow
     nodes: list[BalanceRow]
+    alarms: NotRequired[list[str]]
+    """a sentence for each imbalance, with its node, epoch and numbers"""
 
 
 # ------------------------------------------------------------------ orders
@@ -428,6 +430,7 @@ def balance_json(balance: Balance) -> Json:
         "asOf": iso(balance["asOfMs"]),
         "fleet": _balance_row(balance["fleet"]),
         "nodes": [_balance_row(row) for row in balance["nodes"]],
+        "alarms": balance.get("alarms", []),
     }
 
 

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from protocols.chains import RunKind
 from protocols.fact import genesis
+from protocols.freed import FreedHashes
 from protocols.merge import load_heads
 from protocols.sqlite import Db
 from protocols.streams import StreamKey
@@ -99,13 +100,15 @@ class _Trouble(NamedTuple):
 
 @dataclass(slots=True)
 class _Way:
-    """A run on its way down. `at`: the seq looked at next; `want`: the hash there, None where it is not known any more."""
+    """A run on its way down. `at`: the seq looked at next; `want`: the hash there, None where it is not known any more. `apart`: below what
+    was freed, and known to be of another branch."""
 
     first: int
     h_before: bytes
     last: int
     at: int
     want: bytes | None
+    apart: bool = False
 
 
 def audit(db: Db, words: Words | None = None, tell: Tell | None = None) -> Audit:
@@ -164,8 +167,9 @@ def _own_words(db: Db) -> dict[int, list[Word]]:
         followed = "followed" if _has_column(db, table, "followed") else "1"
         for org, order_id, heads, here in db.query(f"SELECT org, order_id, heads, {followed} FROM {table}"):
             for head in load_heads(bytes(heads)):
-                if (head.sid, head.seq, head.h) not in came_down and (here or head.sid in own):
-                    words.setdefault(head.sid, []).append(Word(head.seq, head.h, f"order {org}/{order_id}"))
+                sid, seq, h = head.fact
+                if head.fact not in came_down and (here or sid in own):
+                    words.setdefault(sid, []).append(Word(seq, h, f"order {org}/{order_id}"))
     for (sid, _), word in tops.items():
         words.setdefault(sid, []).append(word)
     return words
@@ -193,6 +197,7 @@ class _Walk:
 
     def __init__(self, db: Db, sid: int, key: StreamKey, freed: int, freed_h: bytes) -> None:
         self._db, self._sid, self._key, self._freed, self._freed_h = db, sid, key, freed, freed_h
+        self._hashes = FreedHashes(db)
         runs = db.query("SELECT first, h_before, last, h_last, kind FROM runs WHERE sid=? ORDER BY last DESC, h_last", (sid,))
         self._ways = [_Way(r[0], bytes(r[1]), r[2], r[2], bytes(r[3])) for r in runs if r[4] == RunKind.DATA]
         self._held = [(int(r[0]), int(r[2])) for r in runs]
@@ -227,6 +232,9 @@ class _Walk:
                 active.append(waiting.pop(0))
             for way in active:
                 self._missing(way, seq + 1)
+            for way in active:
+                if way.at == seq <= self._freed and self._is_freed(way):
+                    way.at = 0
             self._level(seq, rows, [w for w in active if w.at == seq and w.at >= w.first])
             active = [w for w in active if w.at >= w.first]
             if self.rows // PAGE_ROWS != (self.rows + len(rows)) // PAGE_ROWS:
@@ -238,9 +246,6 @@ class _Walk:
 
     def _level(self, seq: int, rows: list[_Row], ways: list[_Way]) -> None:
         """All rows of one seq: each run takes its own, what nobody takes was put in."""
-        if seq <= self._freed:
-            self._stayed(rows)
-            return
         left = {r.h: r for r in rows}
         sure = [(way, left.pop(way.want)) for way in ways if way.want is not None and way.want in left]
         for way, row in sure:
@@ -250,14 +255,10 @@ class _Walk:
             if not any(way is w for w, _ in sure):
                 self._lost_way(way, left)
         for row in left.values():
-            if row.h not in self._moved:
+            if seq <= self._freed and self._freed_at(seq) == row.h:
+                self._check(row)  # freed, and kept for who reads it
+            elif row.h not in self._moved:
                 self._say(seq, What.INSERTED, "a fact lies here that no history leads to")
-
-    def _stayed(self, rows: list[_Row]) -> None:
-        """Where facts were freed some may stay, in which orders end, and branches that came to light later: their bytes must be theirs,
-        and on the chain that was freed there is one of them at most."""
-        for row in rows:
-            self._check(row)
 
     def _lost_way(self, way: _Way, left: dict[bytes, _Row]) -> None:
         """The fact that must lie here does not."""
@@ -296,7 +297,7 @@ class _Walk:
     def _down(self, way: _Way, prev: bytes) -> None:
         """One fact lower. At its lowest end a run must hang on what it says that it hangs on."""
         way.at, way.want = way.at - 1, prev
-        if way.at == self._freed and self._freed:
+        if way.at == self._freed and self._freed and way.at >= way.first and not self._has(way.at, prev):
             if self._freed_h and prev != self._freed_h:
                 self._say(way.at + 1, What.EDITED, "it does not hang on what was freed below it")
             way.at = 0
@@ -305,10 +306,12 @@ class _Walk:
 
     def _missing(self, way: _Way, down_to: int) -> None:
         """No rows between `down_to` and where the run has got to."""
-        low = max(down_to, way.first, self._freed + 1)
-        if way.at < low:
-            way.at = way.at if way.at >= way.first and way.at > self._freed else 0
+        if way.at < max(down_to, way.first):
             return
+        if way.at <= self._freed and self._is_freed(way):
+            way.at = 0
+            return
+        low = max(down_to, way.first, self._freed + 1 if way.at > self._freed else 1)
         moved = self._elsewhere(way.want) if way.want is not None else None
         if moved is not None and way.at != low:
             moved = None  # a whole stretch is gone, not one fact moved
@@ -326,8 +329,18 @@ class _Walk:
         else:
             self._say(low, What.DELETED, f"facts {low} to {high} are gone" if high > low else "it is gone")
         way.at, way.want = low - 1, None
-        if way.at < way.first or way.at <= self._freed:
+        if way.at < way.first or (way.at <= self._freed and not way.apart):
             way.at = 0
+
+    def _freed_at(self, seq: int) -> bytes | None:
+        """The hash of a place that was freed, where it is kept."""
+        return self._freed_h if seq == self._freed else self._hashes.at(self._sid, seq)
+
+    def _is_freed(self, way: _Way) -> bool:
+        """Is the run, so far down, the chain whose facts were freed? A branch that leaves below has its own facts there."""
+        known = self._freed_at(way.at)
+        way.apart = way.apart or (way.want is not None and known is not None and known != way.want)
+        return not way.apart
 
     def _tell_exchanges(self) -> None:
         """Facts whose bytes are another's were exchanged; the others were edited."""

@@ -141,7 +141,8 @@ class Pages:
         rows = [_balance_row(row) for row in balance["nodes"]]
         off = [row for row in rows if row["good"] is False]
         whole = _balance_row(balance["fleet"])
-        return self._page(request, "balance.html", "Balance", fleet=whole, rows=rows, off=off, as_of=balance["asOfMs"])
+        shown: dict[str, Any] = {"fleet": whole, "rows": rows, "off": off, "alarms": balance.get("alarms", [])}
+        return self._page(request, "balance.html", "Balance", as_of=balance["asOfMs"], **shown)
 
     async def gaps(self, request: Request) -> Response:
         """What this hub knows that it does not have."""

@@ -165,6 +165,7 @@ def test_an_imbalance_is_an_alarm_that_names_node_epoch_and_numbers() -> None:
     assert found.findings == [
         f"balance: node dock-7 epoch {epoch:x} 3 facts unaccounted: captured 10, settled 7, queued 0, in custody 0, quarantined 0"
     ]
+    assert found.balance["alarms"] == found.findings
     assert unaccounted(found.balance) == 3
     world.store = SqliteStore(Db.load(world.store._db.dump()))
     world._take_back()

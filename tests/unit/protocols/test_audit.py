@@ -180,6 +180,43 @@ def test_what_was_freed_by_rule_is_no_finding_and_its_edge_is_held() -> None:
     assert only(audit(led.db)) == (9, What.DELETED)
 
 
+def freed_hub() -> Ledger:
+    """A hub that freed facts 1 to 8 of dock-7 but for 3, and then was brought a branch that leaves at 5."""
+    one, other = ledger(12), ledger(5)
+    hub = Ledger(Db(":memory:"), node="hub", new_epoch=lambda: 9)
+    offer(hub, one, 1, 12)
+    stream = hub.log.open(StreamKey("dock-7", 1, 0))
+    hub.begin()
+    hub.log.free(stream, 8, hashed=True, kept=[(3, one.db.query("SELECT h FROM log WHERE seq=3")[0][0])])
+    hub.commit()
+    other.begin()
+    other.append_all([event(n + 100, Status.CANCELLED) for n in range(6)], NOW_MS)
+    other.commit()
+    offer(hub, other, 6, 11)
+    return hub
+
+
+def test_a_branch_that_leaves_below_what_was_freed_and_a_fact_that_stayed_are_whole() -> None:
+    assert audit(freed_hub().db).findings == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "seq", "what"),
+    [
+        ("UPDATE log SET row=x'93' WHERE seq=3", 3, What.EDITED),
+        ("UPDATE log SET row=x'93' WHERE seq=7", 7, What.EDITED),
+        ("DELETE FROM log WHERE seq=7", 7, What.DELETED),
+        ("INSERT INTO log (sid, seq, h, prev, at_ms, row) SELECT sid, 4, h, prev, at_ms, row FROM log WHERE seq=3", 4, What.INSERTED),
+        ("UPDATE log SET prev=x'0101010101010101' WHERE seq=9 AND prev IN (SELECT freed_h FROM streams)", 9, What.EDITED),
+    ],
+    ids=["a fact that stayed", "the branch", "the branch, one less", "below what was freed", "the edge"],
+)
+def test_what_is_done_below_what_was_freed_is_named_too(statement: str, seq: int, what: What) -> None:
+    hub = freed_hub()
+    hub.db.run(statement)
+    assert (audit(hub.db).findings[0].seq, audit(hub.db).findings[0].what) == (seq, what)
+
+
 def test_a_forked_stream_with_a_hole_and_a_record_is_whole() -> None:
     one, two = ledger(12), ledger(9)
     two.db.run("DELETE FROM log WHERE seq > 5")
