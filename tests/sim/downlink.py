@@ -76,8 +76,8 @@ def must_know(world: World, edge: EdgeProc) -> Iterator[tuple[Order, Mask]]:
 
 
 def not_as_the_centre(world: World, edge: EdgeProc) -> Iterator[str]:
-    """I6: each edge's view of its orders is the centre's; but one that has no room takes in nothing."""
-    if edge.core.full:
+    """I6: each edge's view of its orders is the centre's; but one that has no room takes in nothing, and version 1 knew no way down."""
+    if edge.core.full or edge.node in world.old or world.options.old_hub:
         return
     for order, heads in must_know(world, edge):
         found = edge.disk.heads(world.check.truth, "orders", order)

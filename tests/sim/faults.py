@@ -108,6 +108,13 @@ class Faults:
         else:
             self._edge(n).skew_ms = skew
 
+    def upgrades(self, n: int, _: int = 0) -> None:
+        """A node that knew version 1 only comes back with today's."""
+        edge = self._edge(n)
+        if self.world.old.pop(edge.node, 0) is None:
+            self.world.count("node upgraded")
+            edge.bounce(SECOND)
+
     def strangers(self, n: int, _: int = 0) -> None:
         """A node that nobody had admitted is admitted at last."""
         self.world.strangers.pop(self._edge(n).node, None)

@@ -14,6 +14,7 @@ from tests.sim.broker import Broker
 from tests.sim.checkers import Violation
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.procs import Down, Up
+from tests.sim.versions import as_version_1
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -32,8 +33,10 @@ class Net:
 
     def up(self, edge: EdgeProc, topic: str, payload: bytes) -> None:
         """From an edge to the hub."""
-        if not edge.linked or edge.silent:
+        said = self._between(edge, payload)
+        if said is None or not edge.linked or edge.silent:
             return
+        payload = said
         for delay, data in self._copies(payload):
             self.broker.carry("hub", delay, self._at_hub, edge.node, data)
         if self._strikes(self.world.options.forgery):
@@ -46,11 +49,20 @@ class Net:
         for edge in self.world.edges:
             if edge.node == node and not topic.startswith(f"{edge.address.prefix}/"):
                 raise Violation(f"I10 a message for {edge.address.prefix} goes to {topic}")
-            if edge.node == node and edge.linked and not edge.silent:
-                for delay, data in self._copies(payload):
+            said = self._between(edge, payload) if edge.node == node and edge.linked and not edge.silent else None
+            if said is not None:
+                for delay, data in self._copies(said):
                     self.broker.carry(edge.name, delay, self._at_edge, edge, data)
                 if self._strikes(self.world.options.forgery):
                     self.world.after(self._latency(), self._at_edge, edge, self._forged_receipt(edge))
+
+    def _between(self, edge: EdgeProc, payload: bytes) -> bytes | None:
+        """The message as the older of the two ends says or reads it; None when that has no such message."""
+        if edge.node not in self.world.old and not self.world.options.old_hub:
+            return payload
+        said = as_version_1(payload, self.world.keys)
+        self.world.count("message cut down to version 1" if said is not None else "message that version 1 does not know")
+        return said
 
     def stale(self, edge: EdgeProc) -> None:
         """What a broker kept for a session before this one."""

@@ -81,6 +81,9 @@ class Options:
     """organisations that share the hub, and use the same order ids"""
     sites: int = 0
     """sites that the edges share; 0: each edge is a site by itself"""
+    old: tuple[int, ...] = ()
+    """edges that know version 1 only, until the plan upgrades them"""
+    old_hub: bool = False
     profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""

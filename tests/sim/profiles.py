@@ -119,13 +119,23 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "sites": Random(f"{seed}/sites").choice((0, 3)),
     }
     options |= levels(Random(f"{seed}/levels"), faults) | _broker_levels(Random(f"{seed}/broker"), faults)
+    options |= _versions(Random(f"{seed}/versions"), edges)
     plan = Plan(Random(f"{seed}/plan"), duration, edges, outage_ms=profile.outage_ms)
     make_plan(plan, faults, backups)
     if profile.sure_outage_ms[1]:
         plan.add(plan.rng.randrange(duration // 2), "partitions", plan.edge(), plan.rng.randint(*profile.sure_outage_ms), 0)
+    upgrades = Random(f"{seed}/upgrades")
+    plan.events += [(upgrades.randrange(duration), "upgrades", (n, 0)) for n in options["old"] if upgrades.random() < 0.6]
     for name in MORE_FAULTS:
         _more(Plan(Random(f"{seed}/plan {name}"), duration, edges, events=plan.events, hot=plan.hot), name, faults)
     return Options(**options, plan=tuple(sorted(plan.events)))
+
+
+def _versions(rng: Random, edges: int) -> dict[str, Any]:
+    """Who still knows version 1 only: nobody, some edges, or the hub."""
+    drawn = rng.random()
+    old = tuple(n for n in range(edges) if rng.random() < 0.4) if drawn < 0.15 else ()
+    return {"old": old, "old_hub": 0.15 <= drawn < 0.25}
 
 
 def _slower(u: UplinkSettings, duration_ms: int) -> UplinkSettings:

@@ -73,6 +73,8 @@ class World:
         self.edges: list[EdgeProc] = []
         self.strangers = dict.fromkeys(strangers)
         """nodes that nobody has admitted yet"""
+        self.old = dict.fromkeys(f"dock-{n}" for n in options.old)
+        """nodes that know version 1 only"""
         self.hub = HubProc(self, Disk.blank("hub"))
         self._segments = vars(receiver)["SEGMENTS_STATED"]
         vars(receiver)["SEGMENTS_STATED"] = options.segments
