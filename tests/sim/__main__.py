@@ -1,5 +1,5 @@
 """Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays N fortnights of 8 edges, half as many small
-worlds and for every twentieth a long one; `--world` plays N of one kind. `--planted` shows what the world catches.
+worlds and some others; `--world` plays N of one kind. `--planted` shows what the world catches.
 
 A seed that fails is told with its complaint and kept in `failing_seeds.txt`, which the tests replay for good.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from protocols.errors import LongshoreError
 from tests.sim import document
+from tests.sim.golden import begin
 from tests.sim.planted import PLANTS, catch, table
 from tests.sim.profiles import BASES, world_of
 from tests.sim.runner import many, mixed, report
@@ -25,7 +26,7 @@ def replay(seed: int, *, verbose: bool) -> int:
     if verbose:
         print(options)
     try:
-        world = play(options, print if verbose else None)
+        world = play(options, print if verbose else None, begin)
     except (AssertionError, LongshoreError) as e:
         print(f"seed {seed} FAILED: {e}")
         return 1

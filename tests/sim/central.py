@@ -24,7 +24,7 @@ class Central:
     """The store, its backups, and what the hub's shell does with it: one thing at a time."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.disk = world, Disk.blank("store")
+        self.world, self.disk = world, world.first_disk("store")
         self.store = SqliteStore(self.disk.db)
         self.backups: list[Disk] = []
         self.rng = world.rng("store")

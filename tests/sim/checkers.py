@@ -119,6 +119,7 @@ class Checker:
     def edge_moved(self, disk: Disk, who: str) -> None:
         """Settled ⊆ the store's rows; freed ⊆ the store and every restorable backup of it; evicted only telemetry, with a record."""
         self._evicted(disk, who)
+        self._carried_freed(disk, who)
         for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):
             own = disk.own.get(StreamKey(node, epoch, cls), [])
             below = sum(1 << i for i in own[:settled])
@@ -129,6 +130,17 @@ class Checker:
                 demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
                 disk.held &= ~gone
                 self.truth.freed |= gone
+
+    def _carried_freed(self, disk: Disk, who: str) -> None:
+        """Others' facts that an edge had in its log and let go: freed ⊆ the store and every restorable backup of it, whoever frees."""
+        for node, epoch, cls, seq, h in disk.db.query(
+            "SELECT node, epoch, cls, freed_seq, freed_h FROM streams WHERE own=0 AND freed_seq > 0"
+        ):
+            at = self.truth.of.get(FactId(node, epoch, cls, seq, bytes(h)))
+            gone = self.truth.facts[at].chain & disk.held if at is not None else 0
+            unsafe = gone & ~self._safe()
+            demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)} of another, which the store or a backup of it lacks")
+            disk.held &= ~gone
 
     def _evicted(self, disk: Disk, who: str) -> None:
         """What an edge gave up for want of room: readings only, and its chain says so."""

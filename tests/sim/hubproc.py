@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from hub.core import HubCore, HubIdentity, HubSettings
+from protocols.codec import Kind
 from protocols.downlink import Feed
 from protocols.errors import Conflict, DecodeError, LedgerBroken, LedgerFull
 from protocols.messages import Answer, Receipt
@@ -163,6 +164,18 @@ def _span(payload: bytes) -> list[tuple[StreamKey, int, int]]:
     except DecodeError:
         return []
     if isinstance(opened, Control):
-        return []
+        return _given_back(opened)
     header = opened[1]
     return [(StreamKey(header.author, header.epoch, header.cls), header.first, header.first + header.count - 1)]
+
+
+def _given_back(opened: Control) -> list[tuple[StreamKey, int, int]]:
+    """The facts of a feed that came back to its hub, one by one."""
+    if opened.envelope.kind is not Kind.FEED:
+        return []
+    try:
+        feed = opened.message()
+    except DecodeError:
+        return []
+    assert isinstance(feed, Feed)
+    return [(StreamKey(*feed.streams[place[0]][:3]), place[1], place[1]) for place in feed.places if place[0] < len(feed.streams)]

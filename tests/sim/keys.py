@@ -15,12 +15,14 @@ class Keys:
 
     def __init__(self, seed: int, *, real: bool) -> None:
         self._seed, self._real = seed, real
+        self.fixed: dict[str, bytes] = {}
+        """secrets that are not made from the seed"""
         self._secrets: dict[bytes, bytes] = {}
         self._keys: dict[str, NodeKey] = {}
         self.verify: Verify = verify_real if real else self._verify
 
     def _secret(self, name: str) -> bytes:
-        return blake2b(f"{self._seed}/key/{name}".encode(), digest_size=32).digest()
+        return self.fixed.get(name) or blake2b(f"{self._seed}/key/{name}".encode(), digest_size=32).digest()
 
     def _key(self, name: str) -> NodeKey:
         return self._keys.setdefault(name, NodeKey(self._secret(name)))

@@ -2,7 +2,8 @@
 
 - 0 and up: `small`, many shapes of small worlds (`options.draw`);
 - 1,000,000 and up: `fortnight`, 14 days of 8 edges with everything that a broker, disks, a store and a bus have done to anybody;
-- 2,000,000 and up: `long`, years with few events and outages to 400 days, beyond 2^31 ms.
+- 2,000,000 and up: `long`, years with few events and outages to 400 days, beyond 2^31 ms;
+- 3,000,000 and up: `golden`, days that begin with the databases that version 1 left behind.
 
 Each fault is drawn from a generator of its own: one more of them moves none of the others.
 """
@@ -16,7 +17,7 @@ from typing import Any, Final
 from protocols.sync.uplink import UplinkSettings
 from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, make_plan, rhythms
 
-BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000}
+BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000}
 FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "loss": ("messages are lost", "2, 10 or 30 %"),
     "duplicates": ("messages arrive twice", "5, 20 or 50 %"),
@@ -66,7 +67,7 @@ def world_of(seed: int) -> Options:
     name = profile_of(seed)
     if name == "small":
         return draw(seed)
-    return _drawn(seed, FORTNIGHT if name == "fortnight" else LONG)
+    return _drawn(seed, PROFILES[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Profile:
 
 FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (160, 240, 320), (HOUR, DAY, 5 * DAY, 14 * DAY))
 LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
+GOLDEN: Final = Profile("golden", (4,), (DAY, 5 * DAY), (5, 20), (30, 80), (HOUR, DAY))
+PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN)}
 
 
 def _drawn(seed: int, profile: Profile) -> Options:

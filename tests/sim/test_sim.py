@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from edge_agent.core import EdgeCore, Now
-from protocols.codec import pack
+from protocols.codec import Kind, pack, unpack
 from protocols.errors import OverBudget
 from protocols.fact import genesis
+from protocols.messages import Hello
+from protocols.sync.seal import Control, seal, unseal
+from protocols.sync.uplink import Out
+from protocols.topics import Channel
 from tests.sim import profiles
+from tests.sim.golden import begin
+from tests.sim.keys import Keys
 from tests.sim.net import Net
 from tests.sim.options import DAY, FAULTS, HOUR, draw
 from tests.sim.oracle import right
@@ -22,6 +28,7 @@ from tests.sim.profiles import BASES, EVERY_FAULT, MORE_FAULTS, profile_of, worl
 from tests.sim.runner import FAILING, attempt
 from tests.sim.shifted import clock_matters
 from tests.sim.truth import FactId, Truth
+from tests.sim.versions import as_version_1
 from tests.sim.world import play
 from tests.support.source import ROOT
 
@@ -31,7 +38,7 @@ def kept_seeds() -> list[int]:
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001])
+@pytest.mark.parametrize("seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001, *range(3_000_000, 3_000_004)])
 def test_a_few_worlds(seed: int) -> None:
     assert attempt(seed).complaint == ""
 
@@ -72,6 +79,30 @@ def test_a_seed_says_its_profile_and_one_fault_more_moves_none_of_the_others(mon
     monkeypatch.setattr(profiles, "EVERY_FAULT", EVERY_FAULT[:-1])
     after = [world_of(BASES["fortnight"] + n) for n in range(20)]
     assert [tuple(f for f in o.faults if f != EVERY_FAULT[-1]) for o in before] == [o.faults for o in after]
+
+
+def test_some_worlds_have_old_nodes_and_some_begin_with_databases_of_version_1() -> None:
+    worlds = [world_of(BASES["fortnight"] + n) for n in range(60)]
+    assert any(o.old for o in worlds) and any(o.old_hub for o in worlds) and any(not o.old and not o.old_hub for o in worlds)
+    assert any(kind == "upgrades" for o in worlds for _, kind, _ in o.plan)
+    world = begin(world_of(BASES["golden"]))
+    assert len(world.check.truth.facts) > 20 and world.store.disk.held and world.hub.disk.held
+    world.close()
+
+
+def test_an_old_node_is_told_and_says_no_more_than_version_1() -> None:
+    keys = Keys(0, real=False)
+    hello = Hello(b"8 bytes.", (), held=())
+    payload = seal(Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list()), "dock-0", "hub-1", keys.signer("dock-0"))
+    old = as_version_1(payload, keys)
+    assert old is not None and len(old) < len(payload)
+    opened = unseal(old)
+    assert isinstance(opened, Control)
+    body = unpack(opened.envelope.body, max_bytes=10_000)
+    assert isinstance(body, list) and len(body) == 4
+    keys.verify(keys.public("dock-0"), opened.envelope.signature, opened.envelope.signed)
+    follow = seal(Out(Channel.CONTROL, Kind.FOLLOW, [], [b"8 bytes.", 0, 1, []]), "dock-0", "hub-1", keys.signer("dock-0"))
+    assert as_version_1(follow, keys) is None
 
 
 def test_the_same_seed_gives_the_same_hash_also_in_another_process() -> None:

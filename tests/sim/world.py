@@ -62,8 +62,8 @@ class World:
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._n = 0
         self._hash = blake2b(digest_size=16)
-        self.keys = Keys(options.seed, real=options.real_keys)
-        self.hub_address = Address("acme", "EMEA", "center", "hub-1")
+        self.keys = self.make_keys()
+        self.hub_address = self.make_hub_address()
         self.check = Checker(self)
         self.net = Net(self)
         self.clients = Clients(self)
@@ -75,19 +75,36 @@ class World:
         """nodes that nobody has admitted yet"""
         self.old = dict.fromkeys(f"dock-{n}" for n in options.old)
         """nodes that know version 1 only"""
-        self.hub = HubProc(self, Disk.blank("hub"))
+        self.hub = HubProc(self, self.first_disk("hub"))
         self._segments = vars(receiver)["SEGMENTS_STATED"]
         vars(receiver)["SEGMENTS_STATED"] = options.segments
         self._people()
+
+    # ------------------------------------------------------------ what another beginning replaces
+
+    def make_keys(self) -> Keys:
+        """Everybody's keys."""
+        return Keys(self.options.seed, real=self.options.real_keys)
+
+    def make_hub_address(self) -> Address:
+        """Where the hub stands."""
+        return Address("acme", "EMEA", "center", "hub-1")
+
+    def first_disk(self, name: str) -> Disk:
+        """The disk that a machine begins with."""
+        return Disk.blank(name)
+
+    def edge_addresses(self) -> list[Address]:
+        """Where the edges stand that a world begins with."""
+        return [self._address(n, f"dock-{n}") for n in range(self.options.edges)]
 
     def _people(self) -> None:
         for _, kind, numbers in self.options.plan:
             if kind == "strangers":
                 self.strangers[f"dock-{numbers[0]}"] = None
         self.hub.start()
-        for n in range(self.options.edges):
-            node = f"dock-{n}"
-            self.add_edge(node, self._address(n, node), Disk.blank(node))
+        for address in self.edge_addresses():
+            self.add_edge(address.node, address, self.first_disk(address.node))
         self.operator()
         self.store.regularly()
 
@@ -244,9 +261,9 @@ class World:
             proc.disk.close()
 
 
-def play(options: Options, trace: Trace | None = None) -> World:
+def play(options: Options, trace: Trace | None = None, make: Callable[[Options, Trace | None], World] = World) -> World:
     """One world from begin to end. Raises Violation, or whatever the product raises."""
-    world = World(options, trace)
+    world = make(options, trace)
     try:
         return world.run()
     finally:
