@@ -261,7 +261,8 @@ class EdgeCore:
         """After a commit, and at `next_deadline`: what to send now."""
         if self.uplink.stalled(now.mono):
             self.uplink.restarted(now.mono)
-            return [Restart()]
+            if self.settings.handout_ms is None:  # over HTTP each request is answered, or the line is down: a new one cures nothing
+                return [Restart()]
         self.follower.paused = self.full
         carried = self.relay.outputs(now.mono)  # first: it may have the uplink say hello
         outs = [*self.uplink.outputs(now.mono), *self.handout.outputs(now.mono), *self.follower.outputs(now.mono)]

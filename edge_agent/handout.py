@@ -8,6 +8,7 @@ Pure: driven by `EdgeCore`, after the commit.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -25,11 +26,15 @@ from protocols.topics import Channel
 _TURN_FRAMES: Final = 4
 _PAUSE_MS: Final = 200
 """so that what is captured in a busy moment shares a frame"""
+_AGAIN_MS: Final = 3_600_000
+_DOUBT_MS: Final = 60_000
+_RECENT: Final = 10_000
 _START: Final = "own:0:0"
 
 
 class Handout:
-    """Hands out what is neither settled nor believed to be at the hub, once per connection, after `after_ms` without an answer."""
+    """Hands out what is neither settled nor believed to be at the hub, after `after_ms` without an answer, and again after an hour: the
+    line leads to one relay, which keeps what it took. Of what was sent shortly before the line broke nobody knows whether it arrived."""
 
     def __init__(self, ledger: Ledger, uplink: Uplink, after_ms: int | None) -> None:
         self._ledger, self._uplink, self._after_ms = ledger, uplink, after_ms
@@ -38,11 +43,22 @@ class Handout:
         self._quiet = False
         """is it known that no answer is there?"""
         self._handed: dict[int, Intervals] = {}
+        self._recent: deque[tuple[int, int, int, int]] = deque(maxlen=_RECENT)
+        """(when, stream, first, last) of what was handed out last"""
+        self._since_ms = self._last_ms = 0
 
     def on_up(self, now: int) -> None:
-        """Connected, perhaps to another relay: it has nothing yet."""
-        self._handed = {}
+        """Connected (again)."""
+        if now - self._since_ms > _AGAIN_MS:
+            self._forget(now)
+        for at_ms, sid, first, last in self._recent:
+            if at_ms > self._last_ms - _DOUBT_MS:
+                self._handed[sid].remove(first, last)
         self._await(now)
+
+    def _forget(self, now: int) -> None:
+        self._handed, self._since_ms = {}, now
+        self._recent.clear()
 
     def on_down(self) -> None:
         """Nobody is there to take anything."""
@@ -56,13 +72,16 @@ class Handout:
         if self._after_ms is None or not self._uplink.connected or self._uplink.incarnation is not None:
             self.on_down()
             return []
+        self._last_ms = now
         if not self._quiet:
             self._await(now)
+        if now - self._since_ms > _AGAIN_MS:
+            self._forget(now)
         if self._due_ms is not None and now < self._due_ms:
             return []
         outs: list[Out] = []
         for stream in self._ledger.own_streams():
-            outs += self._of(stream, _TURN_FRAMES - len(outs))
+            outs += self._of(stream, _TURN_FRAMES - len(outs), now)
         self._due_ms = None if not outs else now + (1 if len(outs) == _TURN_FRAMES else _PAUSE_MS)
         return outs
 
@@ -70,19 +89,25 @@ class Handout:
         """When `outputs` has something by itself."""
         return self._due_ms
 
-    def _of(self, stream: Stream, most: int) -> Iterator[Out]:
+    def _of(self, stream: Stream, most: int, now: int) -> Iterator[Out]:
         handed = self._handed.setdefault(stream.sid, Intervals())
         settings = self._uplink.settings
         for _ in range(most):
             gone = Intervals([*handed, *self._uplink.believed(stream)])
-            gap = next(gone.missing(max(stream.settled_seq, stream.freed_seq) + 1, stream.head[0]), None)
-            frame = (
-                None if gap is None else _frame(self._ledger, stream, *gap, settings.frame_facts, self._uplink.dictionary, settings.level)
-            )
-            if gap is None or frame is None:
+            gap = next((gap for low, high in _held(stream) for gap in gone.missing(low, high)), None)
+            if gap is None:
                 return
-            handed.add(gap[0], frame.last)
-            yield frame.out
+            frame = _frame(self._ledger, stream, *gap, settings.frame_facts, self._uplink.dictionary, settings.level)
+            handed.add(gap[0], gap[1] if frame is None else frame.last)
+            if frame is not None:
+                self._recent.append((now, stream.sid, gap[0], frame.last))
+                yield frame.out
+
+
+def _held(stream: Stream) -> list[tuple[int, int]]:
+    """Stretches of an own stream that are here and not settled: what was evicted leaves holes."""
+    first = max(stream.settled_seq, stream.freed_seq) + 1
+    return [(max(first, run.first), run.last) for run in sorted(stream.chain.data(), key=lambda r: r.first) if run.last >= first]
 
 
 class _Cut(NamedTuple):
@@ -133,14 +158,16 @@ class Carry:
     def _own(self, sid: int, seq: int) -> Iterator[tuple[str, bytes]]:
         """(cursor behind it, signed frame) of each frame from (sid, seq) on."""
         settings = self._uplink.settings
-        for stream in self._ledger.own_streams():
-            at = max(stream.settled_seq, stream.freed_seq, seq if stream.sid == sid else 0) + 1
-            while stream.sid >= sid and at <= stream.head[0]:
-                frame = _frame(self._ledger, stream, at, stream.head[0], settings.frame_facts, 0, settings.level)
-                if frame is None:
-                    break
-                at = frame.last + 1
-                yield f"own:{stream.sid}:{frame.last}", seal(frame.out, self._ledger.node, "", self._sign)
+        for stream in (s for s in self._ledger.own_streams() if s.sid >= sid):
+            behind = seq if stream.sid == sid else 0
+            for low, high in _held(stream):
+                at = max(low, behind + 1)
+                while at <= high:
+                    frame = _frame(self._ledger, stream, at, high, settings.frame_facts, 0, settings.level)
+                    if frame is None:
+                        break
+                    at = frame.last + 1
+                    yield f"own:{stream.sid}:{frame.last}", seal(frame.out, self._ledger.node, "", self._sign)
 
 
 def _parsed(cursor: str) -> tuple[str, int, int]:

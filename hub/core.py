@@ -167,7 +167,7 @@ class HubCore:
                 self.registry.wait(author, data, now_ms)
                 return None
             if isinstance(opened, Control):
-                self._take_control(known, opened, data, now_ms)
+                self._take_control(node, known, opened, data, now_ms)
                 return None
             return self._take_frame(node, known, *opened, now_ms)
         except DecodeError as e:
@@ -244,11 +244,12 @@ class HubCore:
             return False
         return author == self.identity.node or (known is not None and known.address.org == carrier.address.org)
 
-    def _take_control(self, author: Node, control: Control, data: bytes, now_ms: int) -> None:
+    def _take_control(self, node: str, author: Node, control: Control, data: bytes, now_ms: int) -> None:
         if control.addressee != self.identity.node:
             raise NotVerified(f"addressed to {control.addressee!r}, this is {self.identity.node!r}")
         self._believe(author, control.envelope)
         self._seen_ms[author.address.node] = now_ms
+        self.receiver.carriers.speaks(author.address.node, node if self._may_carry(node, author.address.node) else author.address.node)
         self._act(author, control.message(), data, now_ms)
 
     def _act(self, author: Node, message: Message, data: bytes, now_ms: int) -> None:
@@ -312,9 +313,11 @@ class HubCore:
         return [publish for n, out in outs for publish in self._said(n, out)]
 
     def _said(self, to: Node, out: Out) -> Iterator[Publish]:
-        """What the hub says to a node: on its own topic and, in the same bytes, on those of the relays that carry for it (rule 16)."""
+        """What the hub says to a node: on its own topic and, in the same bytes, on those of the relays that carry for it (rule 16). The
+        feed, which is long and was asked for, goes the way on which the node spoke last."""
         payload = seal(out, self.identity.node, to.address.node, self._sign)
-        for name in (to.address.node, *self.receiver.carriers.of(to.address.node)):
+        carriers, node = self.receiver.carriers, to.address.node
+        for name in (carriers.way(node),) if out.channel is Channel.ORDERS else (node, *carriers.of(node)):
             known = self.registry.get(name)
             if known is not None:
                 yield Publish(known.address.topic(out.channel), payload)

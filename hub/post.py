@@ -27,10 +27,16 @@ _KIND_AT: Final = 3
 
 class Post:
     """See the module. `lookup` gives a node's grant; `came` takes a message as the broker's would come, False when there is no room; `full`
-    says whether the hub's ledger has reached its budget."""
+    says whether the hub's ledger has reached its budget; `turned_away` hears who was not let in, and why."""
 
-    def __init__(self, lookup: Lookup, came: Callable[[str, bytes], bool], full: Callable[[], bool]) -> None:
-        self._lookup, self._came, self._full = lookup, came, full
+    def __init__(
+        self,
+        lookup: Lookup,
+        came: Callable[[str, bytes], bool],
+        full: Callable[[], bool],
+        turned_away: Callable[[str, str], object] = lambda _name, _why: None,
+    ) -> None:
+        self._lookup, self._came, self._full, self._turned_away = lookup, came, full, turned_away
         self._gate: Gatekeeper | None = None
         self._boxes = Mailboxes()
         self._poll = LongPoll(self._boxes.waits)
@@ -41,7 +47,11 @@ class Post:
         """Whether this is the password of an admitted node."""
         if self._gate is None:
             self._gate = Gatekeeper(self._lookup)
-        return isinstance(await self._gate.admit_node(name, password), Member)
+        found = await self._gate.admit_node(name, password)
+        if isinstance(found, Member):
+            return True
+        self._turned_away(name, found)
+        return False
 
     async def exchange(self, node: str, payloads: Sequence[bytes], wait_s: float) -> list[bytes]:
         """Hand over what a node sent, and give what waits for it, waiting a while where there is nothing. `node` "": nobody's mail.

@@ -139,7 +139,9 @@ class Hub:
         self.api_port = 0
         self._token_hashes = config.api.token_hashes.split()
         self._sampler = Sampler(self.feed)
-        self.post: Post = Post(lambda node: self._grants.get(node), lambda node, payload: self.engine.came(node, payload), self._full)
+        self.post: Post = Post(
+            lambda node: self._grants.get(node), lambda node, payload: self.engine.came(node, payload), self._full, self._turn_away
+        )
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
@@ -174,6 +176,10 @@ class Hub:
 
     def _open_store(self) -> CentralStore:
         return open_store(self.config, now_ms, self._policies)
+
+    def _turn_away(self, name: str, why: str) -> None:
+        if self.broker is not None:
+            self.broker.door.refuse(name, f"{why} (HTTP)", now_ms())
 
     def _full(self) -> bool:
         return self.engine.seen.ledger_bytes >= self.config.storage.budget_bytes

@@ -20,6 +20,7 @@ class Carriers:
 
     def __init__(self) -> None:
         self._by_author: dict[str, dict[str, None]] = {}
+        self._ways: dict[str, str] = {}
 
     def note(self, author: str, relay: str) -> None:
         """`relay` brought a signed message of `author`, or says that it has one."""
@@ -28,6 +29,14 @@ class Carriers:
         known[relay] = None  # the last one last
         if len(known) > CARRIERS_MOST:
             del known[next(iter(known))]
+
+    def speaks(self, author: str, way: str) -> None:
+        """An author said something now, not only facts of whenever, by itself or through a relay."""
+        self._ways[author] = way
+
+    def way(self, author: str) -> str:
+        """On whose topics the author spoke last: its own, or a relay's."""
+        return self._ways.get(author, author)
 
     def of(self, author: str) -> tuple[str, ...]:
         """Who carries for an author; whoever brought something last comes last."""

@@ -395,11 +395,11 @@ class AppClient:
 class Serving:
     """The application over a hub on a free port of loopback, in a thread of its own; `do` runs something on its loop's thread."""
 
-    def __init__(self, hub: FakeHub, *, port: int = 0) -> None:
+    def __init__(self, hub: FakeHub, *, port: int = 0, **uvicorn_settings: Any) -> None:
         self.hub = hub
         self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(create_app(hub), log_level="critical", lifespan="off"))
+        self._server = uvicorn.Server(uvicorn.Config(create_app(hub), log_level="critical", lifespan="off", **uvicorn_settings))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="serving")
 

@@ -43,6 +43,7 @@ from tests.conformance.transport.test_transport import (  # noqa: F401 - collect
     test_stop_ends_everything_and_may_be_called_twice,
     test_what_is_published_while_down_is_dropped_at_once_and_never_sent,
 )
+from tests.support.certificates import make_certificates
 from tests.support.fake_hub import FakeHub, Serving
 
 ADDRESSES = {address.node: address for address in (MADRID, LISBON)}
@@ -198,6 +199,29 @@ def test_a_request_that_hangs_does_not_hold_up_the_end(bench: Bench) -> None:
         line.transport.stop(timeout_s=4.0)
         assert not line.transport.connected
     assert bench.harness is not None
+
+
+def test_over_tls_only_whom_the_given_authority_vouches_for_is_believed(tmp_path: Path) -> None:
+    good, other = make_certificates(tmp_path), tmp_path / "other"
+    other.mkdir()
+    hub = FakeHub(tmp_path)
+    hub.grants[MADRID.node] = NodeGrant(hash_password(PASSWORDS[MADRID.node], n=2), node_acl(MADRID))
+    with Serving(hub, ssl_certfile=good.cert, ssl_keyfile=good.key) as serving:
+        url = serving.url.replace("http:", "https:")
+
+        def line(ca_file: str | None) -> Line:
+            return Line(HttpTransport(HttpSettings(url, password=PASSWORDS[MADRID.node], ca_file=ca_file, wait_s=1), MADRID), None).start()
+
+        lines = [line(good.ca), line(make_certificates(other).ca), line(None)]
+        try:
+            lines[0].until(Up)
+            for fooled in lines[1:]:
+                assert "certificate" in fooled.until(Down)[0].reason.lower()
+                assert fooled.of(Up) == []
+        finally:
+            for one in lines:
+                one.transport.stop()
+        serving.do(hub.post.close)
 
 
 def test_certificates_that_cannot_be_read_are_told_at_once(tmp_path: Path) -> None:

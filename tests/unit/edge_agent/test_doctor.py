@@ -20,6 +20,7 @@ from hub.broker import BrokerSettings, BrokerThread, EmbeddedBroker, NodeGrant
 from protocols.sqlite import DataLock, Db
 from protocols.topics import node_acl
 from protocols.trust import HubAddress, NodeKey, format_address, parse_card
+from tests.support.fake_hub import FakeHub, Serving
 from tests.support.ports import free_port
 from tests.support.procs import python, started
 from tests.unit.edge_agent.edges import HUB_KEY
@@ -167,6 +168,21 @@ def test_an_admitted_node_is_let_in_and_a_stranger_is_told_what_is_missing(tmp_p
     card = parse_card(json.loads(made.card.read_text()))
     known["madrid-1"] = NodeGrant(card.password_hash, tuple(node_acl(made.address)))
     assert look(made)["broker"].verdict is Verdict.FINE
+
+
+def test_a_node_that_syncs_over_http_is_told_in_its_own_words(made: Made, tmp_path: Path) -> None:
+    hub = FakeHub(tmp_path)
+    with Serving(hub) as serving:
+        environ = {"LONGSHORE_HUB__URL": serving.url}
+        stranger = look(made, environ)["broker"]
+        assert stranger.verdict is Verdict.WRONG
+        assert "401" in stranger.text
+        card = parse_card(json.loads(made.card.read_text()))
+        hub.grants["madrid-1"] = NodeGrant(card.password_hash, tuple(node_acl(made.address)))
+        found = look(made, environ)["broker"]
+        assert found.verdict is Verdict.FINE, found.text
+        hub.post.close()
+    assert look(made, environ)["broker"].verdict is Verdict.WRONG
 
 
 def test_checks_cannot_be_changed() -> None:

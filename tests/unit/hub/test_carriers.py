@@ -215,3 +215,23 @@ def test_of_many_relays_the_last_ones_are_remembered() -> None:
     assert carriers.of("phone-1")[-1] == "gate-45"
     assert len(carriers.of("phone-1")) == CARRIERS_MOST
     assert carriers.of("phone-2") == ()
+
+
+def test_the_feed_goes_the_way_on_which_the_node_spoke_last() -> None:
+    carriers = Carriers()
+    assert carriers.way("phone-1") == "phone-1"
+    carriers.speaks("phone-1", "gate-1")
+    carriers.note("phone-1", "gate-2")
+    assert carriers.way("phone-1") == "gate-1"
+    world = World()
+    phone, dock, gate = (world.edge(name, linked=False) for name in ("phone-1", "dock-1", "gate-1"))
+    brought(world, "gate-1", spoken(phone, Heartbeat(world.now_ms, (), "0.1")))
+    assert world.hub.receiver.carriers.way("phone-1") == "gate-1"
+    dock.says("A1", "PLACED")
+    brought(world, "phone-1", *frames(dock))
+    assert world.hub.receiver.carriers.way("phone-1") == "gate-1", "facts of whenever show no way"
+    brought(world, "phone-1", spoken(phone, Heartbeat(world.now_ms, (), "0.1")))
+    assert world.hub.receiver.carriers.way("phone-1") == "phone-1"
+    brought(world, "", spoken(phone, Heartbeat(world.now_ms, (), "0.1")))
+    assert world.hub.receiver.carriers.way("phone-1") == "phone-1", "an operator's stick is no way back"
+    del gate
