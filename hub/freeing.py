@@ -151,4 +151,4 @@ class HubFreeing:
 
 
 def _heads(data: bytes) -> dict[Identity, None]:
-    return {(head.sid, head.seq, head.h): None for head in load_heads(data)}
+    return {head.fact: None for head in load_heads(data)}

@@ -72,7 +72,8 @@ def tell(key: StreamKey, seq: int, h: bytes, fact: FactRow, received_ms: int) ->
 
 def tell_unknown(key: StreamKey, head: Head) -> Told:
     """A fact of which only its identity and status are known here."""
-    return Told(key.node, key.epoch, head.seq, head.h, Status(head.status), known=False)
+    _, seq, h = head.fact
+    return Told(key.node, key.epoch, seq, h, Status(head.status), known=False)
 
 
 def judged(policies: Policies, heads: Sequence[Head], told: Callable[[Head], Told]) -> list[tuple[Verdict, tuple[Head, Head]]]:
