@@ -33,7 +33,7 @@ from protocols.sync.seal import Control, Verify, unseal
 from protocols.sync.uplink import Uplink
 from protocols.topics import Channel
 
-FEED_POINTS: Final = 2_000
+FEED_POINTS: Final = 1_500
 """of all streams that came down the hub's feed, named in one hello"""
 _PEERS_MAY_SAY: Final = (Kind.HELLO, Kind.HEARTBEAT, Kind.RECORD, Kind.FOLLOW, Kind.COMPARE)
 
@@ -222,6 +222,15 @@ class Relay:
             if self._uplink.backed_up or pressed:
                 self._freeing.free(stream, self._freeing.due(stream, freeable, hub_ms), hub_ms)
 
+    def _freeable_of(self, key: StreamKey) -> int:
+        stream = self._ledger.log.get(key)
+        return 0 if stream is None else self._freeable.get(stream.sid, 0)
+
+    def _raise_freeable(self, key: StreamKey, seq: int) -> None:
+        stream = self._ledger.log.get(key)
+        if stream is not None and seq > self._freeable.get(stream.sid, seq):
+            self._freeable[stream.sid] = seq
+
     @property
     def _pressed(self) -> bool:
         return self.custody.kept_bytes * 100 >= self.custody.budget_bytes * self.settings.pressure_percent
@@ -246,8 +255,11 @@ class Relay:
         for said in answer.streams:
             key = StreamKey(said.node, said.epoch, said.cls)
             if key in self._named:
+                more = key in runs  # the same stream goes on: its points need several statements
                 runs.setdefault(key, []).extend(said.runs)
+                freeable = self._freeable_of(key) if more else 0
                 self.believe(said, answer.hub_ms, now, backed_up=backed_up)
+                self._raise_freeable(key, freeable)
         for key, _ in self.custody.held():
             if key in self._named or self.peers.get(key.node) is not None:  # else it was not asked about, and came from the hub itself
                 known = self.known if self._named.get(key, True) else _covered

@@ -229,13 +229,13 @@ class Custody:
         return None if row is None else int(row[0])
 
     def page_of_points(self, key: StreamKey, most: int, turn: int) -> tuple[Point, ...]:
-        """Points of a stream that are not known to be settled, `most` at a time, others at each turn: for what no chain joins together."""
-        count = self._db.one("SELECT count(*) FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done=0", key)
+        """Points of a stream that are not known to be in every backup of the store, `most` at a time, others at each turn: for what no
+        chain joins together."""
+        where = "FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done<?"
+        count = self._db.one(f"SELECT count(DISTINCT last) {where}", (*key, _SAFE))
         pages = max(1, -(-int(count[0] if count else 0) // most))
         rows = self._db.query(
-            "SELECT DISTINCT last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done=0"
-            " ORDER BY last, h_last LIMIT ? OFFSET ?",
-            (*key, most, turn % pages * most),
+            f"SELECT DISTINCT last, h_last {where} ORDER BY last, h_last LIMIT ? OFFSET ?", (*key, _SAFE, most, turn % pages * most)
         )
         return tuple((int(last), bytes(h)) for last, h in rows)
 

@@ -158,19 +158,17 @@ class Receiver:
 
     def _carried(self, key: StreamKey, carried: StreamCarried) -> Iterator[StreamStated]:
         """What is said of another's stream to a node that has facts of it in custody: all, and each of its points that counts. Of what came
-        down the feed it only has to hear what is settled and may be freed, in as many pieces as that takes."""
+        down the feed it only has to hear what is settled and what may be freed, in as many pieces as that takes."""
         said, stream = self.statement(key), self._ledger.log.get(key)
         if stream is None:
             yield said
             return
         says, points = self._store.get(key, StoreSays()), carried.points
-        settled, freeable = (reached(stream.chain, points, word) for word in (says.settled, says.freeable))
-        if carried.frames:
-            said = replace(said, runs=(*said.runs, *held_points(stream.chain, points[:SEGMENTS_STATED])))
-        first = SEGMENTS_STATED - max(len(said.settled), len(said.freeable))
-        yield replace(said, settled=(*settled[:first], *said.settled), freeable=(*freeable[:first], *said.freeable))
-        for i in range(first, max(len(settled), len(freeable)), SEGMENTS_STATED):
-            yield StreamStated(*key, settled=settled[i : i + SEGMENTS_STATED], freeable=freeable[i : i + SEGMENTS_STATED])
+        settled, freeable = reached(stream.chain, points, says.settled), reached(stream.chain, points, says.freeable)
+        yield replace(said, runs=(*said.runs, *held_points(stream.chain, points[:SEGMENTS_STATED]))) if carried.frames else said
+        for i in range(0, max(len(settled), len(freeable)), SEGMENTS_STATED):
+            piece = slice(i, i + SEGMENTS_STATED)
+            yield StreamStated(*key, settled=settled[piece], freeable=freeable[piece])
 
     def _common(self, stream: Stream, hello: StreamHeld) -> list[RunStated]:
         """The highest point that a hello names and this hub holds: a node on another branch than ours learns how far they agree."""

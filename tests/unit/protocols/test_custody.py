@@ -182,6 +182,8 @@ def test_scattered_facts_are_asked_about_page_by_page() -> None:
     assert len(dict.fromkeys(point for page in pages for point in page)) == 20
     assert c.page_of_points(PHONE, 8, 3) == pages[0]
     c.note_settled(PHONE, pages[0], 1_000)
+    assert c.page_of_points(PHONE, 8, 0) == pages[0], "settled, and not in every backup"
+    c.release_feed(PHONE, pages[0])
     assert c.page_of_points(PHONE, 8, 0) == pages[1]
 
 
