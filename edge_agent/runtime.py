@@ -5,7 +5,8 @@ takes what waits, lets the core decide and write it in one transaction, commits 
 So many writers share a sync, and nobody hears yes before it is on disk.
 
 After a LedgerError nothing in memory is believed: connection and core are thrown away, opened again from disk with back-off, and told
-whether the line is up. Who waited hears 507 (no room) or 503 (try again with the same idempotencyKey); nobody has to restart anything.
+whether the line is up; that with a back-off of its own, as what the hub says may be what the disk does not take. Who waited hears 507 (no
+room) or 503 (try again with the same idempotencyKey); nobody has to restart anything.
 
 `start` and `stop` are all it takes; without a transport it is a durable ledger, which is how tests and benchmarks use it.
 """
@@ -23,6 +24,7 @@ from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
 from edge_agent.counts import Bounds, Counts
+from edge_agent.patience import Patience
 from edge_agent.upkeep import EVERY_S, Upkeep
 from edge_agent.waiting import Request, again, explained, settle
 from protocols.errors import (
@@ -101,6 +103,7 @@ class EdgeRuntime:
         self._messages_in = self._messages_out = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._patience, self._quiet = Patience(), None  # type: tuple[Patience, asyncio.TimerHandle | None]
         self._stopping = False
         self._why: LedgerError = LedgerBroken("the ledger is not open")
         self._forget_due_ms = 0
@@ -159,12 +162,20 @@ class EdgeRuntime:
             core.begin()
             core.ledger.own()
             core.commit()
-            if self._transport is not None and self._transport.connected:
+            if self.connected and not self._patience.wait_s:
                 core.take_up(now)
         except LongshoreError:
             db.close()
             raise
         self._db, self._core = db, core
+        if self._patience.wait_s:
+            self._quiet = self._loop.call_later(self._patience.wait_s, self._speak_again)
+
+    def _speak_again(self) -> None:
+        """The ledger failed more than once lately, and has been open for a while now."""
+        if self.connected and self._core is not None:
+            self._heard.append(Up())
+            self._schedule()
 
     def _close(self, *, checkpoint: bool = False) -> None:
         """Let go of the file. On the way out of trouble nothing that fails here matters: the disk has what was committed."""
@@ -175,9 +186,10 @@ class EdgeRuntime:
             db.rollback()
             if checkpoint:
                 db.checkpoint()
-            db.close()
         except LedgerError as error:
             log.warning("closing the ledger: %s", error)
+        finally:
+            db.close()
 
     # ------------------------------------------------------------ asking
 
@@ -447,6 +459,9 @@ class EdgeRuntime:
         """The core is gone. Who was in the transaction hears so at once; who still waits gets a turn if it can be opened at once."""
         self._close()
         self.upkeep.failed(error)
+        self._patience.failed(self._now().mono)
+        if self._quiet is not None:
+            self._quiet.cancel()
         self._why = explained(error)
         log.error("the ledger failed and is opened again: %s", error)
         for request in requests:

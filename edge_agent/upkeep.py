@@ -76,14 +76,15 @@ class Upkeep:
             self._make_room(core)
         else:
             self._cut(core.ledger.db, STEP_PAGES, SPARE_BYTES)
-            if self.ballast.size and not self.ballast.held and self._is_room:
+            if self.ballast.size and not self.ballast.held and self._fits:
                 self.ballast.hold()
 
     # ------------------------------------------------------------ room
 
     @property
     def _wanted(self) -> int:
-        return self.ballast.size + MARGIN_BYTES + self.ballast.size // 4
+        """A disk that had no room for the ballast when all was well need not have it when all is well again."""
+        return MARGIN_BYTES + (self.ballast.size + self.ballast.size // 4 if self.released_total else 0)
 
     def _look(self) -> None:
         try:
@@ -95,16 +96,20 @@ class Upkeep:
     def _is_room(self) -> bool:
         return self.free_bytes is not None and self.free_bytes >= self._wanted
 
+    @property
+    def _fits(self) -> bool:
+        return self.free_bytes is not None and self.free_bytes >= self.ballast.size + MARGIN_BYTES + self.ballast.size // 4
+
     def _make_room(self, core: EdgeCore) -> None:
         core.begin()
         core.commit()
         self._cut(core.ledger.db, 8 * STEP_PAGES, 0)
         core.ledger.db.checkpoint()
         self._look()
-        if self._is_room and self.ballast.hold():
+        if self._is_room and (self.ballast.hold() or not self.released_total):
             self.disk_full = False
             core.budget.on_disk_room()
-            log.warning("the disk has room again: events are taken, the ballast is back")
+            log.warning("the disk has room again: events are taken%s", ", the ballast is back" if self.ballast.held else "")
 
     def _cut(self, db: Db, pages: int, spare_bytes: int) -> None:
         """Give unused pages at the end of the file back to the disk."""

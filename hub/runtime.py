@@ -473,9 +473,10 @@ async def _locked(config: HubConfig) -> DataLock:
 
 
 def _note_ports(hub: Hub) -> Path:
-    """For commands that ask a hub which took free ports."""
-    path = hub.config.storage.path(PORTS_FILE)
-    path.write_text(json.dumps({"api": hub.api_port, "broker": hub.broker_port, "address": hub.address}) + "\n", "utf-8")
+    """For commands that ask a hub which took free ports. That it cannot be left (a full disk) keeps nothing from running."""
+    path, noted = hub.config.storage.path(PORTS_FILE), {"api": hub.api_port, "broker": hub.broker_port, "address": hub.address}
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps(noted) + "\n", "utf-8")
     return path
 
 
@@ -483,9 +484,8 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"The data directory {folder} cannot be made: {error.strerror}.", remedy="Set storage.data_dir to a folder that may be written."
-        ) from None
+        remedy = "Set storage.data_dir to a folder that may be written."
+        raise ConfigError(f"The data directory {folder} cannot be made: {error.strerror}.", remedy=remedy) from None
 
 
 def _listen(config: HubConfig) -> socket.socket:
@@ -495,6 +495,5 @@ def _listen(config: HubConfig) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address, family=family, backlog=1_024)
     except OSError as error:
-        raise ConfigError(
-            f"The API cannot listen on {host}:{port}: {error.strerror}.", remedy="Choose another api.port, or end what uses it."
-        ) from None
+        remedy = "Choose another api.port, or end what uses it."
+        raise ConfigError(f"The API cannot listen on {host}:{port}: {error.strerror}.", remedy=remedy) from None

@@ -1,6 +1,7 @@
 """Cut the power: `python -m tests.storage` at every point of the traces, `--cuts N` at so many more at random, `--seed N` another script.
 
-`--only edge:POINT:NUMBER` (printed with each complaint) makes one cut again; `--controls` shows that weaker settings are found out.
+`--only edge:POINT:NUMBER` (printed with each complaint) makes one cut again; `--controls` shows that weaker settings are found out;
+`--calls` lets each system call of each kind fail in turn.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.storage.cuts import TRANSACTIONS, Plan, Tally, cut, played
 from tests.storage.disk import crash_vfs
+from tests.storage.sweep import all_series, sweep
 from tests.storage.upgrade import KINDS, cut_upgrade
 
 NODES = ("edge", "hub")
@@ -66,6 +70,20 @@ def controls(seed: int, cuts: int, transactions: int) -> int:
     return blind
 
 
+def calls(stride: int, jobs: int) -> int:
+    """Each call of each kind fails, in a run of its own. Returns how many series broke a promise."""
+    series, broken, runs, began_s = all_series(), 0, 0, time.perf_counter()
+    with ProcessPoolExecutor(jobs) as pool:
+        for swept in pool.map(partial(sweep, stride=stride), series):
+            print(f"{swept.name}: {swept.failed} runs, {swept.refused} requests refused, {swept.seconds:.1f} s", flush=True)
+            for complaint in swept.complaints:
+                print(f"  {complaint}")
+            broken += bool(swept.complaints)
+            runs += swept.failed
+    print(f"{runs:,} calls failed in {len(series)} series, in {time.perf_counter() - began_s:.0f} s; {broken} series broke a promise")
+    return broken
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit code 1 when a promise was broken, or a control was not found out."""
     parser = argparse.ArgumentParser(prog="python -m tests.storage", description=__doc__)
@@ -75,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="in how many processes (default 2)")
     parser.add_argument("--only", metavar="NODE:POINT:NUMBER", help="make one cut again")
     parser.add_argument("--controls", action="store_true", help="weaker settings, which must be found out")
+    parser.add_argument("--calls", action="store_true", help="system calls that fail, instead of power loss")
+    parser.add_argument("--stride", type=int, default=1, help="with --calls: only each so-manieth (default 1)")
     args = parser.parse_args(argv)
+    if args.calls:
+        return min(1, calls(args.stride, args.jobs))
     if args.only:
         node, point, number = args.only.split(":")
         return min(1, told(args.only, one(node, Plan(args.seed, only=(int(point), int(number))), args.transactions)))

@@ -67,7 +67,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which cuts: every point that is `shard` of `shards` once, then so many at `random`. `go_on`, `depth`: one in so many."""
+    """Which cuts: every point that is `shard` of `shards` once, then so many at `random`. `go_on`: one in so many."""
 
     seed: int = 0
     shard: int = 0
@@ -75,7 +75,6 @@ class Plan:
     every_point: bool = True
     random: int = 0
     go_on: int = 4
-    depth: int = 8
     only: tuple[int, int] | None = None
     """(point, number) of the one cut to make again"""
 
@@ -150,12 +149,14 @@ class Cutter:
         """Which of the states of its film is this? One that may be there now, or a promise is broken."""
         film, now = self.machine.films[name], db.film.commits[0].state
         found = next((i for i in film.allowed(point) if film.commits[i].state == now), None)
+        if found is None and 0 in film.allowed(point) and db.one("SELECT 1 FROM sqlite_master") is None:
+            found = 0  # nothing was in it yet: it may have been begun with other settings
         if found is None:
             older = next((i for i, c in enumerate(film.commits) if c.state == now), None)
             last = max(film.allowed(point)[:1])
             demand(older is None, "lost", f"{name} at point {point} is back at commit {older}, {last} was acknowledged")
             raise Violation("half", f"{name} at point {point} is in a state in which no commit left it")
-        if self.reads and (name, found) not in self._read and found % self.plan.depth == 0:
+        if self.reads and (name, found) not in self._read and film.commits[found].image:
             self._read[name, found] = None
             self.tally.states += 1
             self._in_depth(name, found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 
 from protocols.errors import LedgerError
@@ -14,12 +13,15 @@ OPEN: int = 1 << 60
 WAL_PAGES = 60
 """moved into the file after so many: a trace of 200 transactions shows dozens of checkpoints"""
 
-Digest = bytes
+Digest = int
+"""within one process"""
+IMAGES = 8
+"""of one state in so many the whole image is kept"""
 
 
 def digest(image: bytes) -> Digest:
     """Of a whole database as it is committed, but for the two counters of changes in its first page."""
-    return blake2b(image[:24] + image[28:92] + image[96:], digest_size=16).digest()
+    return hash(image[:24] + image[28:92] + image[96:])
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Commit:
     done: int
     state: Digest
     image: bytes
+    """empty where it was not kept"""
 
 
 @dataclass(slots=True)
@@ -62,10 +65,23 @@ class Watched(Db):
         try:
             super().commit()
         except LedgerError:
-            self.film.commits.append(Commit(begun, OPEN, b"", b""))
+            self.film.commits.append(Commit(begun, OPEN, 0, b""))
             raise
+        self._note(begun, self._disk.now)
+
+    def shrink(self, pages: int) -> None:
+        """See `Db.shrink`: a transaction of its own."""
+        begun = self._disk.now
+        super().shrink(pages)
+        self._note(begun, self._disk.now)
+
+    def make_shrinkable(self) -> None:
+        """See `Db.make_shrinkable`: likewise."""
+        begun = self._disk.now
+        super().make_shrinkable()
         self._note(begun, self._disk.now)
 
     def _note(self, begun: int, done: int) -> None:
         image = self.dump()
-        self.film.commits.append(Commit(begun, done, digest(image), image))
+        kept = image if len(self.film.commits) % IMAGES == 0 else b""
+        self.film.commits.append(Commit(begun, done, digest(image), kept))

@@ -17,7 +17,7 @@ from tests.storage.upgrade import KINDS, cut_upgrade
 from tests.storage.world import EDGE_FILE, HUB_FILE, Filmed
 
 RANDOM_CUTS = 150
-HUB_SHARDS = 3
+HUB_SHARDS = 2
 
 
 def passed(name: str, tally: Tally) -> None:
@@ -40,12 +40,9 @@ def test_an_edge_cut_at_every_point_keeps_what_it_said_yes_to(seed: int) -> None
 
 
 @pytest.mark.parametrize("shard", range(HUB_SHARDS))
-def test_a_hub_and_its_store_cut_at_every_point_keep_what_they_said(shard: int, seed: int) -> None:
+def test_a_hub_and_its_store_cut_at_every_point_keep_what_they_said(shard: int) -> None:
     with played("crash-hub", 0, TRANSACTIONS) as world:
         passed("hub", cut(world, "hub", Plan(0, shard, HUB_SHARDS)))
-    if shard == 0:
-        with played("crash-hub", seed, TRANSACTIONS) as world:
-            passed(f"hub, seed {seed}", cut(world, "hub", Plan(seed, every_point=False, random=RANDOM_CUTS)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +90,7 @@ def test_the_trace_shows_everything_that_a_ledger_does(world: Filmed) -> None:
     assert any(one.done.repeated for one in edge.yes)
     db = hub.open(HUB_FILE)
     assert db.query("SELECT kind FROM records") == [(1,)]
-    assert db.one("SELECT count(*) > 2 FROM quarantine") == (1,)
+    assert db.one("SELECT count(*) > 0 FROM quarantine") == (1,)
     db.close()
     assert any(s.settled for one in hub.said for s in one.message.streams)
     for machine in (edge, hub):

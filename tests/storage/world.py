@@ -250,11 +250,11 @@ def events(rng: Random, now_ms: int, keys: list[OrderEvent]) -> list[OrderEvent]
 
 
 def play(world: Filmed, seed: int, transactions: int) -> None:
-    """Until edge and hub have each committed so many times, and the store half as often."""
+    """Until edge and hub have each committed so many times, and the store a quarter of that."""
     rng, keys = Random(seed), []  # type: ignore[var-annotated]
     edge, hub, store = world.edge_machine.films[EDGE_FILE], world.hub_machine.films[HUB_FILE], world.hub_machine.films[STORE_FILE]
     step = 0
-    while min(len(edge.commits), len(hub.commits), 2 * len(store.commits)) <= transactions or step < transactions // 4:
+    while min(len(edge.commits), len(hub.commits), 4 * len(store.commits)) <= transactions or step < transactions // 4:
         step += 1
         _once(world, rng, keys, step)
     world.dock.db.close()
@@ -276,6 +276,8 @@ def _once(world: Filmed, rng: Random, keys: list[OrderEvent], step: int) -> None
         world.restart_hub()
     elif at == 19:
         world.poison(world.dock if step > 45 else world.other)  # what stands in quarantine is not freed
+    elif at == 27:
+        world.dock.db.shrink(4)
     elif step == 24:
         world.clone()
     elif step == 35:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import pytest
@@ -21,16 +24,26 @@ import pytest
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One program: the names and places it goes by, and the command that installs it."""
+    """One program: the names and places it goes by, and the command that installs it. `works`: where being there is not enough."""
 
     names: tuple[str, ...]
     places: tuple[str, ...]
     enable: str
+    works: Callable[[], bool] | None = None
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this user may mount a tmpfs."""
+    with tempfile.TemporaryDirectory(prefix="longshore-mount-") as folder:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False)
+        return mounted.returncode == 0 and subprocess.run(["umount", "-l", folder], capture_output=True, check=False).returncode == 0
 
 
 PARTS: Final[Mapping[str, Part]] = {
     "mosquitto": Part(("mosquitto",), ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"), "apt-get install mosquitto"),
     "chromium": Part(("chromium", "chromium-browser", "google-chrome"), ("/usr/bin/chromium",), "apt-get install chromium"),
+    "tmpfs": Part(("mount",), ("/usr/bin/mount", "/bin/mount"), "run it as root, where mounting is allowed", may_mount),
 }
 
 
@@ -44,6 +57,8 @@ def needs(part: str) -> pytest.MarkDecorator:
 def find(part: str, parts: Mapping[str, Part] = PARTS) -> str | None:
     """The program's path, or None; looks where PATH does not point too (Debian keeps mosquitto in /usr/sbin)."""
     known = parts[part]
+    if known.works is not None and not known.works():
+        return None
     for name in known.names:
         if found := shutil.which(name):
             return found

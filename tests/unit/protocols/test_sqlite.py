@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -149,6 +150,26 @@ def test_a_checkpoint_empties_the_wal_unless_somebody_reads(make: Make, tmp_path
     assert (tmp_path / "a.db-wal").stat().st_size == 0
 
 
+def test_whoever_opens_a_database_begins_its_wal_anew(make: Make, tmp_path: Path) -> None:
+    """After a sync that failed, what is in the WAL may be in the kernel's memory only: nothing new is built upon it."""
+    wal = tmp_path / "a.db-wal"
+    table(make()).run("INSERT INTO t VALUES (1)")
+    assert wal.stat().st_size > 0
+    assert rows(make()) == [1]
+    assert wal.stat().st_size == 0
+
+
+def test_a_reader_who_stays_does_not_keep_others_from_opening(make: Make) -> None:
+    table(make()).run("INSERT INTO t VALUES (1)")
+    reader = make(read_only=True)
+    reader.read_moment()
+    second = make()
+    second.run("INSERT INTO t VALUES (2)")
+    assert (rows(reader), rows(second)) == ([1], [1, 2])
+    reader.end_moment()
+    assert second.one("PRAGMA busy_timeout") == (5_000,)
+
+
 # ------------------------------------------------------------ whose fault it is
 
 
@@ -241,6 +262,24 @@ def test_a_damaged_page_is_broken(make: Make, tmp_path: Path) -> None:
     (tmp_path / "a.db").write_bytes(content[:4096] + b"\xff" * 8192 + content[12288:])
     with pytest.raises(LedgerBroken):
         make().query("SELECT * FROM t")
+
+
+def test_a_sound_database_is_called_sound_by_either_driver(make: Make) -> None:
+    """SQLite 3.40 complains of nulls in the second column of this table, which has none."""
+    db = make()
+    db.run("CREATE TABLE t (a INTEGER NOT NULL, b INTEGER NOT NULL, c INTEGER NOT NULL, PRIMARY KEY (a, c)) WITHOUT ROWID")
+    db.run("INSERT INTO t VALUES (1, 2, 3)")
+    assert db.damage() == db.damage(quick=True) == []
+
+
+def test_a_null_where_none_may_be_is_still_found(make: Make) -> None:
+    db = make()
+    db.run("CREATE TABLE t (a INTEGER, b INTEGER)")
+    db.many("INSERT INTO t VALUES (?, NULL)", [(1,), (2,), (3,)])
+    db.run("PRAGMA writable_schema=ON")
+    db.run("UPDATE sqlite_master SET sql='CREATE TABLE t (a INTEGER, b INTEGER NOT NULL)'")
+    db.close()
+    assert make().damage(2) == ["NULL value in t.b", "NULL value in t.b"], "no more than were asked for"
 
 
 def test_a_missing_directory_is_the_operators_to_mend(make: Make) -> None:
@@ -350,3 +389,17 @@ def test_a_refused_process_does_not_erase_who_holds_the_lock(tmp_path: Path) -> 
         DataLock(tmp_path / "run.lock")
     assert (tmp_path / "run.lock").read_text() == str(os.getpid())
     first.release()
+
+
+def test_a_lock_holds_on_a_disk_that_has_no_room_for_the_number_of_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    first = DataLock(tmp_path / "run.lock")
+    with pytest.raises(LedgerBusy):
+        DataLock(tmp_path / "run.lock")
+    first.release()
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(LedgerFull):
+        DataLock(tmp_path / "run.lock")
