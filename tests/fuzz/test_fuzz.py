@@ -35,9 +35,9 @@ def test_mutations_raise_nothing_but_what_the_decoder_promises(name: str) -> Non
             raise AssertionError(f"seed {seed}, input {n}: {type(error).__name__}: {error}; {data.hex()}") from error
 
 
-@pytest.mark.parametrize("path", FOUND)
-def test_a_crasher_stays_harmless(path: str) -> None:
-    run(path.split("/")[0], (CRASHERS / path).read_bytes())
+def test_crashers_stay_harmless() -> None:
+    for path in FOUND:
+        run(path.split("/")[0], (CRASHERS / path).read_bytes())
 
 
 def test_a_target_that_lets_something_else_out_is_seen() -> None:
