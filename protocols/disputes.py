@@ -53,8 +53,8 @@ class Watch:
         out = []
         for clash in over:
             a, b = clash.heads
-            by = {told.identity: told for told in clash.settled_by}
-            by |= {told.identity: told for head in settlers(a, b, facts, self._log) for told in [self.tell(order.okey, head, [])]}
+            found = (self.tell(order.okey, head, []) for head in settlers(a, b, facts, self._log))
+            by = {told.identity: told for told in (*found, *clash.settled_by)}  # what is remembered may be freed by now
             if by:
                 verdict = self.policies.judge(clash.shown, clash.other)
                 out.append(Closed(verdict, (a, b), tuple(by[identity] for identity in sorted(by))))

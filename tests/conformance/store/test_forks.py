@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hub.store.port import CentralStore
+from protocols.clashes import State
 from protocols.lifecycle import Status
 from tests.conformance.store.worlds import ORG, Author, World
 
@@ -90,3 +91,22 @@ def test_a_branch_that_becomes_whole_corrects_an_order_that_could_not_be_decided
     assert head_statuses(store, "O-1") == ["HELD", "PLACED"]
     store.apply(between, [], NOW_MS + 1)
     assert head_statuses(store, "O-1") == ["HELD"]
+
+
+def test_what_looked_settled_until_a_fork_came_to_light_was_not(store: CentralStore) -> None:
+    """A context that names another branch than the one that is here stands for it only as long as nobody knows of the fork."""
+    world = World()
+    w1, hub = world.author("w1"), world.author("hub")
+    placed = world.say(w1, "O-1", Status.PLACED)
+    twin = world.fork(w1)
+    cancelled = world.say(twin, "O-1", Status.CANCELLED)
+    other, approved = world.say(w1, "O-2", Status.PLACED), world.say(w1, "O-1", Status.APPROVED)
+    picked = world.say(hub, "O-1", Status.PICKED)
+    world.learn(hub, w1, "O-1")
+    packed = world.say(hub, "O-1", Status.PACKED)
+    store.apply([placed, cancelled, picked, packed], [], NOW_MS)
+    assert [c.clash.state for c in store.conflicts()] == [State.SETTLED]
+    store.apply([other, approved], [], NOW_MS)
+    told = {(c.clash.shown.status, c.clash.other.status): c.clash.state for c in store.conflicts()}
+    assert told == {(Status.CANCELLED, Status.PICKED): State.WENT_ON, (Status.CANCELLED, Status.PACKED): State.OPEN}
+    assert store.find("O-1")[0].held

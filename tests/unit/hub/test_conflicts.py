@@ -13,6 +13,7 @@ from edge_agent.runtime import EdgeRuntime
 from hub.cli import main
 from protocols.errors import Conflict
 from protocols.event import EventDefaults, parse_event
+from protocols.merged import totals
 from protocols.settling import parse_settlement
 from tests.unit.hub.test_runtime import Caller, EdgeKit, calling, in_loop, make_hub, until
 
@@ -77,6 +78,9 @@ def test_held_at_both_ends_settled_at_the_dock_and_both_agree(tmp_path: Path) ->
                 await edge.append([picked("A1")])
                 centre = await one_open(hub, "A1")
                 dock = await heard_at(edge, centre["id"])
+                known = edge.core.ledger.book.get("acme", "A1")
+                assert known is not None
+                assert totals(known.counted) == {"called": 1, "picked": 3}
                 same = ("id", "outcome", "policy", "sentence", "task", "held", "shownFact", "otherFact", "credited")
                 assert {name: dock[name] for name in same} == {name: centre[name] for name in same}
                 assert (centre["outcome"], centre["held"], centre["task"]["for"], centre["credited"]) == (

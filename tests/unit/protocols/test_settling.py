@@ -316,3 +316,97 @@ def facts_of(led: Ledger) -> list[OrderEvent]:
     order = led.book.get(ORG, "A")
     own = led.own().sid
     return [] if order is None else [fact for row, fact in led.events(order) if row.sid == own]
+
+
+def test_who_settled_is_remembered_when_that_fact_was_freed(pair: tuple[Ledger, Ledger]) -> None:
+    dock, centre = pair
+    (clash,) = open_ones(dock)
+    settle(dock, clash)
+    dock.begin()
+    dock.db.run("DELETE FROM log WHERE sid=?", (dock.own().sid,))
+    dock.commit()
+    settle(centre, clash, "PACKED", actor="desk-2", site="HQ")
+    offer(dock, range_of(centre))
+    assert sorted(str(told.actor) for told in clashes(dock)[0].settled_by) == ["ana", "desk-2"]
+
+
+def test_a_later_fact_carries_the_sum_to_who_knows_only_that_one() -> None:
+    dock, late = watched("dock-7"), watched("late")
+    say(dock, event(Status.PICKED, quantities={"picked": 3}), event(Status.PICKED, quantities={"picked": -1}), event(Status.PACKED))
+    offer(late, range_of(dock).part(3, 3))
+    order = late.book.get(ORG, "A")
+    assert order is not None
+    assert totals(order.counted) == {"picked": 2}
+
+
+def test_a_table_of_ones_own_may_accept_what_the_shipped_one_holds() -> None:
+    """And what nobody has to look at is in no list, at a ledger as in the store."""
+    easy = """
+version: 1
+policies:
+  - {id: fine, first: ANY, second: ANY, outcome: accept, says: "{First} and {second}."}
+"""
+    dock, centre = watched("dock-7", policies=parse(easy, "easy.yaml")), watched("hub")
+    say(dock, event(Status.PICKED))
+    say(centre, event(Status.CANCELLED, None))
+    offer(dock, range_of(centre))
+    order = dock.book.get(ORG, "A")
+    assert order is not None
+    assert (clashes(dock), order.conflict, order.held, len(order.heads)) == ([], False, False, 2)
+    store = SqliteStore(":memory:", policies=parse(easy, "easy.yaml"))
+    for led in (dock, centre):
+        facts = range_of(led)
+        store.apply([StoreFact(facts.key, 1, facts.hashes[0], facts.h_before, facts.facts[0][0], NOW_MS)], [], NOW_MS)
+    view = store.order(ORG, "A")
+    assert view is not None
+    assert (store.conflicts(), view.conflict, view.held, view.heads) == ([], False, False, 2)
+    assert [verdict.rule.id for verdict in store.disputed(ORG, "A").verdicts] == ["fine"]
+    store.close()
+
+
+def test_a_store_that_is_given_another_table_judges_anew(tmp_path: Path) -> None:
+    dock, centre = watched("dock-7"), watched("hub")
+    say(dock, event(Status.PICKED))
+    say(centre, event(Status.CANCELLED, None))
+    store = SqliteStore(tmp_path / "s.db")
+    for led in (dock, centre):
+        facts = range_of(led)
+        store.apply([StoreFact(facts.key, 1, facts.hashes[0], facts.h_before, facts.facts[0][0], NOW_MS)], [], NOW_MS)
+    assert [c.clash.outcome for c in store.conflicts(open_only=True)] == [Outcome.HOLD]
+    store.close()
+    softer = parse(FILE.read_text("utf-8").replace("outcome: hold", "outcome: task"), "softer.yaml")
+    store = SqliteStore(tmp_path / "s.db", policies=softer)
+    (view,) = store.find("A")
+    assert ([c.clash.outcome for c in store.conflicts(open_only=True)], view.conflict, view.held) == ([Outcome.TASK], True, False)
+    store.close()
+
+
+def test_a_ledger_of_version_1_learns_of_its_conflicts_when_it_is_opened(tmp_path: Path) -> None:
+    plain = Ledger(Db(tmp_path / "a.db"), node="dock-7", new_epoch=lambda: 5)
+    centre = watched("hub")
+    say(plain, event(Status.PICKED))
+    say(centre, event(Status.CANCELLED, None))
+    offer(plain, range_of(centre))
+    assert plain.db.query("SELECT conflict, held FROM orders") == [(1, 0)]
+    plain.db.close()
+    again = watched("dock-7", Db(tmp_path / "a.db"))
+    assert [clash.outcome for clash in open_ones(again)] == [Outcome.HOLD]
+    assert again.db.query("SELECT conflict, held FROM orders") == [(1, 1)]
+    again.db.close()
+
+
+def test_of_an_endless_quarrel_the_newest_conflicts_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.clashes.CLOSED_KEPT", 5)
+    dock, centre = watched("dock-7"), watched("hub")
+    say(centre, event(Status.CANCELLED, None))
+    offer(dock, range_of(centre))
+    say(centre, event(Status.CANCELLED, None))
+    for _ in range(12):
+        say(centre, event(Status.PICKED, None))
+    quarrel = watched("quarrel")
+    offer(quarrel, range_of(dock)) if dock.own().head[0] else None
+    for one in range_of(centre).singles():
+        offer(quarrel, one)
+        say(quarrel, event(Status.CANCELLED))
+    states = [clash.state for clash in clashes(quarrel)]
+    assert sum(state is not State.OPEN for state in states) <= 5
