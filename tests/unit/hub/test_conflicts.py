@@ -199,14 +199,13 @@ def test_the_command_line_lists_tells_and_settles(tmp_path: Path, capsys: pytest
     assert (code, "does not run" in err) == (6, True)
 
 
-def test_a_hub_does_not_start_with_a_bad_table_of_policies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_does_not_start_with_a_bad_table_of_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text(
         "version: 1\npolicies:\n  - {id: a, first: PICKD, second: ANY, outcome: accept, says: x}\n", "utf-8"
     )
     make_hub(tmp_path)
-    monkeypatch.setenv("LONGSHORE_CONFLICTS__POLICY_FILE", "mine.yaml")
+    file = tmp_path / "hub.toml"
+    file.write_text(file.read_text("utf-8").replace('#policy_file = ""', 'policy_file = "mine.yaml"'), "utf-8")
     code = main(["run", "--dir", str(tmp_path)])
     err = capsys.readouterr().err
     assert (code, err.count("\n")) == (3, 1)
