@@ -75,7 +75,7 @@ class Upkeep:
         if self.disk_full:
             self._make_room(core)
         else:
-            self._cut(core.ledger.db, STEP_PAGES, SPARE_BYTES)
+            self.cut_bytes_total += core.ledger.db.trim(STEP_PAGES, SPARE_BYTES)
             if self.ballast.size and not self.ballast.held and self._fits:
                 self.ballast.hold()
 
@@ -103,20 +103,13 @@ class Upkeep:
     def _make_room(self, core: EdgeCore) -> None:
         core.begin()
         core.commit()
-        self._cut(core.ledger.db, 8 * STEP_PAGES, 0)
+        self.cut_bytes_total += core.ledger.db.trim(8 * STEP_PAGES, 0)
         core.ledger.db.checkpoint()
         self._look()
         if self._is_room and (self.ballast.hold() or not self.released_total):
             self.disk_full = False
             core.budget.on_disk_room()
             log.warning("the disk has room again: events are taken%s", ", the ballast is back" if self.ballast.held else "")
-
-    def _cut(self, db: Db, pages: int, spare_bytes: int) -> None:
-        """Give unused pages at the end of the file back to the disk."""
-        spare = db.spare_bytes()
-        if db.shrinks and spare > max(spare_bytes, db.file_bytes() // 8 if spare_bytes else 0):
-            db.shrink(pages)
-            self.cut_bytes_total += max(0, spare - db.spare_bytes())
 
     def _make_shrinkable(self, db: Db) -> None:
         """A file of version 1 cannot be cut until it was made anew once. Only where that is quick, and the disk has the room."""

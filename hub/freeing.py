@@ -25,6 +25,10 @@ from protocols.sync.records import below_records
 TURN_ROWS: Final = 20_000
 """freed in one transaction at most: edges wait for it"""
 
+CUT_PAGES: Final = 2_000
+"""cut off the file in one transaction at most, where more than SPARE_BYTES lie unused"""
+SPARE_BYTES: Final = 16_000_000
+
 Identity = tuple[int, int, bytes]
 """(sid, seq, h)"""
 
@@ -112,6 +116,7 @@ class HubFreeing:
             up_to = self._end(stream, min(self._freeing.due(stream, freeable, now_ms), stream.freed_seq + left))
             if up_to > stream.freed_seq:
                 left -= self._free(stream, up_to, now_ms)
+        self._ledger.db.trim(CUT_PAGES, SPARE_BYTES)
         return TURN_ROWS - left
 
     def _end(self, stream: Stream, up_to: int) -> int:

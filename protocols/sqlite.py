@@ -162,8 +162,16 @@ class Db:
         return int(free[0] * size[0]) if size and free else 0
 
     def shrink(self, pages: int) -> None:
-        """Cut so many unused pages off the file, in a transaction of its own; the file is shorter after the next checkpoint."""
+        """Cut so many unused pages off the file, in this transaction or one of its own; it is shorter after the next checkpoint."""
         self.query(f"PRAGMA incremental_vacuum({int(pages)})")
+
+    def trim(self, pages: int, spare_bytes: int) -> int:
+        """`shrink`, where more than `spare_bytes` and an eighth of what is used lie unused: the rest is used again soon. Bytes cut off."""
+        spare = self.spare_bytes()
+        if not spare or spare <= max(spare_bytes, self.file_bytes() // 8 if spare_bytes else 0) or not self.shrinks:
+            return 0
+        self.shrink(pages)
+        return max(0, spare - self.spare_bytes())
 
     def make_shrinkable(self) -> None:
         """Make the whole file anew, outside of any transaction: takes long, and as much room again, for a large one."""

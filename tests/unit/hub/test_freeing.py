@@ -440,3 +440,19 @@ def test_whatever_goes_back_whenever_everything_is_in_the_store_in_the_end(seed:
     missing = [name for name in said if not world.store.find(name)]
     assert missing == [], f"seed {seed}"
     assert all(world.row(node)["balanced"] for node in ("dock-1", "dock-2")), f"seed {seed}"
+
+
+def test_the_file_shrinks_with_what_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(SOON, KEEPS)
+    dock = world.edge("dock-7")
+    told(world, dock, 250)
+    world.begin_backup()
+    pages = lambda: world.db.query("PRAGMA page_count")[0][0]  # noqa: E731
+    before = pages()
+    after(world, 8)
+    assert pages() >= before, "a little that is unused stays for what comes"
+    monkeypatch.setattr("hub.freeing.SPARE_BYTES", 10_000)
+    world.ask_store()
+    assert world.db.spare_bytes() <= max(10_000, world.db.file_bytes() // 8)
+    assert pages() < before * 9 // 10
+    consistent(world, dock)
