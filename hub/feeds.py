@@ -218,9 +218,11 @@ class Feeds:
             last_k = -1
             for k, okey, known in self._lacking(scope, leaf, node.address.node):
                 if writer.full and k != last_k:
-                    yield self._sent(writer, [*done, FeedDone(leaf.bucket, leaf.from_k, k)])
+                    begun = [FeedDone(leaf.bucket, leaf.from_k, k)] if last_k >= 0 else []  # what is not begun is not answered
+                    yield self._sent(writer, [*done, *begun])
                     writer, done = Writer(self._ledger, settled), []
-                    break
+                    if begun:
+                        break
                 writer.left(okey) if known is None else writer.order(okey, history=not known)
                 last_k = k
             else:

@@ -181,7 +181,7 @@ class Follower:
         for done in f.done:
             if (done.bucket, done.from_k) in p.asked_leaves:
                 del p.asked_leaves[done.bucket, done.from_k]
-                if done.next_k > done.from_k:
+                if done.next_k >= done.from_k and done.next_k:
                     p.leaves.append((done.bucket, done.next_k))
         self._went_on(p, now)
 
