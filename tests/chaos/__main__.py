@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--edges", type=int, default=3, help="how many edges (default 3)")
     parser.add_argument("--stretch", type=int, default=1, metavar="N", help="stops and faults last N times longer (5: beyond keep-alives)")
     parser.add_argument("--restores", type=int, default=0, metavar="N", help="per run, put hub, store, both or an edge back to a backup")
+    parser.add_argument("--phones", type=int, default=0, metavar="N", help="that sync over HTTP through two edges, now this, now that")
     parser.add_argument("--sweep", type=int, metavar="STEP", help="instead: reset an edge's line after 0, STEP, 2*STEP … bytes, both ways")
     parser.add_argument("--change", action="store_true", help="with --sweep: change the byte there instead")
     parser.add_argument("--replay", type=Path, metavar="JOURNAL", help="do again what was done")
@@ -73,7 +74,9 @@ def _runs(args: argparse.Namespace, seed: int) -> Iterator[Options]:
     runs = len(engines) if args.sweep else max(len(engines), -(-args.kills // A_RUN))
     for n in range(runs):
         kills = args.kills // runs + (n < args.kills % runs)
-        yield Options(seed + n, engines[n % len(engines)], max(1, kills), args.edges, stretch=args.stretch, restores=args.restores)
+        yield Options(
+            seed + n, engines[n % len(engines)], max(1, kills), args.edges, stretch=args.stretch, restores=args.restores, phones=args.phones
+        )
 
 
 def _one(options: Options, args: argparse.Namespace, *, again: Path | None = None) -> bool:

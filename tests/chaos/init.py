@@ -1,7 +1,7 @@
 """Make the directories of a hub and its edges with the commands that people type, all in one process: `python -m tests.chaos.init SITE`.
 
 SITE is JSON: {"hub": DIR, "api_port": n, "broker_port": n, "edges": [{"dir": …, "node": …, "site": …, "line": port, "port": port}]}.
-`line` is the port by which the edge reaches the broker.
+`line` is the port by which the edge reaches the broker. `gateways` (of a phone): directories of edges that carry for it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def make(site: dict[str, Any]) -> None:
             "--hub", through, "--port", edge["port"], "--loopback-without-token",
         )  # fmt: skip
         _run(hub.cli.main, "nodes", "add", f"{edge['dir']}/node.card.json", "--dir", site["hub"])
+    for edge in site["edges"]:
+        for gateway in edge.get("gateways", ()):
+            _run(edge_agent.cli.main, "peer", "add", f"{edge['dir']}/node.card.json", "--config", f"{gateway}/edge.toml")
 
 
 def _run(command: Any, *args: object) -> str:

@@ -18,7 +18,8 @@ HEAL: Final = "heal"
 CUT: Final = "cut"
 BACKUP: Final = "backup"
 RESTORE: Final = "restore"
-DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT, BACKUP, RESTORE)
+ROAM: Final = "roam"
+DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT, BACKUP, RESTORE, ROAM)
 PUT_BACK: Final = ("hub", "store", "both")
 SIGNALS: Final = (KILL, TERM, STOP)
 
@@ -91,6 +92,18 @@ def restores(seed: int, n: int, edges: Sequence[str], span_ms: int) -> list[Acti
             actions.append(Action(at_ms - span_ms // 20, BACKUP, "hub" if who in PUT_BACK else who))
         actions.append(Action(at_ms, RESTORE, who, {"age": rng.choice((0, 0, 1))}))
     return sorted(actions, key=lambda a: a.at_ms)
+
+
+def roams(seed: int, roads: Sequence[str], gateways: Sequence[str], span_ms: int) -> list[Action]:
+    """Every phone goes from one gateway to another every few seconds."""
+    rng = Random(f"roams/{seed}")
+    actions = []
+    for road in roads:
+        at_ms = rng.randint(500, 3_000)
+        while at_ms < span_ms:
+            actions.append(Action(at_ms, ROAM, road, {"to": rng.choice(list(gateways))}))
+            at_ms += rng.randint(1_000, 5_000)
+    return actions
 
 
 def _fault(rng: Random, at_ms: int, lines: Mapping[str, bool], pace: Pace) -> list[Action]:

@@ -22,8 +22,8 @@ from tests.chaos.clients import Chronicle, EdgeReader, Gauge, Http, HubReader, W
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.history import What, check
 from tests.chaos.journal import Journal
-from tests.chaos.plan import BACKUP, CONT, CUT, FAULT, HEAL, KILL, RESTORE, STOP, TERM, Action, Pace, plan, restores
-from tests.chaos.site import BROKER, FORGETFUL, HUB, SHARED, Layout, Site, build
+from tests.chaos.plan import BACKUP, CONT, CUT, FAULT, HEAL, KILL, RESTORE, ROAM, STOP, TERM, Action, Pace, plan, restores, roams
+from tests.chaos.site import BROKER, EDGE, FORGETFUL, HUB, SHARED, Layout, Site, build
 from tests.chaos.waiting import ask, until
 from tests.support.procs import python
 
@@ -58,6 +58,8 @@ class Options:
     """stops and faults last so many times longer: beyond keep-alives, stalls and time-outs"""
     restores: int = 0
     """how often hub, store, both or an edge is put back to a backup"""
+    phones: int = 0
+    """nodes that sync over HTTP through two edges, now this, now that"""
     favour: str = ""
     """a kind of process that is hit more often"""
     quiet_s: float = QUIET_S
@@ -84,7 +86,7 @@ class Outcome:
         """For people."""
         c = self.counts
         swept = sorted(k for k in c if k.startswith(("resets", "changes")))
-        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, *swept, *KEPT) if c[k])
+        done = ", ".join(f"{c[k]} {k}" for k in (*_SIGNALS, FAULT, CUT, ROAM, *swept, *KEPT) if c[k])
         asked = ", ".join(f"{c[str(k)]} {k}" for k in What)
         line = (
             f"seed {self.options.seed} {self.options.engine}: {done}; {c['restarts']} restarts; requests: {asked}; "
@@ -100,7 +102,7 @@ def run(options: Options, folder: Path, *, again: Sequence[Action] | None = None
     kind, _, name = options.sabotage.partition(":")
     if options.restores and not kind:
         kind, name = HUB, "gives-up-soon"
-    layout = Layout(options.engine, options.edges, options.seed, sabotage=(kind, name) if kind else None)
+    layout = Layout(options.engine, options.edges, options.seed, sabotage=(kind, name) if kind else None, phones=options.phones)
     return on_site(options, layout, folder, lambda site, outcome: _play(options, site, outcome, again))
 
 
@@ -134,7 +136,9 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
     with Crowd(options, site, chronicle) as crowd:
         actions = plan(options.seed, site.kinds(), site.integrity(), options.kills, pace, favour=favour) if again is None else list(again)
         if again is None:
-            actions += restores(options.seed, options.restores, list(site.nodes), actions[-1].at_ms)
+            span_ms = actions[-1].at_ms
+            actions += restores(options.seed, options.restores, [n for n in site.nodes if n.startswith(EDGE)], span_ms)
+            actions += roams(options.seed, site.roads(), site.gateways, span_ms)
         for action in sorted(actions, key=lambda a: a.at_ms):
             _pause_until(journal, action.at_ms)
             _do(site, keeper, action, outcome.counts)
@@ -171,8 +175,11 @@ def _do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> Non
     if action.do == RESTORE:
         keeper.restore(action.who, (action.fault or {}).get("age", 0))
         return
-    line = site.lines[action.who]
     counts[action.do] += 1
+    if action.do == ROAM:
+        site.lead(action.who, (action.fault or {})["to"])
+        return
+    line = site.lines[action.who]
     if action.do == CUT:
         line.cut()
     else:

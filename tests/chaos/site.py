@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protocols.topics import Address, mosquitto_acl
+from protocols.trust import token_hash
 from tests.chaos.faults import Fault
 from tests.chaos.init import ORG, REGION
 from tests.chaos.journal import Journal
@@ -36,8 +37,10 @@ ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
 HUB: Final = "hub"
 EDGE: Final = "edge"
 BROKER: Final = "broker"
+PHONE: Final = "phone"
 SHARED: Final = "DOCK"
 _HUB_USER: Final = "hub"
+_PHONES_TOKEN: Final = "one-token-for-the-phones-of-the-dock"
 _HUB_PASSWORD: Final = "of the hub at the broker"
 
 HASTE: Final = {
@@ -62,6 +65,8 @@ class Layout:
     freeing: int = 1
     """so many of the edges free as soon as they may"""
     sabotage: tuple[str, str] | None = None
+    phones: int = 0
+    """nodes without a line to the broker: they sync over HTTP through the first two edges, now this, now that"""
 
 
 @dataclass(eq=False)
@@ -72,7 +77,7 @@ class Site:
     layout: Layout
     supervisor: Supervisor
     nodes: dict[str, str]
-    """edges, and the site at which each stands; the first two share one"""
+    """edges and phones, and the site at which each stands; the first two edges share one with the phones"""
     lines: dict[str, Proxy] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -112,7 +117,21 @@ class Site:
             return self.folder / HUB / "store.db"
         return self.folder / node / ("hub.db" if node == HUB else "ledger.db")
 
+    @property
+    def gateways(self) -> list[str]:
+        """Edges that carry for phones."""
+        return [node for node in self.nodes if node.startswith(EDGE)][:2]
+
+    def roads(self) -> list[str]:
+        """Lines of phones, which lead to one gateway or another."""
+        return [name for name in self.lines if name.endswith(">gateway")]
+
     # ------------------------------------------------------------ doing
+
+    def lead(self, line: str, gateway: str) -> None:
+        """A phone has moved: its line leads elsewhere now."""
+        self.lines[line].target_port = self.ports[gateway]
+        self.lines[line].cut()
 
     def set(self, line: str, fault: Fault) -> None:
         """Something is wrong with a line from now on."""
@@ -128,6 +147,7 @@ class Site:
 def build(folder: Path, layout: Layout, journal: Journal) -> Site:
     """Directories, lines and services; nothing runs yet but the lines."""
     nodes = {f"{EDGE}-{n}": SHARED if n <= 2 else f"SITE-{n}" for n in range(1, layout.edges + 1)}
+    nodes |= {f"{PHONE}-{n}": SHARED for n in range(1, layout.phones + 1)}
     site = Site(folder, layout, Supervisor(journal, folder), nodes)
     site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes)}
     try:
@@ -149,7 +169,10 @@ def _lay_lines(site: Site) -> None:
         site.lines[name] = Proxy(site.ports[target], seed=f"{site.layout.seed}/{name}").start()
 
     for node in site.nodes:
-        lay(f"{node}>broker", BROKER)
+        if node.startswith(PHONE):
+            lay(f"{node}>gateway", site.gateways[0])
+        else:
+            lay(f"{node}>broker", BROKER)
         lay(f"{node}<clients", node)
     lay(f"{HUB}<clients", HUB)
     if site.layout.engine != AMQTT:
@@ -157,20 +180,20 @@ def _lay_lines(site: Site) -> None:
 
 
 def _make_directories(site: Site) -> None:
-    edges = [
-        {
-            "dir": str(site.folder / node),
-            "node": node,
-            "site": place,
-            "line": site.lines[f"{node}>broker"].port,
-            "port": site.ports[node],
-        }
-        for node, place in site.nodes.items()
-    ]
+    edges = [_directory(site, node, place) for node, place in site.nodes.items()]
     made = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
     done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
+
+
+def _directory(site: Site, node: str, place: str) -> dict[str, Any]:
+    """How `init` is told of an edge, or of a phone: that one names no broker it could reach."""
+    phone = node.startswith(PHONE)
+    line = site.ports[BROKER] if phone else site.lines[f"{node}>broker"].port
+    carried_by = [str(site.folder / gateway) for gateway in site.gateways] if phone else []
+    where_to = {"dir": str(site.folder / node), "node": node, "site": place}
+    return where_to | {"line": line, "port": site.ports[node], "gateways": carried_by}
 
 
 def _command(site: Site, kind: str, *args: str) -> list[str]:
@@ -200,8 +223,15 @@ def _hub(site: Site) -> Service:
 
 def _edge(site: Site, node: str, *, freeing: bool) -> Service:
     env = {**HASTE, "LONGSHORE_LOG__LEVEL": "info", **(FREEING if freeing else {})}
+    if node.startswith(PHONE):
+        token = site.folder / node / "gateway.token"
+        token.write_text(_PHONES_TOKEN)
+        token.chmod(0o600)
+        env |= {"LONGSHORE_HUB__URL": f"http://127.0.0.1:{site.lines[f'{node}>gateway'].port}", "LONGSHORE_HUB__TOKEN_FILE": str(token)}
+    elif site.layout.phones and node in site.gateways:
+        env["LONGSHORE_API__TOKEN_HASHES"] = token_hash(_PHONES_TOKEN)
     args = _command(site, EDGE, "run", "--config", str(site.folder / node / "edge.toml"))
-    return Service(node, EDGE, args, env, _ready(site.url(node)))
+    return Service(node, PHONE if node.startswith(PHONE) else EDGE, args, env, _ready(site.url(node)))
 
 
 def _mosquitto(site: Site) -> Service:

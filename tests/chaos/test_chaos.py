@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.chaos.journal import actions
-from tests.chaos.plan import KILL
+from tests.chaos.plan import KILL, ROAM
 from tests.chaos.run import Options, Outcome, run
 from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.site import AMQTT, ENGINES
@@ -44,6 +44,12 @@ def test_hub_store_and_edges_that_are_put_back_to_backups_are_given_back_what_th
     outcome = run(Options(SystemRandom().randrange(1_000_000), AMQTT, 5, restores=3), tmp_path)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts["backups"] > 0, told(outcome)
+
+
+def test_a_phone_that_roams_between_two_gateways_is_applied_once(tmp_path: Path) -> None:
+    outcome = run(Options(SystemRandom().randrange(1_000_000), AMQTT, 5, 2, phones=1), tmp_path)
+    assert outcome.complaints == [], told(outcome)
+    assert outcome.counts[ROAM] > 0, told(outcome)
 
 
 @pytest.mark.parametrize("engine", ENGINE_PARAMS[:2])

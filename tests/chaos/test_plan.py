@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.journal import Journal, actions, began, read
-from tests.chaos.plan import BACKUP, CONT, FAULT, HEAL, KILL, PUT_BACK, RESTORE, SIGNALS, STOP, Action, Pace, plan, restores
+from tests.chaos.plan import BACKUP, CONT, FAULT, HEAL, KILL, PUT_BACK, RESTORE, ROAM, SIGNALS, STOP, Action, Pace, plan, restores, roams
 
 KINDS: Final = {"hub": ["hub"], "edge": ["e1", "e2"], "broker": ["broker"]}
 LINES: Final = {"e1>broker": True, "e1<clients": False}
@@ -38,6 +38,13 @@ def test_there_is_a_copy_of_everybody_before_anybody_is_put_back_to_one() -> Non
         assert {a.who for a in done[:first] if a.do == BACKUP} == {"hub", "e1", "e2"}
         assert {a.who for a in done if a.do == RESTORE} <= {*PUT_BACK, "e1", "e2"}
     assert restores(1, 0, ["e1"], 20_000) == []
+
+
+def test_a_phone_goes_from_gateway_to_gateway() -> None:
+    done = roams(3, ["phone-1>gateway"], ["e1", "e2"], 60_000)
+    assert len(done) > 8
+    assert {(a.do, a.who) for a in done} == {(ROAM, "phone-1>gateway")}
+    assert {(a.fault or {})["to"] for a in done} == {"e1", "e2"}
 
 
 def test_a_stretched_plan_takes_longer() -> None:
