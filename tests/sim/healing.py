@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def reached(world: World) -> bool:
     """Is there nothing more to wait for? Cheap; what it cannot see `goals` says."""
     hub, store = world.hub, world.store
-    if not hub.alive or not hub.core.asked_store or hub.disk.held | hub.disk.freed != store.disk.held:
+    if not hub.alive or not hub.core.asked_store or hub.disk.held | (hub.disk.freed & store.disk.held) != store.disk.held:
         return False
     if store.disk.held != world.check.copies() or any(hub.core.lacking_in_store(1)):
         return False
