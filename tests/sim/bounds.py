@@ -22,7 +22,7 @@ THINGS_PER_RUN = 14
 THINGS_UNDER_WAY = 12
 """for each fact of the window"""
 PAGE_BYTES = 4_096
-FILE_ALWAYS_BYTES = 100 * PAGE_BYTES
+FILE_ALWAYS_BYTES = 300 * PAGE_BYTES
 FILE_PER_FACT_BYTES = 2_500
 """of a fact in the log, its order, its key and the indexes; in small worlds each takes a page of its own now and then"""
 ONE_TURN_BYTES = 40 * PAGE_BYTES

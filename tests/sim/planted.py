@@ -19,12 +19,21 @@ from tests.scenarios.test_stories import (
     test_an_edge_replaced_by_an_empty_one_signs_for_the_holes_it_left_behind,
 )
 from tests.sim import sabotage as s
-from tests.sim.options import Options, draw
+from tests.sim import sabotage_more as m
+from tests.sim.options import Options
+from tests.sim.profiles import BASES, world_of
 from tests.sim.sabotage import Patch
 from tests.sim.world import play
+from tests.unit.edge_agent.test_relay import test_with_backups_nothing_goes_that_one_of_them_lacks as backups_of_custody_test
+from tests.unit.hub.test_downlink import test_an_order_that_moved_on_while_the_node_was_away_leaves_too as moved_on_test
+from tests.unit.hub.test_freeing import test_a_store_that_lost_a_stream_altogether_does_not_support_it as lost_stream_test
+from tests.unit.protocols.test_chains import (
+    test_a_record_that_does_not_say_what_lies_below_stands_on_the_branch_that_has_a_hole as record_on_branch_test,
+)
 from tests.unit.protocols.test_chains import (
     test_a_record_whose_ends_are_known_stands_whatever_another_branch_holds_in_between as test_a_record_whose_ends,
 )
+from tests.unit.protocols.test_fixes import test_short_histories_in_every_order_of_arrival as fixes_test
 from tests.unit.protocols.test_merge import test_a_ledger_ends_in_the_truth_whatever_came_first as ledger_test
 
 
@@ -37,6 +46,7 @@ class Plant:
     needs: tuple[str, ...] = ()
     within: int = 6
     when: Callable[[Options], bool] = lambda o: True
+    profile: str = "small"
     story: Callable[[], None] | None = None
     """a scenario or unit test that must fail, for what the worlds of few seeds do not reach"""
 
@@ -51,6 +61,10 @@ def has_backups(o: Options) -> bool:
 
 def sends_at_once(o: Options) -> bool:
     return o.uplink.linger_ms == 0 and o.edge_crashes > 0.01
+
+
+def several_edges(o: Options) -> bool:
+    return o.edges > 2
 
 
 def frees(o: Options) -> bool:
@@ -96,16 +110,33 @@ PLANTS: Final = (
     Plant("a fork below what was freed goes unnoticed", s.fork_below_freed, story=test_a_fork_that_lies_below_what_was_freed_is_noticed),
     Plant("a record's lower end moves without its hash", s.record_without_its_hash, story=test_a_record_whose_ends),
     Plant("the store logs what it has once more", s.folded_twice, ("store_failures",)),
+    Plant("the feed keeps its epoch over a restart", m.feed_epoch_kept, story=moved_on_test),
+    Plant("the tail counts without a comparison", m.never_compared, ("partitions",), 6),
+    Plant("what comes down is put in place, not merged", m.put_in_place, ("partitions",), 6),
+    Plant("orders go down to every site", m.told_everywhere, (), 6, several_edges),
+    Plant("custody ends when the hub has received", m.custody_ends_when_received, story=backups_of_custody_test),
+    Plant(
+        "facts of orders are evicted like readings",
+        m.orders_evicted,
+        (),
+        12,
+        lambda o: o.reports > 0 and o.telemetry_bytes == 1_500,
+        profile="fortnight",
+    ),
+    Plant("the hub frees without the store's rows", m.hub_frees_what_it_holds, ("store_failures",), 12, frees),
+    Plant("the hub keeps calling known what the store has lost", m.hub_never_takes_back, story=lost_stream_test),
+    Plant("a fix does not hold the place of what it replaces", m.fix_holds_no_place, story=fixes_test),
+    Plant("a record stands on the trunk where a branch has a hole", m.record_on_the_trunk, story=record_on_branch_test),
 )
 
 
 def worlds(plant: Plant) -> Iterator[Options]:
     """The worlds in which a bug is looked for: small ones that have what it needs."""
-    for seed in range(20_000):
-        options = draw(seed)
+    for seed in range(BASES[plant.profile], BASES[plant.profile] + 20_000):
+        options = world_of(seed)
         if (
             all(name in options.faults for name in plant.needs)
-            and options.requests <= 100
+            and (options.requests <= 100 or plant.profile != "small")
             and not options.real_keys
             and plant.when(options)
         ):

@@ -84,7 +84,7 @@ class Profile:
     """one edge of each world is away for so long"""
 
 
-FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (160, 240, 320), (HOUR, DAY, 5 * DAY, 14 * DAY))
+FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (100, 160, 240), (HOUR, DAY, 5 * DAY, 14 * DAY))
 LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
 GOLDEN: Final = Profile("golden", (4,), (DAY, 5 * DAY), (5, 20), (30, 80), (HOUR, DAY))
 PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN)}
@@ -115,7 +115,7 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "segments": rng.choice((12, 16, 64)),
         "group_ms": rng.choice((0, 5, 40)),
         "latency_ms": rng.choice((2, 100, 800)),
-        "reports": Random(f"{seed}/reports").choice((0, 0, 40, 100)),
+        "reports": Random(f"{seed}/reports").choice((0, 0, 30, 60)),
         "telemetry_bytes": Random(f"{seed}/telemetry").choice((0, 1_500, 5_000)),
         "budget_bytes": Random(f"{seed}/budget").choice((66_000, 90_000, *[1_000_000_000] * 8)),
         "orgs": Random(f"{seed}/orgs").choice((1, 1, 2)),

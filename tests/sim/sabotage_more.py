@@ -1,0 +1,112 @@
+"""Small sabotages of what came with version 2: the way down, custody, budgets, fixes, freeing at the hub, backups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import protocols.eviction
+from edge_agent.budget import Budget
+from edge_agent.relay import Relay
+from hub.feeds import Feeds
+from hub.freeing import HubFreeing
+from hub.scopes import Scopes
+from protocols.chains import Chain, Run
+from protocols.fixes import Fixes
+from protocols.messages import StreamStated
+from protocols.orderbook import OrderBook
+from protocols.streams import Stream
+from protocols.sync.follow import Follower
+from tests.sim.sabotage import Patch, swapped
+
+# ---------------------------------------------------------------- the way down
+
+
+def feed_epoch_kept() -> Patch:
+    """A hub that starts again calls its feed what it was called before."""
+    real = Feeds.__init__
+
+    def init(self: Feeds, ledger: Any, epoch: bytes, people: Any) -> None:
+        real(self, ledger, b"the feed", people)
+
+    return swapped(Feeds, "__init__", init)
+
+
+def never_compared() -> Patch:
+    """The tail counts as if a comparison had shown that nothing before it is missing."""
+
+    def begin_pass(self: Follower, now: int) -> None:
+        self._pass, self.whole = None, True
+        self._compare_due = now + self.settings.compare_ms
+
+    return swapped(Follower, "_begin_pass", begin_pass)
+
+
+def put_in_place() -> Patch:
+    """What comes down is put in place of what is here, not merged with it."""
+    return swapped(OrderBook, "settle", lambda self, order, heads, history, at_ms: self.replace(order, tuple(heads), at_ms))
+
+
+def told_everywhere() -> Patch:
+    """Every order concerns every site."""
+    real = Scopes.move
+
+    def move(self: Scopes, order: Any, taken: Sequence[Any]) -> Any:
+        return real(self, order, [fact._replace(site=site) for fact in taken for site in ("W0", "W1", "W2")])
+
+    return swapped(Scopes, "move", move)
+
+
+# ---------------------------------------------------------------- relays
+
+
+def custody_ends_when_received() -> Patch:
+    real = Relay.believe
+
+    def believe(self: Relay, said: StreamStated, hub_ms: int, now: int, *, backed_up: bool) -> None:
+        received = tuple((run.last, run.h_last) for run in said.runs)
+        real(self, replace(said, settled=received, freeable=received), hub_ms, now, backed_up=backed_up)
+
+    return swapped(Relay, "believe", believe)
+
+
+# ---------------------------------------------------------------- room, freeing
+
+
+@contextmanager
+def orders_evicted() -> Iterator[None]:
+    """Facts of orders give way like readings."""
+    with swapped(Budget, "_streams", lambda self: self._ledger.own_streams()), swapped(protocols.eviction, "ORDERS", -1):
+        yield
+
+
+def hub_frees_what_it_holds() -> Patch:
+    """The hub lets go of what it has taken in, whatever the store has."""
+
+    def may_go(self: HubFreeing, stream: Stream, ends: Any, stated: Any) -> int:
+        return stream.chain.prefix()
+
+    return swapped(HubFreeing, "_may_go", may_go)
+
+
+def hub_never_takes_back() -> Patch:
+    """What the hub freed it calls known, also when the store has lost it."""
+    return swapped(HubFreeing, "lower", lambda self, key, runs: False)
+
+
+# ---------------------------------------------------------------- fixes, records
+
+
+def fix_holds_no_place() -> Patch:
+    return swapped(Fixes, "overruled", lambda self, head: False)
+
+
+def record_on_the_trunk() -> Patch:
+    """A record that does not say what lies below stands on whatever comes first."""
+
+    def below(self: Chain, seq: int) -> Run | None:
+        return next((r for r in self.runs if r.last == seq - 1), None)
+
+    return swapped(Chain, "_likely_below", below)
