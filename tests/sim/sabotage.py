@@ -248,8 +248,8 @@ def poison_stays_at_the_hub() -> Patch:
 def store_never_asked_back() -> Patch:
     real = HubCore.take_statement
 
-    def take_statement(self: HubCore, statement: Any, *, whole: bool) -> list[Any]:
-        real(self, statement, whole=whole)
+    def take_statement(self: HubCore, statement: Any, *, whole: bool, now_ms: int) -> list[Any]:
+        real(self, statement, whole=whole, now_ms=now_ms)
         return []
 
     return swapped(HubCore, "take_statement", take_statement)
