@@ -11,6 +11,8 @@ from tests.sim.truth import bits
 from tests.sim.world import World
 
 FARTHEST_MS = 20 * 365 * DAY
+ROOMY_BYTES = 1_000_000_000
+"""a budget that no world uses up"""
 
 
 def elsewhere(machine: str) -> int:
@@ -49,6 +51,8 @@ def clock_matters(options: Options) -> str:
     """What came out otherwise with the clocks elsewhere; empty when nothing did, or where worlds cannot be compared."""
     if options.profile == "small" and options.damage:
         return ""  # there the length of a message, and so what time it is, decides what chance does next
+    if options.budget_bytes < ROOMY_BYTES or any(fault.endswith("disk_full") for fault in options.faults):
+        return ""  # there the length of a time in a row decides which request still finds room, and so what is said at all
     here, there = ending(options, shifted=False), ending(options, shifted=True)
     for one, other in zip(here.orders, there.orders, strict=False):
         if one != other:
