@@ -131,7 +131,7 @@ def test_a_clock_that_decides_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
         return real(self, events, now)
 
     monkeypatch.setattr(EdgeCore, "take_events", not_before_2020)
-    assert clock_matters(replace(draw(0), faults=(), plan=(), edges=4)).startswith("I9")
+    assert clock_matters(replace(draw(0), faults=(), plan=(), edges=4, budget_bytes=1_000_000_000)).startswith("I9")
 
 
 def test_a_world_whose_links_stay_dead_does_not_count_as_healed(monkeypatch: pytest.MonkeyPatch) -> None:
