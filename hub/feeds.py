@@ -78,12 +78,21 @@ class Feeds:
         """Facts that were logged and folded, in order of their stream."""
         by_order: dict[int, list[Taken]] = {}
         for one in taken:
+            if self._nothing_new(one, author):
+                continue
             by_order.setdefault(one.order.okey, []).append(one)
         for facts in by_order.values():
             order = facts[0].order
             before, after = self.scopes.move(order, facts)
             self._note(order, author, facts, before, after)
         self.scopes.flush()
+
+    def _nothing_new(self, one: Taken, author: str) -> bool:
+        """Most facts of a backlog: the order stays where it is, and nobody but the author follows that site."""
+        if one.site is None or not self.scopes.stays(one.order.okey, one.site):
+            return False
+        nodes = self._nodes.get((one.order.org, one.site))
+        return nodes is None or (nodes == [author] and not self._entangled(one.order))  # an author with branches is told of them, too
 
     def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
         entangled = self._entangled(order)

@@ -47,6 +47,10 @@ class Scopes:
             self._remember(okey, known)
         return known
 
+    def stays(self, okey: int, site: str) -> bool:
+        """Does the order, as far as memory tells, concern this site alone? Then a fact that names it changes nothing."""
+        return self._sites.get(okey) == (site,)
+
     def _remember(self, okey: int, sites: tuple[str, ...]) -> None:
         if len(self._sites) >= CACHED:
             self.flush()

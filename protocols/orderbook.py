@@ -267,7 +267,7 @@ class OrderBook:
 def _columns(o: Order) -> Sequence[int | str | bytes | None]:
     return (
         o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms,
-        order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
+        None if o.stored else order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from protocols.downlink import (
     Leaf,
     Vector,
 )
-from protocols.ledger import Ledger
+from protocols.ledger import ORDERS, Ledger
 from protocols.streams import StreamKey
 from protocols.sync.uplink import Out
 from protocols.topics import Channel
@@ -53,6 +53,10 @@ class FollowSettings:
     retry_most_ms: int = 300_000
     idle_ms: int = 30_000
     compare_ms: int = _DAY_MS
+    backlog_ms: int = 60_000
+    """so long a pass waits for the hub to receive a backlog: whatever it took meanwhile, it would send back as unknown"""
+    backlog_facts: int = 1_000
+    """of orders; for fewer it does not wait: what comes back of them costs less than hearing late what the centre says"""
 
 
 class Snapshot:
@@ -92,6 +96,7 @@ class _Pass:
     asked_vectors: dict[Bucket, None] = field(default_factory=dict)
     asked_leaves: dict[tuple[Bucket, int], None] = field(default_factory=dict)
     asked_ms: int = 0
+    begun_ms: int = 0
 
     @property
     def waits(self) -> bool:
@@ -198,7 +203,7 @@ class Follower:
     # ------------------------------------------------------------ a pass
 
     def _begin_pass(self, now: int) -> None:
-        self._pass = _Pass(vectors=[], leaves=[], asked_ms=now)
+        self._pass = _Pass(asked_ms=now, begun_ms=now)
 
     def _divide(self, p: _Pass, bucket: Bucket) -> None:
         """A bucket that differs: list it when it is small, otherwise compare its parts."""
@@ -250,9 +255,16 @@ class Follower:
         if p is not None and p.waits and now >= self._retry_at(p):
             p.again()
             self._attempts += 1
-        if p is not None and not p.waits:
+        if p is not None and not p.waits and not self._held_back(p, now):
             outs.append(_out(Kind.COMPARE, self._ask(p, now)))
         return outs
+
+    def _held_back(self, p: _Pass, now: int) -> bool:
+        """Not begun, and a backlog is still on its way."""
+        if p.snapshot is not None or now >= p.begun_ms + self.settings.backlog_ms:
+            return False
+        streams = ((self._ledger.log.by_sid(sid), above) for sid, above in self.unreceived())
+        return sum(s.head[0] - above for s, above in streams if s.key.cls == ORDERS) > self.settings.backlog_facts
 
     def _ask(self, p: _Pass, now: int) -> Compare:
         if p.snapshot is None:
@@ -294,8 +306,13 @@ class Follower:
         if not self.epoch or self.paused:
             return None
         p = self._pass
-        due = (self._follow_due, self._compare_due if p is None else self._retry_at(p) if p.waits else p.asked_ms)
+        due = (self._follow_due, self._compare_due if p is None else self._pass_due(p))
         return min((t for t in due if t is not None), default=None)
+
+    def _pass_due(self, p: _Pass) -> int:
+        if p.waits:
+            return self._retry_at(p)
+        return p.begun_ms + self.settings.backlog_ms if self._held_back(p, p.begun_ms) else p.asked_ms
 
 
 def _out(kind: Kind, message: Follow | Compare) -> Out:
