@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from hub.store.backups import Backup
+from hub.store.offsets import Advance, Offset
 from hub.store.port import (
     Applied,
     CentralStore,
@@ -145,6 +146,14 @@ class Readers:
         """Never: see `apply`."""
         raise LedgerBroken("this is a reader of the central store")
 
-    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
+    def offsets(self) -> list[Offset]:
+        """See `CentralStore`."""
+        return self._ask(lambda store: store.offsets())
+
+    def claim(self, topic: str, partition: int, fence: int) -> int | None:
+        """Never: see `apply`."""
+        raise LedgerBroken("this is a reader of the central store")
+
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
         """Never: there is one writer, and it is the hub's loop."""
         raise LedgerBroken("this is a reader of the central store")

@@ -12,6 +12,7 @@
     │   ├── LedgerFull      the disk or the byte budget is used up; nothing was stored               (HTTP 507, exit 5)
     │   │   └── CustodyFull what is kept of others' facts has reached its bound; own events are taken
     │   └── LedgerBroken    a file is damaged, a sync or commit failed: close, reopen, rebuild       (the shell restarts the core; exit 1)
+    ├── Fenced              nobody's: another took this part of the work over; nothing was changed
     └── TransportError      the link's: retry later                                                  (exit 6)
 
 Each carries data (`field`, `reason`, `remedy`) so that a shell can render it without parsing text.
@@ -98,6 +99,10 @@ class CustodyFull(LedgerFull):
 
 class LedgerBroken(LedgerError):
     """A write, sync or commit failed. The connection is poisoned; reopen and rebuild."""
+
+
+class Fenced(LongshoreError):
+    """Another process took this part of the work over. Nothing was changed; the store goes on."""
 
 
 class TransportError(LongshoreError):

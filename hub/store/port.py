@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from hub.store.backups import Backup
+from hub.store.offsets import Advance, Offset
 from protocols.chains import RunKind
 from protocols.clashes import Clash
 from protocols.fact import FactRow
@@ -233,11 +234,20 @@ class CentralStore(Protocol):
     Where SQL is beneath, reads also work from a second, read-only connection in another thread while the writer applies.
     """
 
-    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
         """Log and fold what is new, exactly once, in one transaction, durable on return; after an error nothing of the batch is there.
 
         Any order of arrival gives the same view; facts of one stream in chain order, and facts in causal order, are the fast ones.
+        `offsets`: what the batch moves in the bus, in the same transaction. Errors, beside those of every method: Fenced, when a partition
+        was claimed by another or stands elsewhere: nothing of the batch is there, and the store goes on.
         """
+
+    def claim(self, topic: str, partition: int, fence: int) -> int | None:
+        """Take over a partition of the bus, durable on return: who claimed it before is fenced from now on. `fence`: a token that nobody
+        else has, `FENCE_BITS` of chance. Returns the next offset to apply; None: nothing of it was applied yet."""
+
+    def offsets(self) -> list[Offset]:
+        """How far each partition that was ever claimed is applied."""
 
     def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
         """What is held of these streams (None: of all), verified against the primary key of the log."""

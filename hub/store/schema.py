@@ -53,7 +53,13 @@ _STORE_2: Final = (
     "ALTER TABLE conflicts RENAME TO conflicts_1",
 )
 
-STORE: Final = ((*LEDGER[0], *_STORE_1), (*LEDGER[1], *_STORE_2))
+# offsets: how far each partition of a bus was applied, and by whose claim; it moves with the batches (hub.store.offsets).
+_STORE_3: Final = (
+    """CREATE TABLE offsets (topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER, fence INTEGER NOT NULL,
+         PRIMARY KEY (topic, partition)) WITHOUT ROWID""",
+)
+
+STORE: Final = ((*LEDGER[0], *_STORE_1), (*LEDGER[1], *_STORE_2), _STORE_3)
 
 _TEXT: Final = "CREATE VIRTUAL TABLE IF NOT EXISTS order_text USING fts5 (order_id, content='', detail=none, tokenize='trigram')"
 

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from hub.store.backups import Backup, Backups
 from hub.store.batch import Batch
 from hub.store.log import StoreLog
+from hub.store.offsets import Advance, Offset, Offsets
 from hub.store.port import (
     Applied,
     ConflictView,
@@ -30,7 +31,7 @@ from hub.store.queries import Queries
 from hub.store.schema import STORE, has_text_index, make_text_index
 from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
-from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
+from protocols.errors import ConfigError, Fenced, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
 from protocols.messages import RunStated
 from protocols.policies import shipped
 from protocols.policy import Policies
@@ -107,7 +108,7 @@ class SqliteStore:
 
     # ------------------------------------------------------------ applying
 
-    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> Applied:
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
         """See `CentralStore.apply`."""
         if self._read_only:
             raise LedgerError(f"{self._db.path} was opened only to read", remedy="apply on the writer's connection")
@@ -116,17 +117,27 @@ class SqliteStore:
         self._db.begin()
         self._broken, retry = True, False
         try:
+            if offsets is not None:
+                Offsets(self._db).advance(offsets)
             applied = Batch(self._db, self._log, self._book, self._closing, now_ms).take(facts, records)
             self._commit()
             self._broken = False
-        except (LedgerBusy, LedgerFull):
-            retry = True  # nothing was stored, and a later batch may find room
+        except (LedgerBusy, LedgerFull, Fenced):
+            retry = True  # nothing was stored, and a later batch may find room, or come from whose turn it is
             raise
         finally:
             if self._broken:
                 self._undo()
                 self._broken = not retry
         return applied
+
+    def claim(self, topic: str, partition: int, fence: int) -> int | None:
+        """See `CentralStore.claim`."""
+        return self._change(lambda: Offsets(self._db).claim(topic, partition, fence))
+
+    def offsets(self) -> list[Offset]:
+        """See `CentralStore.offsets`."""
+        return Offsets(self._db).all()
 
     def _commit(self) -> None:
         """Once a commit has failed, whatever the reason, the connection is not trusted any more."""

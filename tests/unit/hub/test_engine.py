@@ -72,10 +72,10 @@ class Doors:
         store = SqliteStore(self.folder / "store.db")
         apply = store.apply
 
-        def may_fail(facts: Any, records: Any, now_ms: int) -> Applied:
+        def may_fail(facts: Any, records: Any, now_ms: int, offsets: Any = None) -> Applied:
             if self.apply_errors:
                 raise self.apply_errors.pop(0)
-            return apply(facts, records, now_ms)
+            return apply(facts, records, now_ms, offsets)
 
         store.apply = may_fail  # type: ignore[method-assign]
         return store
