@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import __version__, cli_backup, cli_carry, cli_conflicts, report
+from edge_agent import __version__, cli_backup, cli_card, cli_carry, cli_conflicts, report
 from edge_agent.config import FILE_NAME, SETTINGS, EdgeConfig, load_config
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LongshoreError, sentence
 from protocols.trust import owner_only
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_queue(commands)
     _add_events(commands)
     _add_settings(commands)
+    cli_card.add(commands, _command, _add_config)
     cli_carry.add_peer(commands, _command, _add_config)
     cli_backup.add(commands, _command, _add_config)
     cli_conflicts.add(commands, _command, _add_config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from edge_agent.config import FILE_NAME, SETTINGS, load_config, render, require_tls
 from protocols.errors import ConfigError, InvalidInput
+from protocols.mosquitto import SALT_BYTES, password_hash
 from protocols.topics import Address
 from protocols.trust import (
     HubAddress,
@@ -79,15 +81,19 @@ def make_directory(
     return Made(folder, address, to, fingerprint(key.public), note)
 
 
+def card_of(key: NodeKey, address: Address, password: str) -> str:
+    """The text of a node card: what a hub, and a broker beside it, must know of a node. Nothing secret."""
+    a, scrypt, mosquitto = address, hash_password(password), password_hash(password, secrets.token_bytes(SALT_BYTES))
+    card = make_card(key, node=a.node, org=a.org, region=a.region, site=a.site, password_hash=scrypt, mosquitto_hash=mosquitto)
+    return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+
+
 def _write(stage: Path, key: NodeKey, address: Address, given: dict[str, Any]) -> None:
     password, token = new_password(), new_token()
-    card = make_card(
-        key, node=address.node, org=address.org, region=address.region, site=address.site, password_hash=hash_password(password)
-    )
     key.save(stage / SETTINGS["storage.key_file"].default)
     write_secret(stage / SETTINGS["storage.password_file"].default, password + "\n", what="broker password")
     write_secret(stage / TOKEN_FILE, token + "\n", what="token")
-    (stage / SETTINGS["storage.card_file"].default).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (stage / SETTINGS["storage.card_file"].default).write_text(card_of(key, address, password), "utf-8")
     (stage / FILE_NAME).write_text(render({**given, "api.token_hashes": (token_hash(token),)}), "utf-8")
 
 

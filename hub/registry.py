@@ -46,6 +46,10 @@ REGISTRY: Final = (
              PRIMARY KEY (node, epoch, cls, first)) WITHOUT ROWID""",
         "CREATE TABLE node_orgs (node TEXT NOT NULL, org TEXT NOT NULL, PRIMARY KEY (node, org)) WITHOUT ROWID",
     ),
+    (
+        # Broker passwords once more, as Mosquitto reads them (`hub.cli_broker`); of nodes whose cards have them.
+        "CREATE TABLE mosquitto (node TEXT PRIMARY KEY, hash TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 _REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
 ANY_ORG: Final = "*"
@@ -120,6 +124,10 @@ class Registry:
             "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
             (card.node, card.org, card.region, card.site, card.public_key, card.password_hash, now_ms),
         )
+        if card.mosquitto_hash:
+            self._db.run("INSERT OR REPLACE INTO mosquitto VALUES (?, ?)", (card.node, card.mosquitto_hash))
+        else:  # another password than the one before it, for all that is known
+            self._db.run("DELETE FROM mosquitto WHERE node=?", (card.node,))
         self._nodes[card.node] = node
         return node
 

@@ -146,6 +146,12 @@ def hub_subscriptions(org: str | None = None) -> tuple[str, ...]:
     return tuple(_all_nodes(org, channel) for channel, row in CHANNELS.items() if row.direction is Direction.FROM_NODE)
 
 
+def channel_filters(node: str, org: str | None = None) -> list[tuple[Direction, str]]:
+    """A filter per channel of the nodes that `node` stands for (a name, `+`, or a broker's placeholder), wherever they are."""
+    level = "+" if org is None else check_level(org, "org")
+    return [(row.direction, f"{ROOT}/{level}/+/+/{node}/{channel.value}") for channel, row in CHANNELS.items()]
+
+
 def _all_nodes(org: str | None, channel: Channel) -> str:
     level = "+" if org is None else check_level(org, "org")
     return f"{ROOT}/{level}/+/+/+/{channel.value}"
@@ -207,15 +213,3 @@ def check_topic(topic: str) -> str:
     if not topic or topic.startswith("$") or any(c in topic for c in "+#\0") or len(topic.encode()) > 65_535:
         raise InvalidInput("topic", "cannot be published to.", remedy="No wildcards, no NUL, no leading $.")
     return topic
-
-
-def mosquitto_acl(nodes: Iterable[Address], *, hub_user: str, org: str | None = None) -> list[str]:
-    """Lines of a Mosquitto `acl_file` with the same rules: the hub's user first, then each node, whose user name is its node id."""
-    lines = _acl_lines(hub_user, hub_acl(org))
-    for address in nodes:
-        lines += ["", *_acl_lines(address.node, node_acl(address))]
-    return lines
-
-
-def _acl_lines(user: str, rules: Iterable[Rule]) -> list[str]:
-    return [f"user {user}", *(f"topic {access.value} {pattern}" for access, pattern in rules)]

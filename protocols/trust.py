@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from protocols.errors import ConfigError, InvalidInput, NotVerified
+from protocols.mosquitto import check_password_hash
 from protocols.topics import check_level, check_node
 
 PUBLIC_BYTES: Final = 32
@@ -267,6 +268,8 @@ class NodeCard:
     site: str
     public_key: bytes
     password_hash: str
+    mosquitto_hash: str = ""
+    """the password once more, as Mosquitto reads it (`protocols.mosquitto`); empty in older cards"""
 
     @property
     def fingerprint(self) -> str:
@@ -275,9 +278,11 @@ class NodeCard:
 
 
 _CARD_FIELDS: Final = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
+_CARD_MAY: Final = ("mosquittoPassword",)
+"""fields that a card may lack"""
 
 
-def make_card(key: NodeKey, *, node: str, org: str, region: str, site: str, password_hash: str) -> dict[str, str]:
+def make_card(key: NodeKey, *, node: str, org: str, region: str, site: str, password_hash: str, mosquitto_hash: str = "") -> dict[str, str]:
     """The JSON object of a node card, signed with the key that it carries: proof that its maker holds the private half."""
     card = {
         "longshore": _CARD_VERSION,
@@ -289,6 +294,8 @@ def make_card(key: NodeKey, *, node: str, org: str, region: str, site: str, pass
         "brokerPassword": password_hash,
     }
     _parse_scrypt(password_hash, "brokerPassword")
+    if mosquitto_hash:
+        card["mosquittoPassword"] = check_password_hash(mosquitto_hash, "mosquittoPassword")
     return card | {"signature": _encode64(key.sign(_card_bytes(card)))}
 
 
@@ -301,26 +308,28 @@ def parse_card(obj: object) -> NodeCard:
     for name in ("org", "region", "site"):
         check_level(card[name], name)
     _parse_scrypt(card["brokerPassword"], "brokerPassword")
+    mosquitto = check_password_hash(card["mosquittoPassword"], "mosquittoPassword") if "mosquittoPassword" in card else ""
     public = _sized64(card["publicKey"], PUBLIC_BYTES, "publicKey")
     signature = _sized64(card["signature"], SIGNATURE_BYTES, "signature")
     try:
         verify(public, signature, _card_bytes(card))
     except NotVerified as error:
         raise InvalidInput("signature", error.reason, remedy="Take the card as the node printed it; it was changed.") from None
-    return NodeCard(card["node"], card["org"], card["region"], card["site"], public, card["brokerPassword"])
+    return NodeCard(card["node"], card["org"], card["region"], card["site"], public, card["brokerPassword"], mosquitto)
 
 
 def _card_texts(obj: object) -> dict[str, str]:
     if not isinstance(obj, Mapping):
         raise InvalidInput("card", "is not a JSON object.", remedy="Give the node.card.json that init wrote.")
     for name in obj:
-        if name not in _CARD_FIELDS:
-            raise InvalidInput(str(name)[:64], "is not a field of a node card.", allowed=_CARD_FIELDS)
-    for name in _CARD_FIELDS:
+        if name not in _CARD_FIELDS + _CARD_MAY:
+            raise InvalidInput(str(name)[:64], "is not a field of a node card.", allowed=_CARD_FIELDS + _CARD_MAY)
+    names = [*_CARD_FIELDS, *(name for name in _CARD_MAY if name in obj)]
+    for name in names:
         value = obj.get(name)
         if not isinstance(value, str):
             raise InvalidInput(name, "is missing." if value is None else "is not text.")
-    return {name: obj[name] for name in _CARD_FIELDS}
+    return {name: obj[name] for name in names}
 
 
 def _card_bytes(card: Mapping[str, str]) -> bytes:

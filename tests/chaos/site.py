@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from protocols.topics import Address, mosquitto_acl
+from protocols import mosquitto
+from protocols.topics import Address
 from protocols.trust import token_hash
 from tests.chaos.faults import Fault
 from tests.chaos.init import ORG, REGION
@@ -243,7 +244,7 @@ def _mosquitto(site: Site) -> Service:
         folder,
         site.ports[BROKER],
         passwords={_HUB_USER: _HUB_PASSWORD, **passwords},
-        acl=mosquitto_acl(addresses, hub_user=_HUB_USER, org=ORG),
+        acl=mosquitto.acl(addresses, hub_user=_HUB_USER, org=ORG),
         settings=[line.format(folder=folder) for line in ENGINES[site.layout.engine]],
     )
     return Service(BROKER, BROKER, [where("mosquitto"), "-c", os.fspath(config)], ready=lambda: listening(site.ports[BROKER]))

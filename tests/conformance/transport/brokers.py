@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from hub.broker import BrokerSettings, BrokerThread, EmbeddedBroker, NodeGrant
-from protocols.topics import Address, Rule, hub_acl, mosquitto_acl, node_acl
+from protocols import mosquitto
+from protocols.topics import Address, Rule, hub_acl, node_acl
 from protocols.transport.memory import MemoryBroker
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Dropped, Event, Message, Presence, Published, Transport, Up
@@ -156,7 +157,7 @@ class MosquittoUnderTest(_OverTcp):
     def __init__(self, folder: Path, *, mqtt5: bool) -> None:
         super().__init__()
         self.mqtt5 = mqtt5
-        acl = mosquitto_acl([MADRID, LISBON], hub_user=HUB, org="acme")
+        acl = mosquitto.acl([MADRID, LISBON], hub_user=HUB, org="acme")
         self._process = Mosquitto(folder, self.port, passwords=PASSWORDS, acl=acl)
 
     def start(self) -> None:

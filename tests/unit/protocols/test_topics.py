@@ -20,7 +20,6 @@ from protocols.topics import (
     hub_acl,
     hub_subscriptions,
     matches,
-    mosquitto_acl,
     node_acl,
     parse_topic,
 )
@@ -165,14 +164,3 @@ def test_malformed_filters_and_topics_are_refused() -> None:
             check_topic(bad)
     assert check_filter("+/a/#") == "+/a/#"
     assert check_topic("a/b") == "a/b"
-
-
-def test_the_mosquitto_file_says_the_same_rules() -> None:
-    lines = mosquitto_acl([MADRID], hub_user="hub", org="acme")
-    assert lines[0] == "user hub"
-    assert "topic read longshore/v1/acme/+/+/+/up/live" in lines
-    assert "topic write longshore/v1/acme/+/+/+/down/receipt" in lines
-    own = lines[lines.index("user madrid-1") + 1 :]
-    assert own == [f"topic {access.value} {pattern}" for access, pattern in node_acl(MADRID)]
-    assert f"topic write {MADRID.prefix}/up/live" in own
-    assert not any("#" in line or "+" in line for line in own)
