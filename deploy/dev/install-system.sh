@@ -6,12 +6,14 @@
 # LONGSHORE_NO_SYSTEM=1: never install, only say.
 set -euo pipefail
 
-parts=(mosquitto chromium) # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
+parts=(mosquitto chromium default-jre-headless maven) # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
 
 is_there() {
   case "$1" in
     mosquitto) command -v mosquitto || test -x /usr/sbin/mosquitto ;;
     chromium) command -v chromium || command -v chromium-browser || command -v google-chrome ;;
+    default-jre-headless) command -v java ;;
+    maven) command -v mvn ;;
   esac >/dev/null 2>&1
 }
 
@@ -19,6 +21,8 @@ what_it_serves() {
   case "$1" in
     mosquitto) echo "conformance of the MQTT transport on a real broker" ;;
     chromium) echo "the hub's web pages in a browser" ;;
+    default-jre-headless) echo "the Kafka bridge on a real broker" ;;
+    maven) echo "the Kafka bridge on a real broker (it brings the broker's jars)" ;;
   esac
 }
 

@@ -17,9 +17,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import pytest
+
+KAFKA_SCRIPT: Final = Path(__file__).parents[2] / "deploy" / "dev" / "kafka.sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,18 @@ def may_mount() -> bool:
         return mounted.returncode == 0 and subprocess.run(["umount", "-l", folder], capture_output=True, check=False).returncode == 0
 
 
+@cache
+def kafka_comes() -> bool:
+    """Whether the jars of a Kafka broker are here, or come now, once."""
+    if shutil.which("java") is None:
+        return False
+    return subprocess.run([KAFKA_SCRIPT, "fetch"], capture_output=True, check=False, timeout=900).returncode == 0
+
+
 PARTS: Final[Mapping[str, Part]] = {
     "mosquitto": Part(("mosquitto",), ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"), "apt-get install mosquitto"),
     "chromium": Part(("chromium", "chromium-browser", "google-chrome"), ("/usr/bin/chromium",), "apt-get install chromium"),
+    "kafka": Part(("java",), (), "apt-get install default-jre-headless maven && deploy/dev/kafka.sh fetch", kafka_comes),
     "tmpfs": Part(("mount",), ("/usr/bin/mount", "/bin/mount"), "run it as root, where mounting is allowed", may_mount),
 }
 

@@ -150,8 +150,8 @@ def test_a_part_is_found_where_path_does_not_point() -> None:
 
 
 def test_an_unknown_part_is_refused_at_once() -> None:
-    with pytest.raises(KeyError, match="known: chromium, mosquitto, tmpfs"):
-        needs.needs("kafka")
+    with pytest.raises(KeyError, match="known: chromium, kafka, mosquitto, tmpfs"):
+        needs.needs("teapot")
 
 
 # --- the hooks of conftest.py, in a run of their own

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# A real Apache Kafka (KRaft, one process as broker and controller) for tests, benchmarks and trials. Needs Java 17 and Maven, no docker.
+#
+#   kafka.sh fetch                  the jars, once (54 MB, a minute the first time); prints their folder
+#   kafka.sh run DIR [PORT [CPORT]] run a broker in the foreground with its data in DIR (default ports 9092 and 9093); end it with a signal
+#
+# In the environment of `run`:
+#   KAFKA_HEAP     heap (512m)
+#   KAFKA_SECURE   port of a second listener, SASL/PLAIN over TLS; then also KAFKA_USERS ("name:password name:password …") and
+#                  KAFKA_PEM, a file with the server's private key and certificate chain
+#   KAFKA_EXTRA    a file with further lines for server.properties
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+version="$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")"
+jars="$here/../../build/kafka-$version"
+
+say() { echo "kafka: $*" >&2; }
+
+fetch() {
+  [ -e "$jars/complete" ] && return
+  command -v mvn >/dev/null || { say "Maven is missing; to enable: apt-get install maven"; exit 3; }
+  mkdir -p "$jars"
+  exec 9>"$jars/lock"
+  flock 9 # neighbours wait for one download
+  if [ ! -e "$jars/complete" ]; then
+    say "fetching Kafka $version (once)"
+    mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars/libs" </dev/null >"$jars/log" 2>&1 ||
+      { tail -n 15 "$jars/log" >&2; say "Maven failed"; exit 1; }
+    touch "$jars/complete"
+  fi
+  flock -u 9
+  exec 9>&-
+}
+
+settings() { # DIR PORT CPORT
+  local listeners="PLAINTEXT://127.0.0.1:$2,CONTROLLER://127.0.0.1:$3" advertised="PLAINTEXT://127.0.0.1:$2"
+  if [ -n "${KAFKA_SECURE:-}" ]; then
+    listeners="$listeners,SECURE://127.0.0.1:$KAFKA_SECURE"
+    advertised="$advertised,SECURE://127.0.0.1:$KAFKA_SECURE"
+  fi
+  cat <<EOF
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$3
+controller.listener.names=CONTROLLER
+listeners=$listeners
+advertised.listeners=$advertised
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+log.dirs=$1/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=8388608
+EOF
+  if [ -n "${KAFKA_SECURE:-}" ]; then
+    local users="" one
+    for one in ${KAFKA_USERS:?KAFKA_USERS names who may come}; do users="$users user_${one%%:*}=\"${one#*:}\""; done
+    cat <<EOF
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location=${KAFKA_PEM:?KAFKA_PEM names the key and certificate of the server}
+listener.name.secure.sasl.enabled.mechanisms=PLAIN
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required$users;
+EOF
+  fi
+  [ -z "${KAFKA_EXTRA:-}" ] || cat "$KAFKA_EXTRA"
+}
+
+log_settings() {
+  cat <<EOF
+status=error
+appender.out.type=Console
+appender.out.name=out
+appender.out.target=SYSTEM_ERR
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %p %m (%c)%n
+rootLogger.level=${KAFKA_LOG:-warn}
+rootLogger.appenderRef.out.ref=out
+EOF
+}
+
+run() {
+  command -v java >/dev/null || { say "Java is missing; to enable: apt-get install openjdk-17-jre-headless"; exit 3; }
+  fetch
+  mkdir -p "$1"
+  local dir
+  dir="$(cd "$1" && pwd)"
+  exec 8>"$dir/lock" # two brokers on one folder damage it; the lock ends with the process
+  flock -n 8 || { say "a broker runs on $dir already"; exit 4; }
+  settings "$dir" "${2:-9092}" "${3:-9093}" >"$dir/server.properties"
+  chmod 600 "$dir/server.properties" # it may hold passwords
+  log_settings >"$dir/log4j2.properties"
+  local java=(java "-Dlog4j2.configurationFile=$dir/log4j2.properties" -cp "$jars/libs/*")
+  if [ ! -e "$dir/data/meta.properties" ]; then
+    "${java[@]}" -Xmx128m -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t longshoreDevelopment00 -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+      { cat "$dir/format.log" >&2; exit 1; }
+  fi
+  exec "${java[@]}" "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC kafka.Kafka "$dir/server.properties"
+}
+
+case "${1:-}" in
+  fetch) fetch && echo "$jars/libs" ;;
+  run) [ $# -ge 2 ] || { say "run needs a folder"; exit 2; }; run "${@:2}" ;;
+  *) sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = help ] || exit 2 ;;
+esac

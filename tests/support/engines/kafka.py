@@ -1,0 +1,111 @@
+"""A real Kafka for tests: one process, KRaft, on free ports, by the script that people use too (`deploy/dev/kafka.sh`).
+
+broker = Kafka(folder)
+broker.start()      # returns when metadata answers
+broker.kill()       # SIGKILL; `start` again is a restart on the same ports with the same data
+broker.stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiokafka import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from tests.support.certificates import make_certificates
+from tests.support.needs import KAFKA_SCRIPT
+from tests.support.ports import lasting_port, listening
+from tests.support.procs import Child
+
+READY_S: Final = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """The second listener, SASL/PLAIN over TLS: who may come, and the authority that signed its certificate."""
+
+    servers: str
+    username: str
+    password: str
+    ca_file: str
+
+
+class Kafka:
+    """See the module. `secure`: with a second listener for credentials and TLS."""
+
+    def __init__(self, folder: Path, *, secure: bool = False, heap: str = "384m") -> None:
+        self.folder = folder
+        self.port, self._controller = lasting_port(), lasting_port()
+        self._env = {"KAFKA_HEAP": heap}
+        self._child: Child | None = None
+        self.secure: Secure | None = None
+        if secure:
+            self.secure = self._secured(lasting_port())
+
+    @property
+    def servers(self) -> str:
+        """Where clients begin."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the broker that runs."""
+        assert self._child is not None
+        return self._child.pid
+
+    def _secured(self, port: int) -> Secure:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        made = make_certificates(self.folder)
+        pem = self.folder / "server.pem"
+        pem.write_text(Path(made.key).read_text() + Path(made.cert).read_text() + Path(made.ca).read_text())
+        pem.chmod(0o600)
+        self._env |= {"KAFKA_SECURE": str(port), "KAFKA_USERS": "hub:a-long-password", "KAFKA_PEM": str(pem)}
+        return Secure(f"127.0.0.1:{port}", "hub", "a-long-password", made.ca)
+
+    def start(self) -> None:
+        """Return when it answers for its metadata."""
+        args: list[str | os.PathLike[str]] = [KAFKA_SCRIPT, "run", self.folder, str(self.port), str(self._controller)]
+        self._child = Child(args, env=self._env)
+        self._child.wait_until(lambda: listening(self.port) and answers(self.servers), within_s=READY_S, what="answering")
+
+    def kill(self) -> None:
+        """A crash."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.discard()
+            self._child = None
+
+    def stop(self) -> None:
+        """End it; its data stay. Idempotent. Its own way of ending takes seconds that no test needs: what it acknowledged lies with the
+        system, and outlives the process."""
+        self.kill()
+
+    def freeze(self) -> None:
+        """It hangs: its connections stay open and nobody answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+def answers(servers: str) -> bool:
+    """Whether a broker there tells who its members are."""
+    return asyncio.run(_answers(servers))
+
+
+async def _answers(servers: str) -> bool:
+    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=2_000)
+    try:
+        await client.bootstrap()
+        return bool(client.cluster.brokers())
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
