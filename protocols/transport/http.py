@@ -14,28 +14,25 @@ import asyncio
 import logging
 import random
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpx
 
 from protocols.codec import Kind
-from protocols.errors import ConfigError, DecodeError, TransportError
+from protocols.errors import DecodeError
 from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, PREFIX, WAIT_MOST_S, read_parcel, room_in, write_parcel
-from protocols.topics import Address, Channel, check_topic
-from protocols.transport.port import Down, Dropped, Event, Listener, Message, Presence, Published, Up
+from protocols.topics import Address, Channel
+from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
+from protocols.transport.port import Message, Presence, Up
+from protocols.transport.tls import client_context
 
 log = logging.getLogger(__name__)
 
 _KIND_AT: Final = 3
 _ON_ORDERS: Final = (Kind.DIFFER, Kind.FEED)
-_NOT_CONNECTED: Final = "not connected"
-_FAREWELL_S: Final = 1.0
-"""how long `stop` waits for answers"""
 _REASON_CHARS: Final = 300
 
 
@@ -61,97 +58,38 @@ class HttpSettings:
 
     def tls_context(self) -> ssl.SSLContext:
         """The TLS context for https. Raises ConfigError if the authority's file cannot be read."""
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise ConfigError(f"Cannot read certificates from {self.ca_file}: {error.strerror or error}.") from None
-
-
-class _Outgoing(NamedTuple):
-    token: int
-    payload: bytes
+        return client_context(self.ca_file)
 
 
 class _Failed(Exception):
     """This attempt is over; the reason is for people."""
 
 
-class HttpTransport:
-    """The transport port over `POST /v1/sync`. One daemon thread from `start` to `stop`; `publish` may be called from any thread."""
+class HttpTransport(LineTransport):
+    """The transport port over `POST /v1/sync`."""
 
     def __init__(
         self, settings: HttpSettings, address: Address, *, presence: Presence | None = None, rng: random.Random | None = None
     ) -> None:
         """Touches no network. `address`: whose messages these are. `presence` is ignored. Raises ConfigError: certificates."""
+        super().__init__(settings, name=f"http-{settings.url}", line=f"requests to {settings.url}", whom="to be sent", rng=rng)
         self._settings, self._address = settings, address
-        self._rng = rng or random.Random()
         self._tls = settings.tls_context()
-        self._lock = threading.Lock()
-        self._outbox: deque[_Outgoing] = deque()
-        self._unsent: deque[Dropped] = deque()
-        self._held_bytes = 0
-        self._tokens = 0
-        self._connected = False
-        self._stopping = False
-        self._restarting = False
-        self._thread: threading.Thread | None = None
-        self._listener: Listener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: asyncio.Task[bool] | None = None
         self._bell = asyncio.Event()
 
-    @property
-    def connected(self) -> bool:
-        """True from `Up` to the next `Down`."""
-        return self._connected
+    def _prepare(self) -> None:
+        self._loop = asyncio.new_event_loop()
 
-    def start(self, listener: Listener) -> None:
-        """See the port."""
-        with self._lock:
-            if self._thread is not None:
-                raise TransportError("The transport was started before.")
-            self._listener = listener
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._run, name=f"http-{self._settings.url}", daemon=True)
-            self._thread.start()
+    def _ring(self) -> None:
+        self._call(self._bell.set)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
-        """See the port. Raises InvalidInput for a topic that cannot be published to."""
-        check_topic(topic)
-        with self._lock:
-            if self._thread is None or self._stopping:
-                raise TransportError("The transport is not running.")
-            self._tokens += 1
-            token = self._tokens
-            if not self._connected:
-                self._unsent.append(Dropped(token, _NOT_CONNECTED))
-            elif self._held_bytes + len(payload) > self._settings.max_outgoing_bytes:
-                self._unsent.append(Dropped(token, "no room: too many bytes wait to be sent"))
-            else:
-                self._outbox.append(_Outgoing(token, bytes(payload)))
-                self._held_bytes += len(payload)
-        self._nudge()
-        return token
-
-    def restart(self) -> None:
-        """See the port."""
-        self._restarting = True
+    def _break(self) -> None:
         self._call(self._cut)
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """See the port."""
-        with self._lock:
-            self._stopping = True
-            thread = self._thread
+    def _part(self) -> None:
         self._call(self._end)
-        if thread is None or thread is threading.current_thread():
-            return
-        thread.join(timeout_s)
-        if thread.is_alive():
-            raise TransportError(f"The requests to {self._settings.url} did not end within {timeout_s} s.")
-
-    def _nudge(self) -> None:
-        self._call(self._bell.set)
 
     def _call(self, what: Callable[[], object]) -> None:
         loop = self._loop
@@ -181,7 +119,7 @@ class HttpTransport:
         """What waits may still be sent; then what is under way ends."""
         self._bell.set()
         assert self._loop is not None
-        self._loop.call_later(_FAREWELL_S, self._cut)
+        self._loop.call_later(FAREWELL_S, self._cut)
 
     async def _live(self) -> None:
         failures = 0
@@ -202,9 +140,7 @@ class HttpTransport:
         try:
             async with self._client() as client:
                 await self._ask(client, [], wait_s=0)  # what it answers shows that we may come
-                was_up = True
-                with self._lock:
-                    self._connected = True
+                was_up = self._connected = True
                 self._emit(Up())
                 await self._serve(client)
         except _Failed as failed:
@@ -214,7 +150,7 @@ class HttpTransport:
         except Exception as error:  # boundary: bytes from outside in a library end this line, never the thread
             log.warning("Syncing with %s failed: %r", self._settings.url, error)
             reason = f"broken: {error!r}"
-        self._clear_up(reason or ("stopped" if self._stopping else "restarted"))
+        self._clear_up(reason)
         return was_up
 
     def _client(self) -> httpx.AsyncClient:
@@ -251,7 +187,7 @@ class HttpTransport:
 
     async def _send(self, client: httpx.AsyncClient) -> bool:
         """One parcel of what waits. False: there was nothing."""
-        taken: list[_Outgoing] = []
+        taken: list[Outgoing] = []
         size = 0
         with self._lock:
             while self._outbox and room_in(size, len(taken), self._outbox[0].payload):
@@ -270,7 +206,7 @@ class HttpTransport:
             with self._lock:
                 self._held_bytes -= sum(len(one.payload) for one in taken)
             for one in taken:
-                self._emit(Dropped(one.token, reason) if reason else Published(one.token))
+                self._report(one, reason)
         return True
 
     async def _ask(self, client: httpx.AsyncClient, payloads: list[bytes], *, wait_s: int) -> int:
@@ -293,33 +229,6 @@ class HttpTransport:
         for payload in mail:
             self._emit(Message(self._address.topic(_channel(payload)), payload))
         return len(mail)
-
-    def _clear_up(self, reason: str) -> None:
-        with self._lock:
-            self._connected = False
-            left = list(self._outbox)
-            self._outbox.clear()
-            self._held_bytes = 0
-        for outgoing in left:
-            self._emit(Dropped(outgoing.token, reason))
-        self._report_unsent()
-        self._emit(Down(reason))
-
-    def _report_unsent(self) -> None:
-        while self._unsent:
-            self._emit(self._unsent.popleft())
-
-    def _emit(self, event: Event) -> None:
-        assert self._listener is not None
-        try:
-            self._listener(event)
-        except Exception:  # boundary: a listener's bug would silence the line for good
-            log.exception("The listener of a transport raised on %s", type(event).__name__)
-
-    def _backoff_s(self, failures: int) -> float:
-        """Doubling with jitter between a half and the whole, so that a thousand nodes do not come back in step."""
-        ceiling_s = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2.0 ** min(failures, 30))
-        return ceiling_s * (0.5 + self._rng.random() / 2)
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before the next attempt; what is published meanwhile is reported at once, and `stop` and `restart` end the wait."""

@@ -18,9 +18,7 @@ import secrets
 import selectors
 import socket
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,18 +27,15 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from protocols.errors import TransportError
-from protocols.topics import check_filter, check_topic
-from protocols.transport.port import Down, Dropped, Event, Listener, Message, Presence, Published, Up
+from protocols.topics import check_filter
+from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
+from protocols.transport.port import Dropped, Event, Message, Presence, Published, Up
 from protocols.transport.tls import Known, client_context, handshake
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 """How often keep-alive is looked after while nothing happens."""
-_FAREWELL_S: Final = 1.0
-"""How long `stop` waits for acknowledgements before it says goodbye."""
-_NOT_CONNECTED: Final = "not connected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +70,8 @@ class MqttSettings:
         return client_context(self.ca_file) if self.tls else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    token: int | None
-    """None for what the transport publishes itself (birth, farewell)."""
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-
-
-class MqttTransport:
-    """The transport port over a real broker. One daemon thread from `start` to `stop`; `publish` may be called from any thread."""
+class MqttTransport(LineTransport):
+    """The transport port over a real broker."""
 
     def __init__(
         self,
@@ -97,71 +82,27 @@ class MqttTransport:
         rng: random.Random | None = None,
     ) -> None:
         """Touches no network. `rng` draws the jitter of the back-off. Raises ConfigError if the TLS settings cannot be used."""
+        where = settings.host
+        super().__init__(settings, name=f"mqtt-{where}-{settings.port}", line=f"connection to {where}", whom="for the broker", rng=rng)
         self._settings = settings
         self._subscriptions = tuple(check_filter(topic_filter) for topic_filter in subscriptions)
         self._presence = presence
-        self._rng = rng or random.Random()
         self._tls = settings.tls_context()
-        self._lock = threading.Lock()
-        self._outbox: deque[_Outgoing] = deque()
-        self._unsent: deque[Dropped] = deque()
-        self._held_bytes = 0
-        self._tokens = 0
-        self._connected = False
-        self._stopping = False
-        self._restarting = False
-        self._thread: threading.Thread | None = None
-        self._listener: Listener | None = None
         self._wake: _Wake | None = None
 
-    @property
-    def connected(self) -> bool:
-        """True from `Up` to the next `Down`."""
-        return self._connected
+    def _prepare(self) -> None:
+        self._wake = _Wake()
 
-    def start(self, listener: Listener) -> None:
-        """See the port."""
-        with self._lock:
-            if self._thread is not None:
-                raise TransportError("The transport was started before.")
-            self._listener, self._wake = listener, _Wake()
-            self._thread = threading.Thread(target=self._run, name=f"mqtt-{self._settings.host}-{self._settings.port}", daemon=True)
-            self._thread.start()
+    def _ring(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            wake.ring()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
-        """See the port. Raises InvalidInput for a topic that cannot be published to."""
-        outgoing = (check_topic(topic), bytes(payload), qos, retain)
-        with self._lock:
-            if self._thread is None or self._stopping:
-                raise TransportError("The transport is not running.")
-            self._tokens += 1
-            token = self._tokens
-            if not self._connected:
-                self._unsent.append(Dropped(token, _NOT_CONNECTED))
-            elif self._held_bytes + len(payload) > self._settings.max_outgoing_bytes:
-                self._unsent.append(Dropped(token, "no room: too many bytes wait for the broker"))
-            else:
-                self._outbox.append(_Outgoing(token, *outgoing))
-                self._held_bytes += len(payload)
-        self._nudge()
-        return token
+    def _break(self) -> None:
+        self._ring()
 
-    def restart(self) -> None:
-        """See the port."""
-        self._restarting = True
-        self._nudge()
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """See the port."""
-        with self._lock:
-            self._stopping = True
-            thread = self._thread
-        self._nudge()
-        if thread is None or thread is threading.current_thread():
-            return
-        thread.join(timeout_s)
-        if thread.is_alive():
-            raise TransportError(f"The connection to {self._settings.host} did not end within {timeout_s} s.")
+    def _part(self) -> None:
+        self._ring()
 
     # --- everything below runs in the transport's own thread
 
@@ -196,7 +137,7 @@ class MqttTransport:
             line.end_reason = f"broken: {error!r}"
         finally:
             line.close()
-            self._clear_up(line)
+            self._clear_up(line.end_reason or "", line.unacknowledged())
         return line.up_for_s() >= self._settings.stable_s
 
     def _feed(self, line: _Line) -> None:
@@ -207,20 +148,6 @@ class MqttTransport:
                 outgoing = self._outbox.popleft()
             line.send(outgoing)
 
-    def _clear_up(self, line: _Line) -> None:
-        """Nothing that was handed over survives its line: each token still open gets its end, then people hear why."""
-        reason = line.end_reason or ("stopped" if self._stopping else "restarted")
-        with self._lock:
-            self._connected = False
-            left = [*line.unacknowledged(), *self._outbox]
-            self._outbox.clear()
-            self._held_bytes = 0
-        for outgoing in left:
-            if outgoing.token is not None:
-                self._emit(Dropped(outgoing.token, reason))
-        self._report_unsent()
-        self._emit(Down(reason))
-
     def _on_line_event(self, event: Event, size_bytes: int = 0) -> None:
         if isinstance(event, Up):
             self._connected = True
@@ -229,33 +156,12 @@ class MqttTransport:
                 self._held_bytes -= size_bytes
         self._emit(event)
 
-    def _report_unsent(self) -> None:
-        while self._unsent:
-            self._emit(self._unsent.popleft())
-
-    def _emit(self, event: Event) -> None:
-        assert self._listener is not None
-        try:
-            self._listener(event)
-        except Exception:  # boundary: a listener's bug would silence the line for good
-            log.exception("The listener of a transport raised on %s", type(event).__name__)
-
-    def _backoff_s(self, failures: int) -> float:
-        """Doubling with jitter between a half and the whole, so that a thousand nodes do not come back in step."""
-        ceiling_s = min(self._settings.backoff_max_s, self._settings.backoff_min_s * 2.0 ** min(failures, 30))
-        return ceiling_s * (0.5 + self._rng.random() / 2)
-
     def _pause(self, wake: _Wake, pause_s: float) -> None:
         """Wait before the next attempt; what is published meanwhile is reported at once, and `stop` and `restart` end the wait."""
         until = time.monotonic() + pause_s
         while not (self._stopping or self._restarting) and (left_s := until - time.monotonic()) > 0:
             wake.wait(left_s)
             self._report_unsent()
-
-    def _nudge(self) -> None:
-        wake = self._wake
-        if wake is not None:
-            wake.ring()
 
 
 class _Wake:
@@ -319,7 +225,7 @@ class _Line:
         self._presence = presence
         self._emit = emit
         self._wake = wake
-        self._in_flight: dict[int, _Outgoing] = {}
+        self._in_flight: dict[int, Outgoing] = {}
         self._watched = 0
         self._answer_due_s = 0.0
         self._up_since_s: float | None = None
@@ -354,7 +260,7 @@ class _Line:
     def has_room(self) -> bool:
         return self._up_since_s is not None and self.end_reason is None and len(self._in_flight) < self._settings.max_in_flight
 
-    def unacknowledged(self) -> list[_Outgoing]:
+    def unacknowledged(self) -> list[Outgoing]:
         return list(self._in_flight.values())
 
     def up_for_s(self) -> float:
@@ -390,7 +296,7 @@ class _Line:
         if self._up_since_s is None and time.monotonic() >= self._answer_due_s:
             self.end_reason = self.end_reason or "the broker accepted the connection and did not answer"
 
-    def send(self, outgoing: _Outgoing) -> None:
+    def send(self, outgoing: Outgoing) -> None:
         """Hand one message to paho. Only while `has_room`, so that paho never queues."""
         info = self._client.publish(outgoing.topic, outgoing.payload, qos=outgoing.qos, retain=outgoing.retain)
         self._in_flight[info.mid] = outgoing
@@ -402,8 +308,8 @@ class _Line:
         if self._up_since_s is None or self.end_reason is not None:
             return
         if self._presence is not None and self._presence.farewell is not None:
-            self.send(_Outgoing(None, self._presence.topic, self._presence.farewell, 1, True))
-        until_s = time.monotonic() + _FAREWELL_S
+            self.send(Outgoing(None, self._presence.topic, self._presence.farewell, 1, True))
+        until_s = time.monotonic() + FAREWELL_S
         while self._in_flight and self.end_reason is None and time.monotonic() < until_s:
             self.step(0.05)
         if self.end_reason is None:
@@ -467,7 +373,7 @@ class _Line:
     def _go_up(self) -> None:
         self._up_since_s = time.monotonic()
         if self._presence is not None:
-            self.send(_Outgoing(None, self._presence.topic, self._presence.birth, 1, True))
+            self.send(Outgoing(None, self._presence.topic, self._presence.birth, 1, True))
         self._emit(Up())
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
