@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -26,19 +25,18 @@ from edge_agent.openapi import document
 from edge_agent.quarantine import QuarantineApi
 from edge_agent.runtime import EdgeRuntime
 from edge_agent.syncing import SyncApi
-from protocols import limits
-from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TooLarge
-from protocols.event import EventDefaults, check_org, load_json, parse_batch
+from protocols.bodies import Bodies
+from protocols.errors import LongshoreError
+from protocols.event import EventDefaults, check_org, parse_batch
 from protocols.ledger import Appended
 from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.parameters import choice, page_size, query
-from protocols.problem import BROKEN, MEDIA, MEDIA_TYPE, METHOD, NOT_FOUND, UNAVAILABLE, Kind, Problem, as_problem
+from protocols.problem import BROKEN, MEDIA_TYPE, METHOD, NOT_FOUND, UNAVAILABLE, Kind, Problem, as_problem
 from protocols.telemetry import parse_readings
 
 log = logging.getLogger(__name__)
 
 API_VERSION: Final = "v1"
-JSON_TYPE: Final = "application/json"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -86,11 +84,11 @@ class EdgeApi:
     """The handlers, one per address."""
 
     def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, max_held_bytes: int) -> None:
-        self._runtime, self._defaults, self._max_held_bytes = runtime, defaults, max_held_bytes
-        self._held_bytes = 0
-        self._quarantine = QuarantineApi(runtime, defaults, self._body, reply)
-        self._conflicts = ConflictsApi(runtime, defaults, self._body, reply)
-        self._sync = SyncApi(runtime, self._body, reply)
+        self._runtime, self._defaults = runtime, defaults
+        self._bodies = Bodies(max_held_bytes, ClientDisconnect)
+        self._quarantine = QuarantineApi(runtime, defaults, self._bodies, reply)
+        self._conflicts = ConflictsApi(runtime, defaults, self._bodies, reply)
+        self._sync = SyncApi(runtime, self._bodies, reply)
 
     def routes(self) -> list[Route]:
         """Addresses and methods; a test holds the OpenAPI document against them."""
@@ -115,45 +113,15 @@ class EdgeApi:
 
     async def post_events(self, request: Request) -> Response:
         """Answers once everything is on disk: 201, or 200 where all of it was there already."""
-        async with self._body(request) as body:
-            events = parse_batch(load_json(body), defaults=self._defaults, now_ms=self._runtime.judging_ms())
+        async with self._bodies.json(request) as body:
+            events = parse_batch(body, defaults=self._defaults, now_ms=self._runtime.judging_ms())
             return _taken(await self._runtime.append(events))
 
     async def post_telemetry(self, request: Request) -> Response:
         """The same for what devices say of themselves."""
-        async with self._body(request) as body:
-            readings = parse_readings(load_json(body), now_ms=self._runtime.judging_ms())
+        async with self._bodies.json(request) as body:
+            readings = parse_readings(body, now_ms=self._runtime.judging_ms())
             return _taken(await self._runtime.append_telemetry(readings))
-
-    @asynccontextmanager
-    async def _body(self, request: Request, media: str = JSON_TYPE, most_bytes: int = limits.BATCH_BYTES) -> AsyncIterator[bytes]:
-        """A body of a type, which counts as held until its request is answered. Errors: Problem, TooLarge, LedgerBusy, InvalidInput."""
-        stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if stated != media and not (media == JSON_TYPE and stated.endswith("+json")):
-            # a form on somebody's web page cannot send this without the browser asking first
-            raise Problem(MEDIA, f"The body is {stated or 'of no stated type'}.", remedy=f"Send it with Content-Type: {media}.")
-        _check_declared(request, most_bytes)
-        chunks: list[bytes] = []
-        try:
-            await self._read(request, chunks, most_bytes)
-            yield b"".join(chunks)
-        finally:
-            self._held_bytes -= sum(map(len, chunks))
-
-    async def _read(self, request: Request, chunks: list[bytes], most_bytes: int) -> None:
-        """The body into `chunks`, within the bound of one request and of all together. Errors: TooLarge, LedgerBusy."""
-        size_bytes = 0
-        try:
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size_bytes += len(chunk)
-                self._held_bytes += len(chunk)
-                if size_bytes > most_bytes:
-                    raise _too_large(most_bytes)
-                if self._held_bytes > self._max_held_bytes:
-                    raise LedgerBusy("too many bytes of other requests are held here", remedy="send it again in a moment")
-        except ClientDisconnect:  # nobody is left to hear it, and it is no fault of ours that belongs in the log
-            raise InvalidInput("body", "ended before it was whole.") from None
 
     # ------------------------------------------------------------ orders
 
@@ -219,20 +187,6 @@ class EdgeApi:
     async def get_openapi(self, request: Request) -> Response:
         """This API, described."""
         return reply(document())
-
-
-# ------------------------------------------------------------ requests, within bounds
-
-
-def _check_declared(request: Request, most_bytes: int) -> None:
-    """A body that says itself that it is too long is refused before any of it is read. Errors: TooLarge."""
-    text = request.headers.get("content-length", "")
-    if text.isascii() and text.isdigit() and int(text[:20]) > most_bytes:
-        raise _too_large(most_bytes)
-
-
-def _too_large(most_bytes: int) -> TooLarge:
-    return TooLarge("body", f"is too long: at most {most_bytes} bytes are taken at once.", remedy="Send smaller batches.")
 
 
 def _taken(done: Sequence[Appended]) -> Response:

@@ -7,7 +7,6 @@ node whose author has seen both, taken without any link.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,10 +16,11 @@ from starlette.responses import Response
 from edge_agent.client import LocalApi
 from edge_agent.core import EdgeCore
 from edge_agent.runtime import EdgeRuntime, system_now
+from protocols.bodies import Bodies
 from protocols.clashes import Clash, State, clash_json, concurrent_json, credited, judged, notes_json, policies_json, read_clashes
 from protocols.disputes import Watch
 from protocols.errors import Conflict, InvalidInput
-from protocols.event import EventDefaults, load_json
+from protocols.event import EventDefaults
 from protocols.ledger import Ledger
 from protocols.merge import ranked
 from protocols.merged import totals
@@ -30,7 +30,6 @@ from protocols.problem import CONFLICT, NOT_FOUND, Problem
 from protocols.settling import Settlement, closed_words, parse_settlement, settlement_json
 
 Json = dict[str, Any]
-Body = Callable[[Request], AbstractAsyncContextManager[bytes]]
 PATH: Final = "/v1/conflicts"
 MOST: Final = 1_000
 OF_AN_ORDER: Final = 100
@@ -98,10 +97,10 @@ def disputed_json(ledger: Ledger, order: Order) -> Json:
 
 
 class ConflictsApi:
-    """The handlers. `body` reads a request's JSON within bounds; `reply` renders an answer."""
+    """The handlers. `reply` renders an answer."""
 
-    def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, body: Body, reply: Callable[..., Response]) -> None:
-        self._runtime, self._defaults, self._body, self._reply = runtime, defaults, body, reply
+    def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, bodies: Bodies, reply: Callable[..., Response]) -> None:
+        self._runtime, self._defaults, self._bodies, self._reply = runtime, defaults, bodies, reply
 
     def table(self) -> tuple[tuple[str, str, Callable[[Request], Any]], ...]:
         """Addresses, methods, handlers."""
@@ -120,8 +119,8 @@ class ConflictsApi:
     async def settle(self, request: Request) -> Response:
         """Say what is true now, as a fact of this node whose author has seen both; answers once it is on disk."""
         clash = self._find(request)
-        async with self._body(request) as body:
-            event = _parsed(self._ledger, clash, load_json(body), self._defaults, self._runtime.now().wall)
+        async with self._bodies.json(request) as body:
+            event = _parsed(self._ledger, clash, body, self._defaults, self._runtime.now().wall)
             try:
                 (done,) = await self._runtime.append([event])
             except Conflict as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from edge_agent.client import LocalApi
 from edge_agent.core import EdgeCore, Now
 from edge_agent.runtime import EdgeRuntime, system_now
+from protocols.bodies import Bodies
 from protocols.errors import InvalidInput
 from protocols.event import EventDefaults, OrderEvent, load_json, parse_event
 from protocols.ledger import Appended
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from edge_agent.config import EdgeConfig
 
 Json = dict[str, Any]
-Body = Callable[[Request], AbstractAsyncContextManager[bytes]]
 PATH: Final = "/v1/quarantine"
 
 
@@ -52,10 +51,10 @@ def take_discard(core: EdgeCore, now: Now, *, qid: int, why: str, actor: str | N
 
 
 class QuarantineApi:
-    """The handlers. `body` reads a request's JSON within bounds; `reply` renders an answer."""
+    """The handlers. `reply` renders an answer."""
 
-    def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, body: Body, reply: Callable[..., Response]) -> None:
-        self._runtime, self._defaults, self._body, self._reply = runtime, defaults, body, reply
+    def __init__(self, runtime: EdgeRuntime, defaults: EventDefaults, bodies: Bodies, reply: Callable[..., Response]) -> None:
+        self._runtime, self._defaults, self._bodies, self._reply = runtime, defaults, bodies, reply
 
     def table(self) -> tuple[tuple[str, str, Callable[[Request], Any]], ...]:
         """Addresses, methods, handlers."""
@@ -78,15 +77,15 @@ class QuarantineApi:
     async def resubmit(self, request: Request) -> Response:
         """A new fact in the place of the refused one; answers once it is on disk."""
         item = self._item(request)
-        async with self._body(request) as body:
-            event = parse_event(load_json(body), defaults=self._defaults, now_ms=self._runtime.judging_ms())
+        async with self._bodies.json(request) as body:
+            event = parse_event(body, defaults=self._defaults, now_ms=self._runtime.judging_ms())
             return await self._done(item, partial(take_resubmit, qid=item.qid, event=event))
 
     async def discard(self, request: Request) -> Response:
         """The refused fact is given up; answers once that is on disk."""
         item = self._item(request)
-        async with self._body(request) as body:
-            why, actor = parse_discard(load_json(body))
+        async with self._bodies.json(request) as body:
+            why, actor = parse_discard(body)
             return await self._done(item, partial(take_discard, qid=item.qid, why=why, actor=actor))
 
     def _item(self, request: Request) -> Item:

@@ -4,8 +4,7 @@ come; and everything that another may carry for this edge."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +13,7 @@ from edge_agent.core import EdgeCore, Now
 from edge_agent.peers import peer_json
 from edge_agent.relay import Taken, Verdict
 from edge_agent.runtime import EdgeRuntime
-from protocols.event import load_json
+from protocols.bodies import Bodies
 from protocols.parameters import query
 from protocols.problem import FORBIDDEN, FULL, NOT_FOUND, Problem
 from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, parcel_of, parse_wait, write_parcel
@@ -23,18 +22,11 @@ PAGE_BYTES: Final = PARCEL_BYTES // 2
 CURSOR_HEADER: Final = "longshore-cursor"
 
 
-class Body(Protocol):
-    """Reads the body of a request within bounds; it counts as held until the block ends."""
-
-    def __call__(self, request: Request, media: str = ..., most_bytes: int = ...) -> AbstractAsyncContextManager[bytes]:
-        """See the protocol."""
-
-
 class SyncApi:
     """The handlers. `reply` renders JSON."""
 
-    def __init__(self, runtime: EdgeRuntime, body: Body, reply: Callable[..., Response]) -> None:
-        self._runtime, self._body, self._reply = runtime, body, reply
+    def __init__(self, runtime: EdgeRuntime, bodies: Bodies, reply: Callable[..., Response]) -> None:
+        self._runtime, self._bodies, self._reply = runtime, bodies, reply
 
     def table(self) -> tuple[tuple[str, str, Callable[[Request], Any]], ...]:
         """Addresses, methods, handlers."""
@@ -53,7 +45,7 @@ class SyncApi:
         node, wait_s = params.get("node", ""), parse_wait(params)
         if node and self._runtime.core.relay.peers.get(node) is None:
             raise _stranger(f"{node} is no peer of this edge.")
-        async with self._body(request, MEDIA_TYPE, PARCEL_BYTES) as body:
+        async with self._bodies.of_type(request, MEDIA_TYPE, PARCEL_BYTES) as body:
             payloads = parcel_of(body)
             taken = await self._runtime.act(lambda core, now: core.take_sync(payloads, now)) if payloads else []
         if "application/json" in request.headers.get("accept", ""):
@@ -79,9 +71,8 @@ class SyncApi:
     async def add_peer(self, request: Request) -> Response:
         """Admit a peer by its card, durable once answered."""
         query(request.query_params.multi_items(), ())
-        async with self._body(request) as body:
-            card = load_json(body)
-            peer = await self._runtime.act(lambda core, now: add_peer(core, now, card))
+        async with self._bodies.json(request) as body:
+            peer = await self._runtime.act(lambda core, now: add_peer(core, now, body))
         return self._reply(peer, 201)
 
     async def remove_peer(self, request: Request) -> Response:

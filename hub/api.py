@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from hub import problems, requests, views
@@ -29,6 +29,7 @@ from hub.syncing import SyncApi
 from hub.times import as_shown
 from hub.web.pages import Pages
 from protocols import limits, parameters
+from protocols.bodies import Bodies
 from protocols.errors import InvalidInput
 from protocols.event import parse_batch
 from protocols.problem import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
@@ -101,7 +102,7 @@ class HubApi:
     def __init__(self, facade: HubFacade, snapshots: Snapshots, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self._hub = facade
         self._snapshots = snapshots
-        self._bodies = requests.Bodies(max_held_bytes)
+        self._bodies = Bodies(max_held_bytes, ClientDisconnect)
         self._quarantine = QuarantineApi(facade, self._bodies, reply)
         self._conflicts = ConflictsApi(facade, self._bodies, reply)
         self._sync = SyncApi(facade, self._bodies, reply)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from hub import requests
 from hub.backup_register import shown
 from hub.facade import HubFacade
+from protocols.bodies import Bodies
 from protocols.errors import InvalidInput
 from protocols.limits import TEXT_CHARS
 
@@ -27,7 +28,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class BackupsApi:
     """The handlers. `bodies` bounds what callers may send."""
 
-    def __init__(self, facade: HubFacade, bodies: requests.Bodies) -> None:
+    def __init__(self, facade: HubFacade, bodies: Bodies) -> None:
         self._hub, self._bodies = facade, bodies
 
     def routes(self) -> dict[str, dict[str, Handler]]:

@@ -13,6 +13,7 @@ from hub import requests, views
 from hub.facade import HubFacade
 from hub.store.port import ConflictView
 from protocols import parameters
+from protocols.bodies import Bodies
 from protocols.clashes import State
 from protocols.errors import Conflict
 from protocols.problem import CONFLICT, NOT_FOUND, Problem
@@ -27,7 +28,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class ConflictsApi:
     """The handlers. `reply`: an object as a JSON response."""
 
-    def __init__(self, facade: HubFacade, bodies: requests.Bodies, reply: Callable[..., Response]) -> None:
+    def __init__(self, facade: HubFacade, bodies: Bodies, reply: Callable[..., Response]) -> None:
         self._hub, self._bodies, self._reply = facade, bodies, reply
 
     def routes(self) -> dict[str, dict[str, Handler]]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from hub import requests
 from hub.facade import HubFacade
 from hub.quarantine_rows import give_up, look, put_right
-from hub.requests import Bodies
+from protocols.bodies import Bodies
 from protocols.event import parse_event
 from protocols.limits import BATCH_BYTES, TEXT_CHARS
 from protocols.problem import NOT_FOUND, Problem

@@ -13,8 +13,9 @@ from hub import requests
 from hub.core import HubCore
 from hub.facade import HubFacade
 from hub.guard import basic, is_basic
+from protocols.bodies import Bodies
 from protocols.errors import DecodeError, InvalidInput
-from protocols.problem import MEDIA, UNAUTHORIZED, Problem
+from protocols.problem import UNAUTHORIZED, Problem
 from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, parcel_of, parse_wait, write_parcel
 from protocols.sync.seal import Control, unseal
 
@@ -26,7 +27,7 @@ VERDICTS: Final = ("new", "known", "taken", "waiting", "refused")
 class SyncApi:
     """The handler."""
 
-    def __init__(self, facade: HubFacade, bodies: requests.Bodies, reply: Callable[..., Response]) -> None:
+    def __init__(self, facade: HubFacade, bodies: Bodies, reply: Callable[..., Response]) -> None:
         self._hub, self._bodies, self._reply = facade, bodies, reply
 
     async def sync(self, request: Request) -> Response:
@@ -34,10 +35,7 @@ class SyncApi:
         became of each message, once it is on disk."""
         params = requests.query(request, ("node", "wait"))
         node, wait_s = await self._who(request, params.get("node", "")), parse_wait(params)
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != MEDIA_TYPE:
-            raise Problem(MEDIA, f"The body is {media or 'of no stated type'}.", remedy=f"Send it with Content-Type: {MEDIA_TYPE}.")
-        async with self._bodies.whole(request, PARCEL_BYTES) as body:
+        async with self._bodies.of_type(request, MEDIA_TYPE, PARCEL_BYTES) as body:
             payloads = parcel_of(body)
             if "application/json" in request.headers.get("accept", ""):
                 return self._reply(await self._hub.do(partial(take_imported, node, payloads)))

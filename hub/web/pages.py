@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 import jinja2
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from hub import requests, views, words
@@ -25,6 +25,7 @@ from hub.times import as_shown
 from hub.web import timeline
 from hub.web.static_files import StaticFiles
 from protocols import limits, parameters
+from protocols.bodies import Bodies
 from protocols.clashes import credited, notes_json
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
@@ -52,7 +53,7 @@ class Pages:
     def __init__(self, facade: HubFacade, snapshots: Snapshots) -> None:
         self._hub = facade
         self._snapshots = snapshots
-        self._bodies = requests.Bodies(SIGN_INS_HELD_BYTES)
+        self._bodies = Bodies(SIGN_INS_HELD_BYTES, ClientDisconnect)
         self._static = StaticFiles()
         self._templates = environment(self._static)
 
