@@ -18,7 +18,6 @@ from edge_agent.init import TOKEN_FILE
 from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken
-from protocols.ledger import Ledger
 from protocols.sqlite import DataLock, Db
 from protocols.trust import verify as check_signature
 from protocols.verify import Verdict, verify_database
@@ -95,11 +94,7 @@ def restore(config: EdgeConfig, src: Path, now_ms: int, tell: Tell, *, force: bo
     """Put a backup where the edge's ledger belongs; the edge must not run. Returns what it was, and where that is kept what it replaced.
     Errors: ConfigError, LedgerError: nothing was replaced."""
     manifest = files.read_manifest(src)
-    if (manifest.what, manifest.node, manifest.org) != (WHAT, config.node.name, config.node.org):
-        raise ConfigError(
-            f"This is a backup of {manifest.what} {manifest.node} of {manifest.org}, not of edge {config.node.name} of {config.node.org}.",
-            remedy="Name the backup of this edge, or the configuration of that one.",
-        )
+    manifest.check_owner(WHAT, config.node.name, config.node.org)
     target = Path(config.storage.ledger_file)
     lock = DataLock(config.storage.lock_file)
     try:
@@ -111,27 +106,11 @@ def restore(config: EdgeConfig, src: Path, now_ms: int, tell: Tell, *, force: bo
         if wrong:
             raise LedgerBroken(f"{src} is damaged: {'; '.join(wrong[:3])}", remedy="restore another backup: nothing was replaced")
         staged = files.stage_for(target.parent, src / LEDGER, target.name, tell)
-        begin_new_epoch(staged, config.node.name, now_ms)
+        files.begin_new_epoch(staged, config.node.name, SystemRandom(), now_ms)
         aside = target.parent / f"replaced-{files.stamp(now_ms)}-{token_hex(4)}"
         return manifest, files.put_in_place(target.parent, [(staged, target)], aside)
     finally:
         lock.release()
-
-
-def begin_new_epoch(path: Path, node: str, now_ms: int) -> None:
-    """The next yes goes to an epoch that nobody has seen. See the module."""
-    rng = SystemRandom()
-    db = Db(path)
-    try:
-        ledger = Ledger(db, node=node, new_epoch=lambda: rng.getrandbits(62) + 1)
-        if ledger.own_streams():
-            ledger.begin()
-            ledger.start_new_epoch(now_ms)
-            ledger.commit()
-        db.query("PRAGMA journal_mode=DELETE")
-    finally:
-        db.close()
-    files.sync(path)
 
 
 def restore_configuration(src: Path, folder: Path) -> list[str]:

@@ -22,7 +22,6 @@ from hub.store.sqlite import SqliteStore
 from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LedgerError, LongshoreError
-from protocols.ledger import Ledger
 from protocols.sqlite import DataLock, Db
 from protocols.trust import verify as check_signature
 from protocols.verify import Verdict, verify_database
@@ -235,7 +234,7 @@ def restore(
 ) -> Restored:
     """Put a backup where the hub's databases belong. The hub must not run. Errors: ConfigError, LedgerError: nothing was replaced."""
     manifest = files.read_manifest(src)
-    _for_this_hub(config, manifest)
+    manifest.check_owner(WHAT, config.hub.node, config.hub.org)
     wanted = [name for name in names if name in manifest.files]
     if not wanted:
         raise InvalidInput("SRC", f"holds none of {', '.join(names)}.", remedy="Use a backup that was not made with --store-only.")
@@ -251,18 +250,10 @@ def restore(
         staged = [(files.stage_for(folder, src / name, name, tell), folder / name) for name in wanted]
         for path, target in staged:
             if target.name == settings.LEDGER_FILE:
-                begin_new_epoch(path, config.hub.node, now_ms)
+                files.begin_new_epoch(path, config.hub.node, SystemRandom(), now_ms)
         aside = files.put_in_place(folder, staged, folder / f"replaced-{files.stamp(now_ms)}-{new_id()}")
         known, given_up = _remember(config, src, now_ms) if settings.STORE_FILE in wanted else ([], [])
     return Restored(manifest, wanted, aside, known, given_up)
-
-
-def _for_this_hub(config: HubConfig, manifest: Manifest) -> None:
-    if (manifest.what, manifest.node, manifest.org) != (WHAT, config.hub.node, config.hub.org):
-        raise ConfigError(
-            f"This is a backup of {manifest.what} {manifest.node} of {manifest.org}, not of hub {config.hub.node} of {config.hub.org}.",
-            remedy="Name the backup of this hub, or the configuration of that one.",
-        )
 
 
 def _still_restorable(config: HubConfig, manifest: Manifest, *, force: bool) -> None:
@@ -302,22 +293,6 @@ def _read_whole(src: Path, manifest: Manifest, names: list[str], tell: Tell, *, 
         wrong = [f"{name}: {text}" for name, verdict in verdicts.items() for text in verdict.troubles()]
     if wrong:
         raise LedgerBroken(f"{src} is damaged: {'; '.join(wrong[:3])}", remedy="restore another backup: nothing was replaced")
-
-
-def begin_new_epoch(path: Path, node: str, now_ms: int) -> None:
-    """A ledger that came back older never goes on in the epoch that it was in: facts that it lost may be out there (rule 2)."""
-    rng = SystemRandom()
-    db = Db(path)
-    try:
-        ledger = Ledger(db, node=node, new_epoch=lambda: rng.getrandbits(62) + 1)
-        if ledger.own_streams():
-            ledger.begin()
-            ledger.start_new_epoch(now_ms)
-            ledger.commit()
-        db.query("PRAGMA journal_mode=DELETE")
-    finally:
-        db.close()
-    files.sync(path)
 
 
 def _remember(config: HubConfig, src: Path, now_ms: int) -> tuple[list[str], list[str]]:

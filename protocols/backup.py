@@ -17,10 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from protocols.chains import RunKind
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LedgerFull
+from protocols.ledger import Ledger
 from protocols.sqlite import Db
 
 FORMAT: Final = "longshore-backup/1"
@@ -76,6 +78,14 @@ class Manifest:
     def secrets(self) -> list[str]:
         """The names of its files that are secret."""
         return [name for name, entry in self.files.items() if entry.secret]
+
+    def check_owner(self, what: str, node: str, org: str) -> None:
+        """Nobody takes in a stranger's backup. Errors: ConfigError."""
+        if (self.what, self.node, self.org) != (what, node, org):
+            raise ConfigError(
+                f"This is a backup of {self.what} {self.node} of {self.org}, not of {what} {node} of {org}.",
+                remedy=f"Name the backup of this {what}, or the configuration of that one.",
+            )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -286,6 +296,22 @@ def stage_for(folder: Path, source: Path, name: str, tell: Tell = quiet) -> Path
             tell(f"restoring {name}", done, max(size, done))
     sync(target)
     return target
+
+
+def begin_new_epoch(path: Path, node: str, rng: Random, now_ms: int) -> None:
+    """A ledger that came back older never goes on in the epoch that it was in: facts that it lost may be out there (rule 2). The next yes
+    goes to an epoch, drawn by `rng`, that nobody has seen. Errors: LedgerError."""
+    db = Db(path)
+    try:
+        ledger = Ledger(db, node=node, new_epoch=lambda: rng.getrandbits(62) + 1)
+        if ledger.own_streams():
+            ledger.begin()
+            ledger.start_new_epoch(now_ms)
+            ledger.commit()
+        db.query("PRAGMA journal_mode=DELETE")
+    finally:
+        db.close()
+    sync(path)
 
 
 def siblings(folder: Path) -> Mapping[Path, Manifest]:
