@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent import __version__, cli_backup, cli_card, cli_carry, cli_conflicts, report
-from edge_agent.config import FILE_NAME, SETTINGS, EdgeConfig, load_config
-from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LongshoreError, sentence
+from edge_agent.cli_table import CONFIG, FAILED, OK, Command, add, arg, config_of, group, say, write_whole
+from edge_agent.config import FILE_NAME, SETTINGS
+from protocols.errors import InvalidInput, LedgerBroken, LongshoreError, sentence
 from protocols.trust import owner_only
 
-OK: Final = 0
-FAILED: Final = 1
 INTERRUPTED: Final = 130
 DAMAGED: Final = "restore it from a backup, or move it away: the edge then begins a new one, and what had not settled is only in the old"
 EPILOG: Final = """\
@@ -73,138 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"longshore-edge {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_init(commands)
-    _add_run(commands)
-    _add_status(commands)
-    _add_doctor(commands)
-    _add_queue(commands)
-    _add_events(commands)
-    _add_settings(commands)
-    cli_card.add(commands, _command, _add_config)
-    cli_carry.add_peer(commands, _command, _add_config)
-    cli_backup.add(commands, _command, _add_config)
-    cli_conflicts.add(commands, _command, _add_config)
+    add(commands, MAIN)
+    queue = group(commands, "queue", "what waits for the hub")
+    add(queue, QUEUE)
+    add(queue, cli_carry.QUEUE)
+    add(group(queue, "quarantine", "what was refused, and what became of it"), QUARANTINE)
+    add(group(commands, "events", "hand over events"), EVENTS)
+    add(commands, SETTINGS_OF)
+    add(commands, cli_card.CARD)
+    add(group(commands, "peer", "nodes whose frames this edge carries"), cli_carry.PEER)
+    add(commands, cli_backup.COMMANDS)
+    add(group(commands, "conflicts", "facts that did not know of each other, and people must look at"), cli_conflicts.CONFLICTS)
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, text: str, more: str = "") -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    command.add_argument("--json", action="store_true", help="answers and errors as JSON")
-    command.set_defaults(run=run)
-    return command
-
-
-def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", metavar="FILE", help=f"the configuration that init wrote (default: {FILE_NAME} here)")
-
-
-def _add_init(commands: Any) -> None:
-    command = _command(
-        commands, "init", _init, "make the directory of a new edge",
-        "Writes a commented configuration,\nthe node's key, its broker password, a token for its API, and the public card that\n"
-        "`longshore-hub nodes add` takes. Refuses a directory that holds anything.",
-    )  # fmt: skip
-    command.add_argument("directory", metavar="DIR", help="where; made if it is missing")
-    command.add_argument("--node", required=True, metavar="N", help="the node's name, unique at its hub: a-z 0-9 -, at most 32")
-    command.add_argument("--site", required=True, metavar="S", help="the site it stands at")
-    command.add_argument("--region", required=True, metavar="R", help="the region of the site")
-    command.add_argument("--hub", required=True, metavar="ADDRESS", help="what `longshore-hub init` printed; in quotes")
-    command.add_argument("--org", metavar="O", help="the organisation (default: the hub's)")
-    command.add_argument(
-        "--port", type=int, metavar="P", help=f"port of the LAN API (default: {SETTINGS['api.port'].default}; 0: a free one)"
-    )
-    command.add_argument("--loopback-without-token", action="store_true", help="let programs on this machine call the API without a token")
-
-
-def _add_run(commands: Any) -> None:
-    command = _command(commands, "run", _run, "run the edge until SIGTERM or Ctrl-C", "Prints `ready: URL` once events are taken.")
-    _add_config(command)
-    command.add_argument("--ready-file", metavar="FILE", help="also write the URL to FILE once events are taken")
-
-
-def _add_status(commands: Any) -> None:
-    command = _command(commands, "status", _status, "show what waits, the link, the clock and the disk of a running edge")
-    _add_config(command)
-    command.add_argument("--url", metavar="URL", help="ask the edge there instead, such as http://192.168.1.20:8700")
-    command.add_argument("--token-file", metavar="FILE", help="with --url: a file (mode 0600) with a token of that edge")
-
-
-def _add_doctor(commands: Any) -> None:
-    command = _command(
-        commands, "doctor", _doctor, "check all that an edge needs",
-        "Configuration, files, key and card, disk, clock,\nledger, port, and the broker. Exits with 1 when something is wrong.",
-    )  # fmt: skip
-    _add_config(command)
-
-
-def _add_queue(commands: Any) -> None:
-    group = commands.add_parser("queue", help="what waits for the hub").add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command = _command(
-        group, "ls", _queue, "list what waits: streams, counts, bytes, age; what was refused and what stepped aside",
-        "\nAsks the running edge, or reads its ledger where none runs.",
-    )  # fmt: skip
-    _add_config(command)
-    cli_carry.add_queue(group, _command, _add_config)
-    _add_quarantine(group)
-
-
-def _add_quarantine(group: Any) -> None:
-    commands = group.add_parser("quarantine", help="what was refused, and what became of it").add_subparsers(
-        title="commands", required=True, metavar="COMMAND"
-    )
-    through = "\nGoes through the running edge, or to its ledger where none runs."
-    command = _command(commands, "ls", _quarantine_ls, "list facts that stepped aside, newest first", through)
-    command.add_argument("--state", choices=("open", "resubmitted", "discarded"), help="only those (default: all)")
-    command.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many, 1 to 500 (default: 100)")
-    _add_config(command)
-    command = _command(commands, "show", _quarantine_show, "show one: why, its bytes, what it says, what became of it", through)
-    _add_item(command)
-    command = _command(
-        commands, "resubmit", _quarantine_resubmit, "put one right: a new fact that takes its place",
-        "\nThe refused fact stays in the history." + through,
-    )  # fmt: skip
-    command.add_argument("--file", required=True, metavar="FILE", help="the event as it should have been, as JSON; - for standard input")
-    _add_item(command)
-    command = _command(
-        commands, "discard", _quarantine_discard, "give one up: everybody hears that nothing stands in its place",
-        "\nThe refused fact and your reason stay in the history." + through,
-    )  # fmt: skip
-    command.add_argument("--reason", required=True, metavar="TEXT", help="why, at most 200 characters; it is kept for good")
-    command.add_argument("--actor", metavar="WHO", help="who decided (default: the node)")
-    _add_item(command)
-
-
-def _add_item(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", type=int, metavar="ID", help="its number, as `queue quarantine ls` lists it")
-    _add_config(command)
-
-
-def _add_events(commands: Any) -> None:
-    group = commands.add_parser("events", help="hand over events").add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command = _command(
-        group, "append", _append, "hand over events from a file or standard input",
-        "One JSON object a line,\nor one JSON array. Goes through the edge that runs on this configuration; where none runs,\n"
-        "straight into its ledger. Prints the ids. Events with an idempotencyKey can be handed\nover again without harm.",
-    )  # fmt: skip
-    command.add_argument("file", nargs="?", default="-", metavar="FILE", help="a path, or - for standard input (the default)")
-    _add_config(command)
-
-
-def _add_settings(commands: Any) -> None:
-    _command(commands, "settings", _settings, "list every setting of edge.toml with its default and meaning")
-
-
 # ------------------------------------------------------------ commands
-
-
-def _config(args: argparse.Namespace) -> EdgeConfig:
-    return load_config(args.config or FILE_NAME, os.environ)
-
-
-def _say(args: argparse.Namespace, data: object, text: str) -> None:
-    print(json.dumps(data, ensure_ascii=False) if args.json else text)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -220,12 +102,11 @@ def _init(args: argparse.Namespace) -> int:
     )
     if made.note:
         print(f"note: {made.note}", file=sys.stderr)
-    _say(args, report.made_json(made), report.made_text(made))
-    return OK
+    return say(args, report.made_json(made), report.made_text(made))
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = _config(args)
+    config = config_of(args)
     from edge_agent import logs
 
     logs.setup(config.log.level, config.log.format)
@@ -237,20 +118,10 @@ def _run(args: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         print(json.dumps({"ready": url}) if args.json else f"ready: {url}", flush=True)
         if args.ready_file:
-            _write_whole(Path(args.ready_file), f"{url}\n")
+            write_whole(Path(args.ready_file), f"{url}\n", "Choose another --ready-file.")
 
     run(config, __version__, ready)
     return OK
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader sees all of it or nothing."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ConfigError(f"Cannot write {path}: {error.strerror}.", remedy="Choose another --ready-file.") from None
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -261,11 +132,10 @@ def _status(args: argparse.Namespace) -> int:
         token = read_secret(args.token_file, what="token").strip() if args.token_file else None
         api = LocalApi(args.url, token)
     else:
-        api = api_of(_config(args))
+        api = api_of(config_of(args))
     with api:
         status = api.get("/v1/status")
-    _say(args, status, report.status_text(status))
-    return OK
+    return say(args, status, report.status_text(status))
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -273,16 +143,15 @@ def _doctor(args: argparse.Namespace) -> int:
 
     checks = examine(args.config or FILE_NAME, os.environ)
     bad = any(check.verdict is Verdict.WRONG for check in checks)
-    _say(args, {"ok": not bad, "checks": [check.as_json() for check in checks]}, "\n".join(check.as_text() for check in checks))
+    say(args, {"ok": not bad, "checks": [check.as_json() for check in checks]}, "\n".join(check.as_text() for check in checks))
     return FAILED if bad else OK
 
 
 def _queue(args: argparse.Namespace) -> int:
     from edge_agent.offline import look
 
-    seen = look(_config(args))
-    _say(args, report.queue_json(seen), report.queue_text(seen))
-    return OK
+    seen = look(config_of(args))
+    return say(args, report.queue_json(seen), report.queue_text(seen))
 
 
 def _quarantine_ls(args: argparse.Namespace) -> int:
@@ -291,47 +160,43 @@ def _quarantine_ls(args: argparse.Namespace) -> int:
 
     if not 1 <= args.limit <= 500:
         raise InvalidInput("--limit", f"{args.limit} is not from 1 to 500.")
-    with whoever_holds(_config(args)) as held:
+    with whoever_holds(config_of(args)) as held:
         found = quarantine.ls(held, args.state, args.limit)
-    _say(args, found, quarantine.list_text(found))
-    return OK
+    return say(args, found, quarantine.list_text(found))
 
 
 def _quarantine_show(args: argparse.Namespace) -> int:
     from edge_agent import quarantine
     from edge_agent.offline import whoever_holds
 
-    with whoever_holds(_config(args)) as held:
+    with whoever_holds(config_of(args)) as held:
         found = quarantine.show(held, args.id)
-    _say(args, found, quarantine.item_text(found))
-    return OK
+    return say(args, found, quarantine.item_text(found))
 
 
 def _quarantine_resubmit(args: argparse.Namespace) -> int:
     from edge_agent import quarantine
     from edge_agent.offline import whoever_holds
 
-    config = _config(args)
+    config = config_of(args)
     with whoever_holds(config) as held:
         done = quarantine.put_right(config, held, args.id, args.file)
-    _say(args, done, f"{done['factId']} stands in the place of {done['item']['factId']}")
-    return OK
+    return say(args, done, f"{done['factId']} stands in the place of {done['item']['factId']}")
 
 
 def _quarantine_discard(args: argparse.Namespace) -> int:
     from edge_agent import quarantine
     from edge_agent.offline import whoever_holds
 
-    with whoever_holds(_config(args)) as held:
+    with whoever_holds(config_of(args)) as held:
         done = quarantine.give_up(held, args.id, args.reason, args.actor)
-    _say(args, done, f"{done['item']['factId']} is given up, as {done['factId']} says")
-    return OK
+    return say(args, done, f"{done['item']['factId']} is given up, as {done['factId']} says")
 
 
 def _append(args: argparse.Namespace) -> int:
     from edge_agent.appending import append_file
 
-    config = _config(args)
+    config = config_of(args)
     done = append_file(
         config, args.file, None if args.json else lambda ids: print("\n".join(ids)), lambda text: print(text, file=sys.stderr)
     )
@@ -346,8 +211,86 @@ def _append(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> int:
-    _say(args, report.settings_json(), report.settings_text())
-    return OK
+    return say(args, report.settings_json(), report.settings_text())
+
+
+# ------------------------------------------------------------ the tables
+
+MAIN: Final = (
+    Command(
+        "init", _init, "make the directory of a new edge",
+        "Writes a commented configuration,\nthe node's key, its broker password, a token for its API, and the public card that\n"
+        "`longshore-hub nodes add` takes. Refuses a directory that holds anything.",
+        (
+            arg("directory", metavar="DIR", help="where; made if it is missing"),
+            arg("--node", required=True, metavar="N", help="the node's name, unique at its hub: a-z 0-9 -, at most 32"),
+            arg("--site", required=True, metavar="S", help="the site it stands at"),
+            arg("--region", required=True, metavar="R", help="the region of the site"),
+            arg("--hub", required=True, metavar="ADDRESS", help="what `longshore-hub init` printed; in quotes"),
+            arg("--org", metavar="O", help="the organisation (default: the hub's)"),
+            arg("--port", type=int, metavar="P", help=f"port of the LAN API (default: {SETTINGS['api.port'].default}; 0: a free one)"),
+            arg("--loopback-without-token", action="store_true", help="let programs on this machine call the API without a token"),
+        ),
+    ),
+    Command(
+        "run", _run, "run the edge until SIGTERM or Ctrl-C", "Prints `ready: URL` once events are taken.",
+        (CONFIG, arg("--ready-file", metavar="FILE", help="also write the URL to FILE once events are taken")),
+    ),
+    Command(
+        "status", _status, "show what waits, the link, the clock and the disk of a running edge", "",
+        (
+            CONFIG,
+            arg("--url", metavar="URL", help="ask the edge there instead, such as http://192.168.1.20:8700"),
+            arg("--token-file", metavar="FILE", help="with --url: a file (mode 0600) with a token of that edge"),
+        ),
+    ),
+    Command(
+        "doctor", _doctor, "check all that an edge needs",
+        "Configuration, files, key and card, disk, clock,\nledger, port, and the broker. Exits with 1 when something is wrong.",
+    ),
+)  # fmt: skip
+QUEUE: Final = (
+    Command(
+        "ls", _queue, "list what waits: streams, counts, bytes, age; what was refused and what stepped aside",
+        "\nAsks the running edge, or reads its ledger where none runs.",
+    ),
+)  # fmt: skip
+_THROUGH: Final = "\nGoes through the running edge, or to its ledger where none runs."
+_ITEM: Final = (arg("id", type=int, metavar="ID", help="its number, as `queue quarantine ls` lists it"), CONFIG)
+QUARANTINE: Final = (
+    Command(
+        "ls", _quarantine_ls, "list facts that stepped aside, newest first", _THROUGH,
+        (
+            arg("--state", choices=("open", "resubmitted", "discarded"), help="only those (default: all)"),
+            arg("--limit", type=int, default=100, metavar="N", help="at most so many, 1 to 500 (default: 100)"),
+            CONFIG,
+        ),
+    ),
+    Command("show", _quarantine_show, "show one: why, its bytes, what it says, what became of it", _THROUGH, _ITEM),
+    Command(
+        "resubmit", _quarantine_resubmit, "put one right: a new fact that takes its place",
+        "\nThe refused fact stays in the history." + _THROUGH,
+        (arg("--file", required=True, metavar="FILE", help="the event as it should have been, as JSON; - for standard input"), *_ITEM),
+    ),
+    Command(
+        "discard", _quarantine_discard, "give one up: everybody hears that nothing stands in its place",
+        "\nThe refused fact and your reason stay in the history." + _THROUGH,
+        (
+            arg("--reason", required=True, metavar="TEXT", help="why, at most 200 characters; it is kept for good"),
+            arg("--actor", metavar="WHO", help="who decided (default: the node)"),
+            *_ITEM,
+        ),
+    ),
+)  # fmt: skip
+EVENTS: Final = (
+    Command(
+        "append", _append, "hand over events from a file or standard input",
+        "One JSON object a line,\nor one JSON array. Goes through the edge that runs on this configuration; where none runs,\n"
+        "straight into its ledger. Prints the ids. Events with an idempotencyKey can be handed\nover again without harm.",
+        (arg("file", nargs="?", default="-", metavar="FILE", help="a path, or - for standard input (the default)"), CONFIG),
+    ),
+)  # fmt: skip
+SETTINGS_OF: Final = (Command("settings", _settings, "list every setting of edge.toml with its default and meaning", args=()),)
 
 
 if __name__ == "__main__":

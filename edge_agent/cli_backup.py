@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from edge_agent import __version__
-from edge_agent.config import FILE_NAME, EdgeConfig, load_config
+from edge_agent.cli_table import CONFIG, FAILED, OK, Command, arg, config_of, say
+from edge_agent.config import FILE_NAME
 from protocols.errors import InvalidInput
 from protocols.progress import Progress
 from protocols.sqlite import Db
@@ -20,57 +18,9 @@ from protocols.sqlite import Db
 if TYPE_CHECKING:
     from protocols.verify import Verdict
 
-OK: Final = 0
-FAILED: Final = 1
-
-Make = Callable[..., argparse.ArgumentParser]
-"""`cli._command`"""
-
-
-def add(commands: Any, make: Make, add_config: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the commands to the parser."""
-    command = make(
-        commands, "backup", _backup, "copy the ledger, while the edge runs or not",
-        "The copy is of one\nmoment, is read back, and is put in place in one step. Keys, tokens and configuration are\n"
-        "in it only with --with-keys.",
-    )  # fmt: skip
-    command.add_argument("dest", metavar="DEST", help="the folder to make; where it exists, one named after node and time is made in it")
-    command.add_argument("--with-keys", action="store_true", help="also edge.toml, key, card, password and token (0600): keep it secret")
-    command.add_argument("--quick", action="store_true", help="do not read the copy back")
-    add_config(command)
-    command = make(
-        commands, "restore", _restore, "put a backup in the place of the ledger; the edge must not run",
-        "Checks it\nfirst, and keeps aside what it replaces. The edge then begins a new epoch: the hub finds\n"
-        "both histories, and keeps both.",
-    )  # fmt: skip
-    command.add_argument("src", metavar="SRC", help="the folder of the backup")
-    command.add_argument("--force", action="store_true", help="replace a ledger that is there; it is moved aside")
-    command.add_argument("--with-keys", action="store_true", help="also configuration and keys, where they are in the backup and not here")
-    command.add_argument("--quick", action="store_true", help="compare only the files with the manifest; do not read the ledger")
-    add_config(command)
-    command = make(
-        commands, "verify", _verify, "read a ledger whole: pages, chains, orders folded again, signed records",
-        "Exits with 1 when\nsomething is wrong.",
-    )  # fmt: skip
-    command.add_argument("src", nargs="?", metavar="SRC", help="the folder of a backup (default: the ledger of this edge, running or not)")
-    add_config(command)
-    command = make(
-        commands, "audit", _audit, "walk the hash chains and name the first edit, deletion, insertion, exchange or cut",
-        "Exits\nwith 1 when there is one.",
-    )  # fmt: skip
-    add_config(command)
-
-
-def _config(args: argparse.Namespace) -> EdgeConfig:
-    return load_config(args.config or FILE_NAME, os.environ)
-
 
 def _tell() -> Progress:
     return Progress(time.monotonic, lambda text: print(text, file=sys.stderr))
-
-
-def _say(args: argparse.Namespace, data: object, lines: list[str]) -> None:
-    print(json.dumps(data, ensure_ascii=False) if args.json else "\n".join(lines))
 
 
 def _now_ms() -> int:
@@ -81,7 +31,7 @@ def _backup(args: argparse.Namespace) -> int:
     from edge_agent.backup_files import make_backup
 
     made = make_backup(
-        _config(args), Path(args.dest), f"longshore-edge {__version__}", _now_ms(), _tell(), with_keys=args.with_keys, quick=args.quick
+        config_of(args), Path(args.dest), f"longshore-edge {__version__}", _now_ms(), _tell(), with_keys=args.with_keys, quick=args.quick
     )
     names = list(made.manifest.files)
     size = sum(f.size_bytes for f in made.manifest.files.values())
@@ -95,8 +45,7 @@ def _backup(args: argparse.Namespace) -> int:
         secret,
         *(f"note: {n}" for n in made.notes),
     ]
-    _say(args, {"place": str(made.place), "id": made.manifest.id, "files": names, "notes": made.notes}, lines)
-    return OK
+    return say(args, {"place": str(made.place), "id": made.manifest.id, "files": names, "notes": made.notes}, "\n".join(lines))
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -104,13 +53,12 @@ def _restore(args: argparse.Namespace) -> int:
 
     src = Path(args.src)
     put = restore_configuration(src, Path(args.config or FILE_NAME).absolute().parent) if args.with_keys else []
-    manifest, aside = restore(_config(args), src, _now_ms(), _tell(), force=args.force, quick=args.quick)
+    manifest, aside = restore(config_of(args), src, _now_ms(), _tell(), force=args.force, quick=args.quick)
     lines = [f"restored the ledger from backup {manifest.id}; the next event begins a new epoch"]
     lines += [f"also restored: {', '.join(put)}"] if put else []
     lines += [f"what was there is kept in {aside[0].parent}"] if aside else []
     lines.append("next: longshore-edge run; the hub gives both histories their place")
-    _say(args, {"id": manifest.id, "configuration": put, "aside": [str(path) for path in aside]}, lines)
-    return OK
+    return say(args, {"id": manifest.id, "configuration": put, "aside": [str(path) for path in aside]}, "\n".join(lines))
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -120,13 +68,13 @@ def _verify(args: argparse.Namespace) -> int:
         manifest, wrong, verdict = verify_backup(Path(args.src), _tell())
         what = f"backup {manifest.id} of {manifest.what} {manifest.node}"
     else:
-        path = Path(_config(args).storage.ledger_file)
+        path = Path(config_of(args).storage.ledger_file)
         wrong, verdict, what = [], verify_ledger(path, _tell()), str(path)
     troubles, notes = [*wrong, *verdict.troubles()], verdict.notes()
     lines = [_counted(verdict), *(f"note {text}" for text in notes), *(f"BAD  {text}" for text in troubles)]
     lines.append(f"{what}: {'SOMETHING IS WRONG' if troubles else 'as it should be'}")
     counts = {"facts": verdict.chains.facts, "streams": verdict.chains.streams, "freed": verdict.chains.freed, "orders": verdict.orders}
-    _say(args, {"ok": not troubles, "troubles": troubles, "notes": notes, **counts}, lines)
+    say(args, {"ok": not troubles, "troubles": troubles, "notes": notes, **counts}, "\n".join(lines))
     return FAILED if troubles else OK
 
 
@@ -137,7 +85,7 @@ def _counted(v: Verdict) -> str:
 def _audit(args: argparse.Namespace) -> int:
     from protocols.audit import audit as walk
 
-    path = Path(_config(args).storage.ledger_file)
+    path = Path(config_of(args).storage.ledger_file)
     if not path.exists():
         raise InvalidInput("--config", f"this edge has never run: there is no {path}.", remedy="Start it: longshore-edge run")
     tell = _tell()
@@ -156,5 +104,41 @@ def _audit(args: argparse.Namespace) -> int:
         "every chain is whole" if not found else f"{len(found)} {'stream is' if len(found) == 1 else 'streams are'} not what they were"
     )
     lines.append(f"walked {done.facts:,} facts in {done.streams:,} streams: {outcome}")
-    _say(args, {"ok": not found, "findings": found, "facts": done.facts, "freed": done.freed}, lines)
+    say(args, {"ok": not found, "findings": found, "facts": done.facts, "freed": done.freed}, "\n".join(lines))
     return FAILED if found else OK
+
+
+COMMANDS: Final = (
+    Command(
+        "backup", _backup, "copy the ledger, while the edge runs or not",
+        "The copy is of one\nmoment, is read back, and is put in place in one step. Keys, tokens and configuration are\n"
+        "in it only with --with-keys.",
+        (
+            arg("dest", metavar="DEST", help="the folder to make; where it exists, one named after node and time is made in it"),
+            arg("--with-keys", action="store_true", help="also edge.toml, key, card, password and token (0600): keep it secret"),
+            arg("--quick", action="store_true", help="do not read the copy back"),
+            CONFIG,
+        ),
+    ),
+    Command(
+        "restore", _restore, "put a backup in the place of the ledger; the edge must not run",
+        "Checks it\nfirst, and keeps aside what it replaces. The edge then begins a new epoch: the hub finds\n"
+        "both histories, and keeps both.",
+        (
+            arg("src", metavar="SRC", help="the folder of the backup"),
+            arg("--force", action="store_true", help="replace a ledger that is there; it is moved aside"),
+            arg("--with-keys", action="store_true", help="also configuration and keys, where they are in the backup and not here"),
+            arg("--quick", action="store_true", help="compare only the files with the manifest; do not read the ledger"),
+            CONFIG,
+        ),
+    ),
+    Command(
+        "verify", _verify, "read a ledger whole: pages, chains, orders folded again, signed records",
+        "Exits with 1 when\nsomething is wrong.",
+        (arg("src", nargs="?", metavar="SRC", help="the folder of a backup (default: the ledger of this edge, running or not)"), CONFIG),
+    ),
+    Command(
+        "audit", _audit, "walk the hash chains and name the first edit, deletion, insertion, exchange or cut",
+        "Exits\nwith 1 when there is one.",
+    ),
+)  # fmt: skip
