@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 _TEXT: Final[Json] = {"type": "string"}
 _LIMIT: Final = Param("limit", "How many at most, 1 to 500. Default 50.", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50})
+_CURSOR: Final = Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT)
 _FACT: Final = "w8-madrid-1/5f3a9c01d2e4b6a7/17/9f86d081"
 _TAKEN: Final = {"ids": [_FACT], "accepted": 1, "repeated": 0}
 _LISTED: Final = {
@@ -128,18 +129,31 @@ _DEVICE: Final = {
         }
     ],
 }
+_RESUBMIT_TEXT: Final = (
+    "The event as it should have been. It becomes a new fact that takes the causal place of the refused one, which stays in the "
+    "history. Only its author may, and once (409). A list is not taken."
+)
+_DISCARD_TEXT: Final = (
+    "A withdrawal is written, so that the hub and the central store know that nothing stands in its place; reason and actor are kept."
+)
+
+
+def _taking(path: str, name: str, summary: str, text: str, body: str) -> Operation:
+    """Something is captured, one or many at once."""
+    repeated = {**_TAKEN, "accepted": 0, "repeated": 1}
+    answers = {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", repeated)}
+    return Operation("post", path, name, summary, text, answers, problems=(401, 403, 409, 413, 415, 422, 503, 507), body=body)
+
+
+def _resolving(verb: str, summary: str, text: str, body: str) -> Operation:
+    """What becomes of a fact that stepped aside."""
+    answers = {201: ("On disk.", {"factId": _FACT, "item": _STEPPED_ASIDE_WHOLE})}
+    problems = (401, 403, 404, 409, 413, 415, 422, 503)
+    return Operation("post", f"/v1/quarantine/{{id}}/{verb}", f"{verb}Quarantined", summary, text, answers, (_QID,), problems, body=body)
+
 
 OPERATIONS: Final = (
-    Operation(
-        "post",
-        "/v1/events",
-        "appendEvents",
-        "Take one or many events",
-        _POST_TEXT,
-        {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", {**_TAKEN, "accepted": 0, "repeated": 1})},
-        problems=(401, 403, 409, 413, 415, 422, 503, 507),
-        body="OrderEvent",
-    ),
+    _taking("/v1/events", "appendEvents", "Take one or many events", _POST_TEXT, "OrderEvent"),
     Operation(
         "get",
         "/v1/orders",
@@ -154,7 +168,7 @@ OPERATIONS: Final = (
             Param(
                 "held", "Only orders that rest until a conflict is settled, or the others.", {"type": "string", "enum": ["true", "false"]}
             ),
-            Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT),
+            _CURSOR,
             _LIMIT,
         ),
         (401, 403, 422, 503),
@@ -172,16 +186,7 @@ OPERATIONS: Final = (
         ),
         (401, 403, 404, 422, 503),
     ),
-    Operation(
-        "post",
-        "/v1/telemetry",
-        "appendTelemetry",
-        "Take readings of devices",
-        _TELEMETRY_TEXT,
-        {201: ("On disk.", _TAKEN), 200: ("All of it was on disk already.", {**_TAKEN, "accepted": 0, "repeated": 1})},
-        problems=(401, 403, 409, 413, 415, 422, 503, 507),
-        body="Reading",
-    ),
+    _taking("/v1/telemetry", "appendTelemetry", "Take readings of devices", _TELEMETRY_TEXT, "Reading"),
     Operation(
         "get",
         "/v1/devices",
@@ -189,7 +194,7 @@ OPERATIONS: Final = (
         "The latest of every device",
         "The latest reading per device and kind, by cursor. It stays when the facts behind it were freed or evicted.",
         {200: ("A page.", {"devices": [_DEVICE], "cursor": None})},
-        (Param("cursor", "Where the page before ended: its `cursor`, or the address in its `Link` header.", _TEXT), _LIMIT),
+        (_CURSOR, _LIMIT),
         (401, 403, 422, 503),
     ),
     Operation("get", "/v1/status", "getStatus", "Queue, link, clock, disk, versions", "", {200: ("Now.", _STATUS)}),
@@ -213,29 +218,8 @@ OPERATIONS: Final = (
         (_QID,),
         (401, 403, 404, 422, 503),
     ),
-    Operation(
-        "post",
-        "/v1/quarantine/{id}/resubmit",
-        "resubmitQuarantined",
-        "Put a refused fact right",
-        "The event as it should have been. It becomes a new fact that takes the causal place of the refused one, which stays in the "
-        "history. Only its author may, and once (409). A list is not taken.",
-        {201: ("On disk.", {"factId": _FACT, "item": _STEPPED_ASIDE_WHOLE})},
-        (_QID,),
-        (401, 403, 404, 409, 413, 415, 422, 503),
-        body="OrderEvent",
-    ),
-    Operation(
-        "post",
-        "/v1/quarantine/{id}/discard",
-        "discardQuarantined",
-        "Give a refused fact up",
-        "A withdrawal is written, so that the hub and the central store know that nothing stands in its place; reason and actor are kept.",
-        {201: ("On disk.", {"factId": _FACT, "item": _STEPPED_ASIDE_WHOLE})},
-        (_QID,),
-        (401, 403, 404, 409, 413, 415, 422, 503),
-        body="Discard",
-    ),
+    _resolving("resubmit", "Put a refused fact right", _RESUBMIT_TEXT, "OrderEvent"),
+    _resolving("discard", "Give a refused fact up", _DISCARD_TEXT, "Discard"),
     *CONFLICTS,
     *SYNC,
     Operation("get", "/healthz", "getHealth", "The process runs", "", {200: ("It does.", {"healthy": True})}, problems=(), open=True),
