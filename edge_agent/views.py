@@ -14,7 +14,7 @@ from edge_agent.conflicts import disputed_json
 from protocols.clock import quality_word
 from protocols.devices import Latest
 from protocols.errors import DecodeError, InvalidInput
-from protocols.event import format_time
+from protocols.event import format_time, iso
 from protocols.fact import FactRow
 from protocols.ledger import Ledger, fact_id
 from protocols.lifecycle import Status, may_follow
@@ -143,7 +143,7 @@ def _fact(ledger: Ledger, order: Order, head: Head) -> FactRow | None:
 
 def _head_json(ledger: Ledger, order: Order, head: Head) -> Json:
     fact = _fact(ledger, order, head)
-    said = {} if fact is None else {"source": fact.source, "site": fact.site, "actor": fact.actor, "timestamp": _iso(fact.happened_ms)}
+    said = {} if fact is None else {"source": fact.source, "site": fact.site, "actor": fact.actor, "timestamp": iso(fact.happened_ms)}
     return {"factId": _id(ledger, head), "status": Status(head.status).name} | said
 
 
@@ -156,7 +156,7 @@ def _timeline(ledger: Ledger, order: Order, facts: list[tuple[LogRow, FactRow]],
     standing = [head for head in heads if not ledger.book.fixes.overruled(head)]
     odd = dict(zip(standing, _abnormal(ledger, standing), strict=True))
     return [
-        _fact_json(ledger, row, fact, head in order.heads, odd.get(head)) | {"recordedAbout": _iso(time)}
+        _fact_json(ledger, row, fact, head in order.heads, odd.get(head)) | {"recordedAbout": iso(time)}
         for (row, fact), head, time in zip(facts, heads, times, strict=True)
     ]
 
@@ -192,8 +192,8 @@ def _fact_json(ledger: Ledger, row: LogRow, fact: FactRow, is_head: bool, abnorm
     return {
         "factId": _id(ledger, row), "node": key.node, "epoch": f"{key.epoch:x}", "seq": row.seq, "status": fact.status.name,
         "source": fact.source, "region": fact.region, "site": fact.site, "actor": fact.actor,
-        "timestamp": _iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
-        "recordedAt": _iso(fact.recorded_ms), "clock": quality_word(fact.clock), "receivedAt": _iso(row.at_ms),
+        "timestamp": iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
+        "recordedAt": iso(fact.recorded_ms), "clock": quality_word(fact.clock), "receivedAt": iso(row.at_ms),
         "isHead": is_head, "abnormal": abnormal, "details": fact.details, **_pair(ledger, row, fact),
     }  # fmt: skip
 
@@ -206,7 +206,3 @@ def _pair(ledger: Ledger, row: LogRow, fact: FactRow) -> Json:
         epoch, seq, h = fact.replaces.target
         said["replaces"] = fact_id(StreamKey(stream.key.node, epoch, stream.key.cls), seq, h)
     return said
-
-
-def _iso(ms: int | None) -> str | None:
-    return None if ms is None else format_time(ms)

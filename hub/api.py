@@ -31,7 +31,7 @@ from hub.web.pages import Pages
 from protocols import limits, parameters
 from protocols.bodies import Bodies
 from protocols.errors import InvalidInput
-from protocols.event import parse_batch
+from protocols.event import iso, parse_batch
 from protocols.problem import AMBIGUOUS, NOT_FOUND, UNAVAILABLE, Problem
 
 MAX_HELD_BYTES: Final = 32_000_000
@@ -213,7 +213,7 @@ class HubApi:
         def render(row: views.FleetRow) -> views.Json:
             return views.fleet_json(row, seen.at_ms, seen.progress.get(row.node))
 
-        return self._listed(request, "fleet", seen.fleet, render, asOf=views.iso(seen.at_ms))
+        return self._listed(request, "fleet", seen.fleet, render, asOf=iso(seen.at_ms))
 
     def _listed(self, request: Request, name: str, rows: Sequence[Any], render: Callable[[Any], Any], **more: Any) -> Response:
         params = requests.query(request, ("cursor", "limit"))

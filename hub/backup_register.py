@@ -20,9 +20,9 @@ from hub.config import REGISTER_DIR, STORE_FILE, HubConfig
 from hub.store.backups import Backup, to_expire, unpack_cover
 from hub.store.port import CentralStore
 from hub.store.sqlite import SqliteStore
-from hub.views import iso
 from protocols.backup import refuse_half_restored, sync
 from protocols.errors import ConfigError
+from protocols.event import iso
 from protocols.policy import Policies
 
 log = logging.getLogger(__name__)

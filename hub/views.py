@@ -17,7 +17,7 @@ from hub import words
 from hub.store.port import Change, ConflictView, Disputed, EventView, OrderView
 from protocols.clashes import clash_json, concurrent_json, credited, notes_json, policies_json
 from protocols.clock import quality_word
-from protocols.event import TimeQuality, format_time
+from protocols.event import TimeQuality, iso
 from protocols.policy import Policies
 
 QUALITY_WORDS: Final = {
@@ -214,11 +214,6 @@ def change_json(change: Change) -> Json:
         "isHead": change.is_head,
         "page": order_url(change.org, change.order_id),
     }
-
-
-def iso(ms: int | None) -> str | None:
-    """RFC 3339 text; null stays null."""
-    return None if ms is None else format_time(max(ms, 0))
 
 
 def _quality(code: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from protocols.codec import pack, unpack
-from protocols.event import format_time
+from protocols.event import iso
 from protocols.fact import FactRow
 from protocols.lifecycle import Status
 from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads, ranked
@@ -237,11 +237,6 @@ def _load_task(data: bytes | None) -> Task | None:
 # ------------------------------------------------------------------ JSON
 
 Json = dict[str, Any]
-
-
-def iso(ms: int | None) -> str | None:
-    """RFC 3339 text; null stays null."""
-    return None if ms is None else format_time(max(ms, 0))
 
 
 def told_json(told: Told) -> Json:

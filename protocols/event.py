@@ -224,6 +224,11 @@ def format_time(ms: int) -> str:
     return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds") + "Z"
 
 
+def iso(ms: int | None) -> str | None:
+    """A time in JSON that is answered: as `format_time` writes it; null stays null."""
+    return None if ms is None else format_time(max(ms, 0))
+
+
 def quality_of(happened_ms: int, now_ms: int) -> TimeQuality:
     """Whether a clock that says so can be believed: not before 2000, not more than a day ahead of `now_ms`."""
     if CLOCKS_WORK_FROM_MS <= happened_ms <= now_ms + DAY_MS:

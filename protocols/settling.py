@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from protocols.clashes import SETTLES, Clash, State, iso
+from protocols.clashes import SETTLES, Clash, State
 from protocols.codec import pack
 from protocols.details import check_details, check_text, json_type
 from protocols.errors import Conflict, InvalidInput
-from protocols.event import EventDefaults, OrderEvent, TimeQuality, parse_event
+from protocols.event import EventDefaults, OrderEvent, TimeQuality, iso, parse_event
 from protocols.limits import TEXT_CHARS
 from protocols.merge import Head, ranked
 from protocols.merged import NOTES

@@ -27,6 +27,7 @@ from hub.web.static_files import StaticFiles
 from protocols import limits, parameters
 from protocols.bodies import Bodies
 from protocols.clashes import credited, notes_json
+from protocols.event import iso
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
 
@@ -212,7 +213,7 @@ def environment(static: StaticFiles) -> jinja2.Environment:
     )
     env.filters.update(
         count=words.count, moment=words.moment, clock=words.clock, day=words.day, duration=words.duration, size=words.size,
-        status=words.status_words, iso=views.iso, policy=timeline.policy_class,
+        status=words.status_words, iso=iso, policy=timeline.policy_class,
     )  # fmt: skip
     env.globals.update(ago=words.ago, plural=words.plural, order_url=views.order_url, static=static.url, text_most=limits.TEXT_CHARS)
     return env
