@@ -5,6 +5,7 @@ Seeds that failed are replayed for good, so a seed must keep its meaning: new dr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -146,16 +147,7 @@ def draw(seed: int) -> Options:
         "requests": rng.choice((20, 50, 100, 180)),
         "real_keys": rng.random() < 0.06,
         "uplink": rhythms(rng, duration),
-        "heartbeat_ms": duration // rng.choice((10, 25, 50)),
-        "floor_ms": rng.choice((0, DAY, 7 * DAY)),
-        "backups": backups,
-        "pressed": not backups and rng.random() < 0.5,
-        "credit_facts": rng.choice((5, 20, 100)),
-        "hand_over_facts": rng.choice((1, 5, 30)),
-        "ask_store_ms": duration // rng.choice((5, 20, 60)),
-        "segments": rng.choice((12, 16, 64)),
-        "group_ms": rng.choice((0, 5, 40)),
-        "latency_ms": rng.choice((2, 100, 800)),
+        **limits(rng, duration, backups=backups, hand_over_facts=(1, 5, 30)),
     }
     options |= levels(rng, faults)
     options["budget_bytes"] = Random(f"{seed}/budget").choice((61_000, 66_000, *[1_000_000_000] * 8))
@@ -179,6 +171,22 @@ def rhythms(rng: Random, duration_ms: int) -> UplinkSettings:
         stall_ms=max(6 * retry, duration_ms // 300),
         level=1,
     )
+
+
+def limits(rng: Random, duration_ms: int, *, backups: bool, hand_over_facts: Sequence[int]) -> dict[str, object]:
+    """How often is asked and told, how much at once, what is kept how long; `hand_over_facts` to choose from."""
+    return {
+        "heartbeat_ms": duration_ms // rng.choice((10, 25, 50)),
+        "floor_ms": rng.choice((0, DAY, 7 * DAY)),
+        "backups": backups,
+        "pressed": not backups and rng.random() < 0.5,
+        "credit_facts": rng.choice((5, 20, 100)),
+        "hand_over_facts": rng.choice(hand_over_facts),
+        "ask_store_ms": duration_ms // rng.choice((5, 20, 60)),
+        "segments": rng.choice((12, 16, 64)),
+        "group_ms": rng.choice((0, 5, 40)),
+        "latency_ms": rng.choice((2, 100, 800)),
+    }
 
 
 def levels(rng: Random, faults: tuple[str, ...]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final
 
 from protocols.sync.uplink import UplinkSettings
-from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, make_plan, rhythms
+from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, limits, make_plan, rhythms
 
 BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000}
 FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
@@ -105,16 +105,7 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "requests": rng.choice(profile.requests),
         "real_keys": rng.random() < 0.02,
         "uplink": _slower(rhythms(rng, duration), duration),
-        "heartbeat_ms": duration // rng.choice((10, 25, 50)),
-        "floor_ms": rng.choice((0, DAY, 7 * DAY)),
-        "backups": backups,
-        "pressed": not backups and rng.random() < 0.5,
-        "credit_facts": rng.choice((5, 20, 100)),
-        "hand_over_facts": rng.choice((5, 30, 200)),
-        "ask_store_ms": duration // rng.choice((5, 20, 60)),
-        "segments": rng.choice((12, 16, 64)),
-        "group_ms": rng.choice((0, 5, 40)),
-        "latency_ms": rng.choice((2, 100, 800)),
+        **limits(rng, duration, backups=backups, hand_over_facts=(5, 30, 200)),
         "reports": Random(f"{seed}/reports").choice((0, 0, 30, 60)),
         "telemetry_bytes": Random(f"{seed}/telemetry").choice((0, 1_500, 5_000)),
         "budget_bytes": Random(f"{seed}/budget").choice((66_000, 90_000, *[1_000_000_000] * 8)),
