@@ -403,7 +403,7 @@ class HubCore:
                     self.receiver.touch(stream.key)
 
     def _free(self, says: dict[StreamKey, StoreSays], statement: Statement, now_ms: int) -> None:
-        self.freeing.mark({key: said.freeable for key, said in says.items()}, statement.streams, now_ms)
+        self.freeing.mark(says, statement.streams, now_ms)
         if self.receiver.backed_up or self.pressed:
             self.freeing.step(now_ms)
 

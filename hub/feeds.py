@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from hub.feed_message import Writer
 from hub.registry import Node
 from hub.scopes import Scopes, Taken
+from hub.twins import Twins
 from protocols.downlink import Bucket, Compare, Differ, Feed, FeedDone, Follow, Leaf, Vector, added
 from protocols.ledger import Ledger
 from protocols.orderbook import Order
@@ -54,6 +55,7 @@ class Feeds:
         self.epoch = epoch
         self.pos = 0
         self.scopes = Scopes(ledger)
+        self._twins = Twins(ledger)
         self._ledger, self._people = ledger, people
         self._rings: dict[Scope, deque[_Entry]] = {}
         self._oldest: deque[Scope] = deque()
@@ -75,8 +77,11 @@ class Feeds:
     # ------------------------------------------------------------ what was taken in
 
     def took(self, author: str, taken: Sequence[Taken]) -> None:
-        """Facts that were logged and folded, in order of their stream."""
+        """Facts of one stream that were logged and folded, in their order."""
         by_order: dict[int, list[Taken]] = {}
+        if taken and self._twins.meet(taken[0].sid):
+            self._gap(author)
+        author = "" if author in self._twins else author
         for one in taken:
             if self._nothing_new(one, author):
                 continue
@@ -105,6 +110,13 @@ class Feeds:
             if site not in after:
                 self._add((order.org, site), order.okey, "", left=True)
 
+    def _gap(self, name: str) -> None:
+        """What a twin of this node said before was left out for it: who follows those sites compares anew."""
+        for scope in [scope for scope, nodes in self._nodes.items() if name in nodes]:
+            self.pos += 1
+            self._lost[scope] = self.pos
+            self._stirred[scope] = None
+
     def _entangled(self, order: Order) -> bool:
         """Is a stream with branches among its heads, or seen by them? Or a fact that stands in the place of another?"""
         log = self._ledger.log
@@ -132,7 +144,7 @@ class Feeds:
         self._stirred[scope] = None
         if len(self._oldest) > KEPT:
             gone = self._oldest.popleft()
-            self._lost[gone] = self._rings[gone].popleft().pos
+            self._lost[gone] = max(self._rings[gone].popleft().pos, self._lost.get(gone, 0))
 
     # ------------------------------------------------------------ what nodes ask
 

@@ -20,6 +20,7 @@ from protocols.ledger import Ledger
 from protocols.merge import load_heads
 from protocols.messages import Point, RunStated
 from protocols.streams import Stream, StreamKey
+from protocols.sync.receiver import StoreSays
 from protocols.sync.records import below_records
 
 TURN_ROWS: Final = 20_000
@@ -92,12 +93,13 @@ class HubFreeing:
 
     # ------------------------------------------------------------ letting go
 
-    def mark(self, points: Mapping[StreamKey, Iterable[Point]], runs: Mapping[StreamKey, Sequence[RunStated]], now_ms: int) -> None:
-        """What may go, as of now: the points of each stream at and below which the store, and every backup, has everything."""
-        for key, ends in points.items():
+    def mark(self, says: Mapping[StreamKey, StoreSays], runs: Mapping[StreamKey, Sequence[RunStated]], now_ms: int) -> None:
+        """What may go, as of now: where the store has everything below, and every backup of it."""
+        for key, said in says.items():
             stream = self._ledger.log.get(key)
             if stream is not None:
-                self._freeable[stream.sid] = self._may_go(stream, ends, runs.get(key, ()))
+                held = self._may_go(stream, said.settled, ())  # a backup may have what a store restored from an older one has not
+                self._freeable[stream.sid] = min(held, self._may_go(stream, said.freeable, runs.get(key, ())))
                 self._freeing.mark(stream, self._freeable[stream.sid], now_ms)
 
     def _may_go(self, stream: Stream, ends: Iterable[Point], stated: Sequence[RunStated]) -> int:
@@ -108,6 +110,7 @@ class HubFreeing:
 
     def step(self, now_ms: int) -> int:
         """Free what is due, within a turn's bound. Returns how many places went."""
+        self._sweep_late()
         left = TURN_ROWS
         for stream in self._ledger.log.all():
             freeable = self._freeable.get(stream.sid, 0)
@@ -144,6 +147,23 @@ class HubFreeing:
             self._sweep(heads)
             self._ledger.forget_requests(now_ms)
         return gone
+
+    def _sweep_late(self) -> None:
+        """Facts that came when their place had been freed, unless an order ends in them or they stepped aside."""
+        late, self._ledger.log.came_late = self._ledger.log.came_late, []
+        if late:
+            self._ledger.flush()
+        for identity in late:
+            stream = self._ledger.log.by_sid(identity[0])
+            if identity[1] > stream.freed_seq or self._ledger.log.hash_of_freed(stream, identity[1]) != identity[2]:
+                continue  # the store went back below it meanwhile
+            row = self._ledger.db.one(
+                """SELECT o.heads, q.sid FROM log l LEFT JOIN orders o USING (okey) LEFT JOIN quarantine q USING (sid, seq, h)
+                   WHERE l.sid=? AND l.seq=? AND l.h=?""",
+                identity,
+            )
+            if row is not None and row[1] is None and (row[0] is None or identity not in _heads(row[0])):
+                self._ledger.db.run("DELETE FROM log WHERE sid=? AND seq=? AND h=?", identity)
 
     def _sweep(self, heads: Mapping[int, Mapping[Identity, None]]) -> None:
         """Facts that were freed and stayed because orders ended in them, and do not any more."""

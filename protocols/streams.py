@@ -93,6 +93,8 @@ class StreamLog:
         self._pending: list[LogRow] = []
         self.forked_nodes: dict[str, None] = {}
         self.freed = FreedHashes(db)
+        self.came_late: list[tuple[int, int, bytes]] = []
+        """facts (sid, seq, h) that were logged where all around them had been freed: for who frees; after a restart their rows stay"""
         self.mentioned = 0
         """streams of others of which nothing is here: only contexts name them"""
         self._load()
@@ -189,7 +191,18 @@ class StreamLog:
         before = stream.chain.fork_point
         stream.chain.add(first.seq, first.prev, [r.h for r in rows])
         self._note_fork(stream)
+        if first.seq <= stream.freed_seq and self.freed.kept_of(stream.sid):
+            self._keep_late(stream, [(r.seq, r.h) for r in rows if r.seq <= stream.freed_seq])
         return stream.chain.fork_point != before
+
+    def _keep_late(self, stream: Stream, points: list[tuple[int, bytes]]) -> None:
+        """Facts in the place of a record that was freed: they count as freed, as all around them, so their hashes are kept as well."""
+        run = stream.chain.locate(*points[-1])
+        if run is None or not any(r is run for r, _ in stream.chain.path(stream.freed_seq, stream.freed_h)):
+            return  # of a branch that leaves below
+        late = [(seq, h) for seq, h in points if self.freed.at(stream.sid, seq) is None]
+        self.freed.keep(stream.sid, late)
+        self.came_late += [(stream.sid, seq, h) for seq, h in late]
 
     def joins(self, stream: Stream, rows: Sequence[LogRow]) -> bool:
         """Will these new facts show what a branch above a hole stands on? To be asked before `extend`; False where nothing is forked."""
@@ -217,9 +230,11 @@ class StreamLog:
         stream = self._by_sid.get(sid)
         if stream is None or not 0 < seq <= stream.freed_seq:
             return False
-        if seq == stream.freed_seq:
-            return h == stream.freed_h
-        return not self.freed.kept_of(sid) or self.freed.at(sid, seq) == h
+        if not any(r.kind is RunKind.DATA and r.first <= seq <= r.last for r in stream.chain.runs):
+            return False  # a record stood there and was freed with what lies around it: the fact itself never was here
+        if self.freed.kept_of(sid):
+            return self.freed.at(sid, seq) == h
+        return seq != stream.freed_seq or h == stream.freed_h
 
     def walk(self, sid: int, seq: int, h: bytes, down_to: int) -> bytes | None:
         """The hash at `down_to` on the chain that ends in (seq, h), by the log's own links."""

@@ -10,6 +10,7 @@ import pytest
 from hub.core import HubSettings
 from hub.store.port import Statement
 from hub.store.sqlite import SqliteStore
+from protocols.chains import RunKind
 from protocols.codec import FrameHeader, Kind, envelope
 from protocols.event import OrderEvent
 from protocols.messages import Hello, StreamHeld
@@ -238,6 +239,34 @@ def test_a_store_that_went_back_below_what_was_freed_gets_it_from_the_nodes(kept
     runs = [(r.first, r.last) for r in s.chain.runs]
     assert runs == [*([(1, kept)] if kept else []), *((seq, seq) for seq in heads if seq < 40), (40, 42)]
     assert answer_of(world, dock)[: len(runs)] == runs, "what stayed is there, all else is not"
+    world.settle()
+    consistent(world, dock)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and back again"])
+def test_facts_that_come_when_their_place_was_freed_with_a_record_leave_no_rows(again: bool) -> None:
+    """The author freed them first and said so; the store, which seemed to have gone back, has them after all."""
+    world, dock = freed_world(HubSettings(floor_ms=0))
+    s = stream(world, dock)
+    (older,) = store_at(world, [37], dock)
+    whole, world.store = world.store, older
+    world.ask_store()
+    assert s.freed_seq == 37
+    h_before, h = (dock.core.ledger.log.hash_at(dock.core.ledger.own(), seq) for seq in (37, 39))
+    assert h_before is not None
+    assert h is not None
+    world.hub.begin()
+    assert world.hub.ledger.close_hole(s.key, 38, h_before, 39, h, RunKind.PRUNED, b"signed", world.now_ms)
+    world.hub.commit()
+    world.store = whole
+    world.ask_store()
+    assert s.freed_seq == 40
+    assert len(world.hub.ledger.log.came_late) == 2
+    world.store = older if again else whole
+    world.ask_store()
+    late = [38, 39] if again else []
+    assert [seq for (seq,) in world.db.query("SELECT seq FROM log ORDER BY seq")] == sorted([*range(4, 41, 4), *late])
+    assert s.chain.covered(*s.head).covers(38, 39)
     world.settle()
     consistent(world, dock)
 

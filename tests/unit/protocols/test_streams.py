@@ -218,3 +218,59 @@ def test_nothing_is_freed_beyond_what_is_held(log: StreamLog) -> None:
     assert log.free(log.open(KEY), 5) == 0
     assert log.free(log.open(KEY), 99) == 0
     assert read(log, 1, 3) == TRUNK[:3]
+
+
+# ------------------------------------------------------------ a record that was freed, and its facts come after all
+
+
+def freed_over_a_record(log: StreamLog) -> Stream:
+    """Facts 1..10, of which 5..6 are a record, freed up to 8, and then the facts themselves."""
+    put(log, 1, 4)
+    put(log, 7, 10)
+    stream = log.open(KEY)
+    log.close_hole(stream, 5, TRUNK_H[3], 6, TRUNK_H[5], RunKind.PRUNED)
+    log.free(stream, 8, hashed=True)
+    assert not log.has(stream.sid, 5, TRUNK_H[4])
+    put(log, 5, 6)
+    return stream
+
+
+def test_facts_that_come_where_a_record_was_freed_count_as_freed(log: StreamLog) -> None:
+    stream = freed_over_a_record(log)
+    assert log.came_late == [(stream.sid, 5, TRUNK_H[4]), (stream.sid, 6, TRUNK_H[5])]
+    assert [log.freed.at(stream.sid, seq) for seq in range(1, 9)] == TRUNK_H[:8]
+    assert stream.chain.covered(10, TRUNK_H[9]).covers(1, 10)
+
+
+def test_and_when_that_is_a_hole_again_they_are_runs_and_nothing_is_logged_twice(log: StreamLog) -> None:
+    stream = freed_over_a_record(log)
+    log.unfree(stream, 3)
+    assert shape(stream) == [(1, 3, 0), (5, 6, 0), (9, 10, 0)]
+    put(log, 4, 4)
+    put(log, 7, 8)
+    log.flush()
+    assert stream.chain.covered(10, TRUNK_H[9]).covers(1, 10)
+
+
+def test_facts_of_a_branch_below_what_was_freed_do_not_count_as_freed(log: StreamLog) -> None:
+    stream = log.open(KEY)
+    put(log, 1, 4)
+    put(log, 7, 10)
+    log.close_hole(stream, 5, TRUNK_H[3], 6, TRUNK_H[5], RunKind.PRUNED)
+    log.free(stream, 8, hashed=True)
+    fork(log)
+    assert log.came_late == []
+    assert [log.freed.at(stream.sid, seq) for seq in (4, 5, 6)] == [TRUNK_H[3], None, None]
+
+
+@pytest.mark.parametrize("first", [1, 5])
+def test_what_a_record_closed_was_never_here_however_much_was_freed(log: StreamLog, first: int) -> None:
+    """The freed point itself may be the end of a record: that its hash is known does not make it a fact that was here."""
+    stream = log.open(KEY)
+    if first > 1:
+        put(log, 1, first - 1)
+    put(log, 7, 10)
+    log.close_hole(stream, first, ([GENESIS, *TRUNK_H])[first - 1], 6, TRUNK_H[5], RunKind.PRUNED)
+    log.free(stream, 6, hashed=True)
+    assert stream.freed_seq == 6
+    assert [log.has(stream.sid, seq, TRUNK_H[seq - 1]) for seq in (4, 5, 6)] == [first > 1, False, False]
