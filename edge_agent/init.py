@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,21 +104,20 @@ def _staged(folder: Path) -> Iterator[tuple[Path, str]]:
     made = _make_folder(folder)
     stage = folder / _STAGE
     try:
-        note = narrow(folder)
-        stage.mkdir(mode=0o700)
-        yield stage, note
-        for path in sorted(stage.iterdir(), key=lambda p: p.name == FILE_NAME):
-            path.replace(folder / path.name)
-        stage.rmdir()
-        _sync(folder)
-    # boundary: whatever went wrong, a half-made directory would keep the next attempt from working
-    except BaseException as error:
-        _clear(folder, made)
-        if isinstance(error, OSError):
-            raise ConfigError(
-                f"Cannot write to {folder}: {error.strerror}.", remedy="Choose a directory that this user may write to."
-            ) from None
-        raise
+        with ExitStack() as undo:
+            undo.callback(_clear, folder, made)  # a half-made directory would keep the next attempt from working
+            note = narrow(folder)
+            stage.mkdir(mode=0o700)
+            yield stage, note
+            for path in sorted(stage.iterdir(), key=lambda p: p.name == FILE_NAME):
+                path.replace(folder / path.name)
+            stage.rmdir()
+            _sync(folder)
+            undo.pop_all()
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write to {folder}: {error.strerror}.", remedy="Choose a directory that this user may write to."
+        ) from None
 
 
 def _make_folder(folder: Path) -> bool:

@@ -115,7 +115,8 @@ def make_backup(
     place = files.destination(dest, f"{config.hub.node}-{files.stamp(began_ms)}").absolute()
     registrar = Registrar(config, now_ms)
     backup_id = str(registrar.begin(TOOL, str(place))["id"])
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(_give_up, registrar, backup_id)
         with files.staged(place) as stage:
             names = DATABASES[:1] if store_only else DATABASES
             entries = {name: files.copy_database(config.storage.path(name), stage, name, tell) for name in names}
@@ -124,12 +125,15 @@ def make_backup(
             notes = [] if quick else _sound(stage, names, tell)
             manifest = _manifest(config, stage, entries, program, backup_id, began_ms, now_ms())
             files.write_manifest(stage, manifest)
-    except BaseException:  # boundary: whatever ended it, nothing of it is left that could be restored
-        with contextlib.suppress(LongshoreError):
-            registrar.expire(backup_id)
-        raise
+        undo.pop_all()
     expired = registrar.complete(backup_id)["expired"]
     return Made(place, manifest, notes, expired)
+
+
+def _give_up(registrar: Registrar, backup_id: str) -> None:
+    """Nothing of it is left that could be restored, so nothing need be kept for it. Where the hub cannot be told, its retention does it."""
+    with contextlib.suppress(LongshoreError):
+        registrar.expire(backup_id)
 
 
 def _copy_configuration(config: HubConfig, stage: Path) -> dict[str, FileEntry]:

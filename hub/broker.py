@@ -20,6 +20,7 @@ rules are made for that. These overrides touch private names: the version is pin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import secrets
@@ -175,20 +176,20 @@ class BrokerThread:
         started: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main(started)), name="broker", daemon=True)
         self._thread.start()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)  # whatever it was, nothing of the thread may stay
             started.result()
-        except BaseException:  # boundary: nothing of the thread may stay, whatever it was; raised again
-            self._thread.join()
-            self._thread = None
-            raise
+            undo.pop_all()
 
     def stop(self) -> None:
         """Return when it has ended. Idempotent."""
-        if self._thread is None or self._loop is None or self._ended is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join()
-        self._thread = None
+        if self._loop is not None and self._ended is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already: the broker could not start
+                self._loop.call_soon_threadsafe(self._ended.set)
+        thread.join()
 
     async def _main(self, started: Future[None]) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()

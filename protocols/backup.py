@@ -148,11 +148,9 @@ def staged(place: Path) -> Iterator[Path]:
         stage.rename(place)
         sync(place.parent)
     except OSError as error:
-        shutil.rmtree(stage, ignore_errors=True)
         raise of_system(error, place) from error
-    except BaseException:  # boundary: whatever ended it, nothing half-made may stay
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)  # whatever ended it, nothing half-made stays; what is whole bears its name by now
 
 
 def of_system(error: OSError, place: Path) -> ConfigError | LedgerFull:

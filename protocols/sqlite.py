@@ -35,6 +35,11 @@ _WAL_BYTES: Final = 16 * 1024 * 1024
 _FOUND_MOST: Final = 10_000
 _SHM_SIZE: Final = 4_874
 """SQLITE_IOERR_SHMSIZE: what a full disk says to somebody who opens a database in WAL mode"""
+_FAULTS: Final = (sqlite3.Error, OverflowError, UnicodeError) if apsw is None else (apsw.Error, sqlite3.Error, OverflowError, UnicodeError)
+"""What either driver raises over a statement: its own errors, a number beyond 64 bit, text that is no UTF-8 (to be written, or in a damaged
+page). All else is a mistake in this program, and is not dressed up as trouble with a file."""
+_OPENING_FAULTS: Final = (*_FAULTS, OSError, ValueError)
+"""also a path that cannot be one, a directory that has gone, a driver that lacks what was asked of it"""
 _READ_ONLY: Final = 1
 _READ_WRITE: Final = 6  # SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
 
@@ -57,7 +62,7 @@ class Db:
         try:
             self._c: Any = _open(self.path, driver, read_only, vfs)
             self._configure(read_only)
-        except Exception as e:  # boundary: two drivers, two families of errors, one translation
+        except _OPENING_FAULTS as e:
             self._close_half_open()
             raise _cannot_open(e, self.path) from e
 
@@ -92,28 +97,28 @@ class Db:
         """All rows of a statement."""
         try:
             return self._c.execute(sql, params).fetchall()  # type: ignore[no-any-return]
-        except Exception as e:  # boundary: see __init__
+        except _FAULTS as e:
             raise translate(e, self.path) from e
 
     def one(self, sql: str, params: Sequence[Value] = ()) -> Row | None:
         """The first row, or None."""
         try:
             return self._c.execute(sql, params).fetchone()  # type: ignore[no-any-return]
-        except Exception as e:  # boundary: see __init__
+        except _FAULTS as e:
             raise translate(e, self.path) from e
 
     def run(self, sql: str, params: Sequence[Value] = ()) -> None:
         """Execute one statement for its effect."""
         try:
             self._c.execute(sql, params)
-        except Exception as e:  # boundary: see __init__
+        except _FAULTS as e:
             raise translate(e, self.path) from e
 
     def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """Execute one statement for each row."""
         try:
             self._c.executemany(sql, rows)
-        except Exception as e:  # boundary: see __init__
+        except _FAULTS as e:
             raise translate(e, self.path) from e
 
     def begin(self) -> None:
@@ -132,7 +137,8 @@ class Db:
             self.in_transaction = False
             try:
                 self._c.execute("ROLLBACK")
-            except Exception as e:  # boundary: a failed commit may have rolled back by itself
+            except _FAULTS as e:
+                # a failed commit may have rolled back by itself
                 if "no transaction" not in str(e):
                     raise translate(e, self.path) from e
 
@@ -209,7 +215,7 @@ class Db:
                 copied.execute("PRAGMA journal_mode=DELETE").fetchall()
             finally:
                 copied.close()
-        except Exception as e:  # boundary: see __init__
+        except _FAULTS as e:
             raise translate(e, str(path)) from e
         finally:
             self.end_moment()

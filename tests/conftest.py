@@ -6,6 +6,7 @@ HYPOTHESIS_PROFILE=quick|default|ci chooses how many examples; under CI=true the
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -75,6 +76,16 @@ def _no_network_beyond_loopback(request: pytest.FixtureRequest) -> Iterator[None
     yield
     if guards.reached and request.node.get_closest_marker("outside_network") is None:
         pytest.fail(f"reached beyond loopback: {'; '.join(guards.reached)}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    """A command run in this process sends all logs to a stream that is closed with its test; later threads would write there."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

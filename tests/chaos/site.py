@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -151,7 +152,8 @@ def build(folder: Path, layout: Layout, journal: Journal) -> Site:
     nodes |= {f"{PHONE}-{n}": SHARED for n in range(1, layout.phones + 1)}
     site = Site(folder, layout, Supervisor(journal, folder), nodes)
     site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes)}
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(site.close)
         _lay_lines(site)
         _make_directories(site)
         if layout.engine != AMQTT:
@@ -159,9 +161,7 @@ def build(folder: Path, layout: Layout, journal: Journal) -> Site:
         site.supervisor.add(_hub(site))
         for n, node in enumerate(nodes):
             site.supervisor.add(_edge(site, node, freeing=n < layout.freeing))
-    except BaseException:  # boundary: whatever went wrong, nothing that was begun may stay
-        site.close()
-        raise
+        undo.pop_all()
     return site
 
 

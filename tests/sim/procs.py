@@ -7,6 +7,7 @@ or answered in a step whose commit did not return.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ class Link:
     up: bool
 
 
-class Proc:
+class Proc(ABC):
     """What edge and hub have in common: a disk, an inbox, and a loop that a crash can end at three points."""
 
     def __init__(self, world: World, name: str, disk: Disk, crashes: float) -> None:
@@ -85,9 +86,9 @@ class Proc:
             return ""
         return self.rng.choice(("before", "after", "effects"))
 
+    @abstractmethod
     def step(self, things: Sequence[Any]) -> None:
         """One turn of the loop."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """From disk; tried again where that is full."""
@@ -100,9 +101,9 @@ class Proc:
         except LedgerFull as e:
             self.no_room(e, ())
 
+    @abstractmethod
     def open(self) -> None:
         """Build the core from what lies on the disk."""
-        raise NotImplementedError
 
     def no_room(self, error: LedgerError, done: Sequence[Request]) -> None:
         """The disk was full in the middle of a transaction: nothing of it is there, who asked hears so, and all is opened again."""

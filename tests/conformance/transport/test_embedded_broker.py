@@ -88,6 +88,7 @@ def test_a_port_in_use_is_one_line() -> None:
         thread = BrokerThread(EmbeddedBroker(BrokerSettings(port=port), lambda _node: None))
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}") as caught:
             thread.start()
+        assert [one.name for one in threading.enumerate() if one.name == "broker"] == [], "who could not start leaves no thread"
         thread.stop()
     assert caught.value.remedy
 

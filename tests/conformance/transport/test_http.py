@@ -78,7 +78,7 @@ class HubSide:
         return 0
 
     def restart(self) -> None:
-        raise NotImplementedError
+        pytest.fail("what stands behind the API has no line of its own to build anew")
 
     def stop(self, timeout_s: float = 5.0) -> None:
         self._listener = None

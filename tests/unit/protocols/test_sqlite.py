@@ -239,6 +239,32 @@ def test_a_value_that_does_not_fit_is_broken_and_not_a_crash(make: Make) -> None
         db.many("INSERT INTO t VALUES (?)", [(1,), (2**64,)])
 
 
+def test_text_that_is_no_utf8_is_broken_written_or_read(make: Make) -> None:
+    """Lone surrogates may come with a request, other bytes with a damaged page."""
+    db = table(make())
+    with pytest.raises(LedgerBroken):
+        db.run("INSERT INTO t VALUES (?)", ("\ud800",))
+    for read in (db.query, db.one):
+        with pytest.raises(LedgerBroken):
+            read("SELECT CAST(x'ff' AS TEXT)")
+
+
+def test_a_mistake_of_this_program_is_not_called_damage_of_the_file(make: Make) -> None:
+    def rows() -> Iterator[tuple[int]]:
+        yield (1,)
+        raise KeyError("not the file's fault")
+
+    db = table(make())
+    with pytest.raises(KeyError):
+        db.many("INSERT INTO t VALUES (?)", rows())
+    db.run("INSERT INTO t VALUES (2)")
+
+
+def test_a_path_that_cannot_be_one_is_said_and_no_crash(make: Make) -> None:
+    with pytest.raises(LedgerBroken, match="null"):
+        make("a\0b.db")
+
+
 def test_a_closed_connection_is_broken(make: Make) -> None:
     db = table(make())
     db.close()
