@@ -29,6 +29,7 @@ from protocols.policies import load as load_policies
 from protocols.policy import Policies
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import Address
+from protocols.transport.versions import AUTO, CHOICES
 from protocols.trust import HubAddress, parse_address
 
 ENV_PREFIX: Final = "LONGSHORE_"
@@ -70,7 +71,9 @@ class Hub:
         3_000, "With url: after so long without an answer of the hub, facts are handed to the gateway to keep.", least=100, most=3_600_000
     )
     ca_file: str = _setting("", "Certificate authority (PEM) of the broker or of url, where the system's are not enough.")
-    mqtt5: bool = _setting(False, "Speak MQTT 5; only to brokers that have it (the embedded one does not).")
+    cert_file: str = _setting("", "Certificate (PEM) of this node, where the broker asks its clients for one. With key_file.")
+    key_file: str = _setting("", "Private key (PEM, without a password, mode 0600) of that certificate.")
+    mqtt: str = _setting(AUTO, "Version of MQTT; auto: 5 where the broker has it (the embedded one has not), else 3.1.1.", choices=CHOICES)
     keepalive_s: int = _setting(30, "How often the line shows that it lives.", least=5, most=3_600)
     reconnect_most_s: int = _setting(
         60,
@@ -162,7 +165,14 @@ SECTIONS: Final[dict[str, type]] = {
     "node": Node, "hub": Hub, "api": Api, "storage": Storage, "sync": Sync, "conflicts": Conflicts, "log": Log,
 }  # fmt: skip
 _FILES: Final = tuple(("storage", f.name) for f in fields(Storage) if f.name.endswith("_file"))
-_PATHS: Final = (("hub", "ca_file"), ("hub", "token_file"), ("conflicts", "policy_file"), *_FILES)
+_PATHS: Final = (
+    ("hub", "ca_file"),
+    ("hub", "cert_file"),
+    ("hub", "key_file"),
+    ("hub", "token_file"),
+    ("conflicts", "policy_file"),
+    *_FILES,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from edge_agent.relay import Relay, RelaySettings, Taken
 from edge_agent.timekeeping import EdgeClock
 from edge_agent.timekeeping import Now as Moment
 from protocols.chains import RunKind
+from protocols.codec import SIGNATURE_BYTES, Kind, open_envelope
 from protocols.copies import Copies
 from protocols.custody import Custody
 from protocols.downlink import Differ, Feed
@@ -33,11 +34,14 @@ from protocols.policies import shipped
 from protocols.policy import Policies
 from protocols.sqlite import Db
 from protocols.streams import Stream
+from protocols.sync.beside import beside
 from protocols.sync.follow import Follower, FollowSettings
+from protocols.sync.frames import digest
 from protocols.sync.seal import Control, Sign, Verify, seal, unseal
 from protocols.sync.uplink import Heard, Out, Uplink, UplinkSettings
 from protocols.telemetry import Reading
 from protocols.topics import Address, Channel
+from protocols.transport.port import PLAIN, Extra
 
 Now = Moment
 """see `edge_agent.timekeeping`"""
@@ -85,6 +89,7 @@ class Publish:
 
     topic: str
     payload: bytes
+    extra: Extra = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,8 @@ class EdgeCore:
         return min((t for t in due if t is not None), default=None)
 
     def _publish(self, out: Out) -> Publish:
-        return Publish(self.identity.address.topic(out.channel), seal(out, self.identity.node, self.identity.hub, self._sign))
+        sealed = seal(out, self.identity.node, self.identity.hub, self._sign)
+        return Publish(self.identity.address.topic(out.channel), sealed, beside(out, self.settings.uplink))
 
     def _beat(self, now: Now) -> Out:
         self._beat_due = now.mono + self.settings.heartbeat_ms
@@ -328,6 +334,7 @@ class EdgeCore:
                 "credit": self.uplink.credit,
                 "refused": self.uplink.refusals,
                 "damaged": self.damaged,
+                "unanswered": self.unanswered(now),
             },
             "queue": {
                 "events": queued,
@@ -347,6 +354,20 @@ class EdgeCore:
             "disk": {"ledgerBytes": self.ledger.db.file_bytes(), "budgetBytes": self.settings.budget_bytes, "full": self.full}
             | self.budget.status(),
         }
+
+    def unanswered(self, now: Now) -> dict[str, int] | None:
+        """Frames that were sent, and no word that any arrived, for longer than a receipt takes."""
+        lasts = self.uplink.silence.lasts(now.mono, 2 * self.settings.uplink.retry_ms) if self.uplink.connected else None
+        return None if lasts is None else {"frames": lasts[0], "forMs": lasts[1]}
+
+    def take_too_large(self, payload: bytes, now: Now) -> None:
+        """The broker does not take this message of ours for its size. A frame is cut smaller; all else only waits for its next turn."""
+        try:
+            kind = open_envelope(payload).kind
+        except DecodeError:
+            return
+        if kind is Kind.FRAME:
+            self.uplink.on_too_large(digest(payload[:-SIGNATURE_BYTES]), now.mono)
 
     def _unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
         """`Ledger.unsettled`, the oldest's time as it is known now."""

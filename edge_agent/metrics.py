@@ -11,6 +11,7 @@ from protocols.errors import LedgerError
 from protocols.eviction import REASONS
 from protocols.fact import Clock
 from protocols.policy import Outcome
+from protocols.transport.refusals import Refusal
 
 Status = dict[str, Any]
 CLOCKS: Final = tuple(clock.name.lower() for clock in Clock)
@@ -36,6 +37,16 @@ def _evicted(why: str) -> Metric:
         "counter",
         f"Telemetry let go as signed records: {_WHY[why]}.",
         lambda r, s: s["disk"]["evicted"][why],
+    )
+
+
+def _refused(kind: Refusal) -> Metric:
+    word = kind.value.replace("-", "_")
+    return Metric(
+        f"longshore_link_broker_refused_{word}_total",
+        "counter",
+        f"What the broker refused, by its kind: {kind.value}.",
+        lambda r, _: r.refused_totals().get(kind.value, 0),
     )
 
 
@@ -158,6 +169,7 @@ OPEN: Final = (
     Metric("longshore_ledger_telemetry_budget_bytes", "gauge", "Room it may take.", lambda r, s: s["disk"]["telemetryBudgetBytes"]),
     Metric("longshore_ledger_telemetry_full", "gauge", "1 while telemetry finds no room.", lambda r, s: float(s["disk"]["telemetryFull"])),
     *(_evicted(why) for why in REASONS),
+    *(_refused(kind) for kind in Refusal),
     Metric("longshore_ledger_freed_events_total", "counter", "Settled facts freed since the beginning.", lambda r, s: _freed(s)),
 )
 """those of which the ledger must be open"""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edge_agent.config import SETTINGS
 from edge_agent.init import Made
+from edge_agent.link import lines as lines_of
 from protocols.event import format_time
 
 Json = dict[str, Any]
@@ -48,6 +49,7 @@ def status_text(s: Json) -> str:
     lines = [
         f"{s['node']} at {s['site']}, {s['region']} ({s['org']}), version {s['version']}, up {duration(s['uptimeMs'])}",
         f"link   {_link(link)}",
+        *lines_of(link),
         f"queue  {_events(queue['events'])} not settled ({size(queue['bytes'])}), {queue['notReceived']:,} not received; {_oldest(queue)}",
     ]
     if queue["quarantined"] or link["refused"]:
@@ -89,7 +91,8 @@ def _link(link: Json) -> str:
         return f"down{why}; capturing goes on, and what was captured is sent once it is up"
     if not link["answered"]:
         return "connected to the broker, the hub has not answered yet (is this node added there?)"
-    return f"up, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
+    spoken = f" ({link['protocol']})" if link.get("protocol") else ""
+    return f"up{spoken}, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
 
 
 def _clock(clock: Json) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar, cast
 
 from edge_agent.core import EdgeCore, EdgeIdentity, EdgeSettings, Effect, Now, Restart
 from edge_agent.counts import Bounds, Counts
+from edge_agent.link import Link
 from edge_agent.patience import Patience
 from edge_agent.upkeep import EVERY_S, Upkeep
 from edge_agent.waiting import Request, again, explained, settle
@@ -107,7 +108,7 @@ class EdgeRuntime:
         self._stopping = False
         self._why: LedgerError = LedgerBroken("the ledger is not open")
         self._forget_due_ms = 0
-        self._link_told = ""
+        self.link = Link(lambda: self._stopping)
         self.started_ms, self._started_mono = now()[:2]
         self.mail = LongPoll(self._mail_waits)
         """peers that wait for what the hub says to them"""
@@ -205,6 +206,10 @@ class EdgeRuntime:
         """Whether the line to the broker is up."""
         return self._transport is not None and self._transport.connected
 
+    def refused_totals(self) -> dict[str, int]:
+        """How often the broker refused something, by kind."""
+        return dict(self._transport.refused_totals()) if self._transport is not None else {}
+
     @property
     def waiting(self) -> tuple[int, int]:
         """Requests and events that wait for the disk."""
@@ -245,7 +250,7 @@ class EdgeRuntime:
         }
         status = self.core.status(now) | own
         status["disk"] |= self.upkeep.status()
-        status["link"]["problem"] = "" if self.connected else self._link_told
+        status["link"] |= self.link.status(self._transport, status["link"], now.wall)
         return status
 
     # ------------------------------------------------------------ in
@@ -285,40 +290,27 @@ class EdgeRuntime:
             self.counts.published_total += 1
         elif isinstance(event, Dropped):
             self.counts.dropped_total += 1
+            if event.payload:
+                self._bring(event)
         elif isinstance(event, Message) and self._messages_in - self._messages_out >= self.bounds.waiting_messages:
             self.counts.messages_dropped_total += 1  # the hub says it again
         else:
             self._messages_in += isinstance(event, Message)
-            try:
-                self._loop.call_soon_threadsafe(self._hear, event)
-            except RuntimeError:  # the loop has ended: nobody is left to hear
-                return
+            self._bring(event)
+
+    def _bring(self, event: Event) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._hear, event)
+        except RuntimeError:  # the loop has ended: nobody is left to hear
+            return
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Message):
             self.counts.messages_total += 1
         else:
-            self._tell_link(event)
+            self.link.tell(event)
         self._heard.append(event)
         self._schedule()
-
-    def _tell_link(self, event: Event) -> None:
-        """Once per change: an outage of a week is one line, not one per attempt."""
-        said = (
-            "connected to the broker"
-            if isinstance(event, Up)
-            else f"no line to the broker: {event.reason}"
-            if isinstance(event, Down)
-            else ""
-        )
-        if said != self._link_told and not self._stopping:
-            self._link_told = said
-            log.log(
-                logging.INFO if isinstance(event, Up) else logging.WARNING,
-                "%s%s",
-                said,
-                "" if isinstance(event, Up) else "; capturing goes on, trying again",
-            )
 
     # ------------------------------------------------------------ the turn
 
@@ -404,6 +396,8 @@ class EdgeRuntime:
             core.take_up(now)
         elif isinstance(event, Down):
             core.take_down()
+        elif isinstance(event, Dropped):
+            core.take_too_large(event.payload, now)
 
     def _decide(self, core: EdgeCore, request: Request, now: Now) -> Any:
         """What the core says to one request. What it refuses before writing is that request's own; all else ends the transaction."""
@@ -438,7 +432,7 @@ class EdgeRuntime:
                     log.warning("connected, but nothing moves: building a new connection")
                     self._transport.restart()
                 else:
-                    self._transport.publish(effect.topic, effect.payload)
+                    self._transport.publish(effect.topic, effect.payload, extra=effect.extra)
             except TransportError as error:  # stopping; what was not sent is sent again after the next start
                 log.debug("not sent: %s", error)
 
@@ -449,9 +443,16 @@ class EdgeRuntime:
         try:
             if self._core is not None:
                 self.upkeep.tend(self._core)
+                self._name_refused()
         except LedgerError as error:
             self._lose(error, [])
         self._tender = self._loop.call_later(EVERY_S, self._tend)
+
+    def _name_refused(self) -> None:
+        if self._transport is not None and self._core is not None:
+            now = self._now()
+            silent = {"connected": self.connected, "unanswered": self._core.unanswered(now)}
+            self.link.name(self.link.status(self._transport, silent, now.wall)["refusals"])
 
     # ------------------------------------------------------------ trouble
 

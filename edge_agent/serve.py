@@ -74,7 +74,10 @@ def mqtt_settings(config: EdgeConfig) -> MqttSettings:
         password=read_secret(config.storage.password_file, what="broker password").strip(),
         tls=config.hub_address.tls,
         ca_file=config.hub.ca_file or None,
-        mqtt5=config.hub.mqtt5,
+        cert_file=config.hub.cert_file or None,
+        key_file=config.hub.key_file or None,
+        version=config.hub.mqtt,
+        wants_reader=True,
         keepalive_s=config.hub.keepalive_s,
         backoff_max_s=float(config.hub.reconnect_most_s),
     )

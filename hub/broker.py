@@ -10,6 +10,7 @@ amqtt 0.12 as it comes would not do. What is overridden in `_Broker`, and why:
 * on connect it sends a newcomer every retained message that *anybody* subscribed to, unchecked -> only own subscriptions count;
 * a will goes to any topic -> checked at login;
 * its router walks the subscriptions while others change them, and can lose the message -> an own, synchronous router;
+* it waits in silence for the end of a CONNECT of MQTT 5 -> told to come with 3.1.1;
 * no bound on packets, on the time to say CONNECT, on what waits for a slow reader, no end for a silent client -> bounded, see the
   constants.
 
@@ -43,6 +44,7 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
+from hub.broker_connect import COME_WITH_3, connect_level
 from hub.broker_log import library_quiet
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import FRAME_WIRE_BYTES
@@ -239,6 +241,8 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]
         self._broker = broker
         self._may_wait = may_wait
         self._refused = False
+        self._begun: bytes | None = b""
+        self.newer = False
         self.session: Any = None
 
     def refuses(self, bad: bool) -> bool:
@@ -253,7 +257,18 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]
             raise ConnectionResetError("a packet is too long, or of a kind that is not taken")
         if n == 1 and self._may_wait:
             await self._broker.wait_for_room(self.session)
-        return bytes(await super().read(n))
+        data = bytes(await super().read(n))
+        if self._begun is not None:
+            self._look_at(self._begun + data)
+        return data
+
+    def _look_at(self, begun: bytes) -> None:
+        """amqtt would take a CONNECT of MQTT 5 for an unfinished one, and wait."""
+        level = connect_level(begun)
+        self._begun = begun if level is None else None
+        if level is not None and level > 4:
+            self.newer = True
+            raise ConnectionResetError("a version of MQTT that is not spoken here")
 
 
 class _Writer(StreamWriterAdapter):  # type: ignore[misc]
@@ -361,6 +376,8 @@ class _Broker(Broker):  # type: ignore[misc]
             async with asyncio.timeout(CONNECT_S):
                 handler, session = await _Handler.init_from_connect(reader, writer, self.plugins_manager)
         except Exception as error:  # boundary: a stranger's bytes; the text might hold a password
+            if reader.newer:
+                writer.write(COME_WITH_3)
             await writer.close()
             raise AMQTTError(f"no valid CONNECT ({type(error).__name__})") from None
         session.client_id = secrets.token_hex(12)

@@ -237,9 +237,21 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         say(found)
     else:
-        for name, value in found.items():
+        for name, value in (found | _line(found.get("line"))).items():
             print(f"{name:<12} {'; '.join(value) or '-' if isinstance(value, list) else _cell(value)}")
     return 0 if running and health["ready"] else 1
+
+
+def _line(line: dict[str, Any] | None) -> dict[str, Any]:
+    """The hub's line to its broker, for people: one row, and one for each thing that is refused."""
+    if line is None:
+        return {}
+    said = f"up, {line['protocol']}" if line["connected"] else f"down: {line['problem'] or 'not connected yet'}"
+    rows: dict[str, Any] = {"line": said}
+    for number, row in enumerate(line["refusals"], 1):
+        where = f" on {row['topic']}" if row["topic"] else ""
+        rows[f"REFUSED {number}"] = f"({row['kind']}){where}: {row['reason']}, {row['count']:,} times since {row['since']}. {row['remedy']}"
+    return rows
 
 
 # ------------------------------------------------------------------ telling

@@ -16,6 +16,7 @@ from protocols.policies import load as load_policies
 from protocols.policy import Policies
 from protocols.settings import Loaded, Setting, Source, Value, load, render
 from protocols.topics import check_level, check_node
+from protocols.transport.versions import AUTO, CHOICES
 from protocols.trust import HubAddress, format_address, read_secret
 
 FILE: Final = "hub.toml"
@@ -78,13 +79,20 @@ SETTINGS: Final = (
     Setting("broker", "host", "127.0.0.1", "Where the embedded broker listens, or where the external one is."),
     Setting("broker", "port", 1883, "Its port; 0 takes a free one (embedded only).", least=0, most=65_535),
     Setting("broker", "advertise", "", "Host that edges use to reach the broker, if it is not `host`: it goes into the hub's address."),
-    Setting("broker", "cert_file", "", "Certificate chain (PEM) of the embedded broker. Needed beyond loopback, with key_file.", path=True),
+    Setting(
+        "broker",
+        "cert_file",
+        "",
+        "Certificate chain (PEM) of the embedded broker, needed beyond loopback; or of this hub, where an external one asks for it.",
+        path=True,
+    ),
     Setting("broker", "key_file", "", "Private key (PEM) of the certificate.", path=True),
     Setting("broker", "max_connections", 4_096, "Connections the embedded broker takes.", least=1, most=100_000),
     Setting("broker", "username", "", "Of this hub at an external broker."),
     Setting("broker", "password_file", "", "Holds the password of this hub at an external broker.", path=True),
     Setting("broker", "tls", False, "Whether the external broker is reached by TLS."),
     Setting("broker", "ca_file", "", "Authority (PEM) that signed the external broker's certificate, if not the system's.", path=True),
+    Setting("broker", "mqtt", AUTO, "Version of MQTT at an external broker; auto: 5 where it has it, else 3.1.1.", allowed=CHOICES),
     Setting("sync", "credit_facts", 10_000, "Facts each node may have under way at once.", "facts", least=100, most=1_000_000),
     Setting(
         "sync", "store_check_s", 60, "How often the central store is asked again for all that it holds.", "seconds", least=1, most=86_400
@@ -186,6 +194,7 @@ class Broker:
     password_file: str
     tls: bool
     ca_file: str
+    mqtt: str = AUTO
 
     @property
     def embedded(self) -> bool:
@@ -303,7 +312,7 @@ def _check_names(hub: Identity, origins: Mapping[str, str]) -> None:
 
 
 def _check_broker(broker: Broker) -> None:
-    if broker.embedded and bool(broker.cert_file) != bool(broker.key_file):
+    if bool(broker.cert_file) != bool(broker.key_file):
         raise ConfigError("broker.cert_file and broker.key_file go together.", remedy="Set both, or neither.")
     if broker.embedded and not broker.cert_file and not is_loopback(broker.host):
         raise ConfigError(

@@ -97,7 +97,8 @@ class HubFacade(Protocol):
         """Facts that nobody here can read, newest first, as `hub.quarantine.rows` makes them. Bounded."""
 
     def health(self) -> dict[str, Any]:
-        """`{"ready": bool, "reasons": [text], "findings": [text]}`. Findings do not keep the hub from working."""
+        """`{"ready": bool, "reasons": [text], "findings": [text], "line": …}`. Findings do not keep the hub from working; `line` is what
+        `hub.line.Line.status` says."""
 
     def metrics(self) -> Iterable[Metric]:
         """Samples, those of one family side by side."""

@@ -63,6 +63,10 @@ def _broker(name: str) -> Callable[[Hub], Values]:
     return lambda hub: float(getattr(hub.broker.counts, name)) if hub.broker is not None else 0.0
 
 
+def _line_refused(hub: Hub) -> Values:
+    return {kind: float(count) for kind, count in hub.line.refused_totals().items()} if hub.line is not None else {}
+
+
 FAMILIES: Final = (
     Family("longshore_hub_ready", "1 when facts can be taken and shown.", lambda hub: float(hub.health()["ready"])),
     Family("longshore_hub_started_seconds", "When this process started, since 1970.", lambda hub: hub.started_ms / 1_000),
@@ -128,6 +132,12 @@ FAMILIES: Final = (
     ),
     Family("longshore_feed_listeners", "Live streams that are open.", lambda hub: hub.feed.listeners),
     Family("longshore_feed_unshown_total", "Changes that the live feed only counted.", lambda hub: hub.unshown_total),
+    Family(
+        "longshore_line_connected",
+        "1 while this hub's line to its broker is up.",
+        lambda hub: float(hub.line is not None and hub.line.connected),
+    ),
+    Family("longshore_line_refused_total", "What the broker refused this hub, by its kind.", _line_refused, "kind"),
     Family("longshore_broker_connections", "Connections at the embedded broker.", lambda hub: hub.broker.connections if hub.broker else 0),
     Family("longshore_broker_logins_total", "Logins that succeeded.", _broker("logins_total")),
     Family("longshore_broker_refused_total", "Logins that were refused.", _broker("refused_total")),

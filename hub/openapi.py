@@ -310,8 +310,14 @@ def _schemas() -> dict[str, Json]:
         **_fleet_schemas(),
         **_copies_and_gaps(),
         "Alive": _object(status=_STR),
-        "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR)),
+        "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR), line=_line()),
     }  # fmt: skip
+
+
+def _line() -> Json:
+    """The hub's own line to its broker."""
+    seen = _object(kind=_STR, topic=_STR, reason=_STR, count=_INT, since=_WHEN, last=_WHEN, remedy=_STR)
+    return _object(connected=_BOOL, protocol=_STR, problem=_STR, refusals=_list(seen))
 
 
 def _order_schemas() -> dict[str, Json]:

@@ -11,7 +11,6 @@ import json
 import logging
 import secrets
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from hub.engine import Engine, Ports, Rhythm
 from hub.facade import Metric
 from hub.feed import Sampler
 from hub.fleet import node_json
+from hub.line import Line, down_because, external_line, inside_line, says_online
 from hub.metrics import samples
 from hub.post import Post
 from hub.readers import Readers
@@ -40,15 +40,15 @@ from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
 from protocols.backup import refuse_half_restored
-from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError, TransportError
+from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError
 from protocols.event import EventDefaults, OrderEvent
 from protocols.heads import bounded
 from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
 from protocols.sqlite import DataLock, Db
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
-from protocols.transport.mqtt import MqttSettings, MqttTransport
-from protocols.transport.port import Event, Message, Transport, Up
+from protocols.transport.mqtt import MqttTransport
+from protocols.transport.port import Message, Transport
 from protocols.trust import NodeKey, parse_card, read_secret, token_matches, verify
 
 log = logging.getLogger(__name__)
@@ -69,59 +69,6 @@ def now_ms() -> int:
 def kernel_synchronised() -> bool | None:
     """Whether something keeps this machine's clock in step; None: the kernel does not say."""
     return _KERNEL.synchronised(time.monotonic_ns() // 1_000_000)
-
-
-class Line:
-    """The hub's own end of MQTT: brings what the transport's thread hears to the loop, many events for one wake-up."""
-
-    def __init__(self, transport: Transport, heard: Any) -> None:
-        self._transport = transport
-        self._heard = heard
-        self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()
-        self._events: list[Event] = []
-        self.up = asyncio.Event()
-
-    def start(self) -> None:
-        """Begin to connect."""
-        self._transport.start(self._on_event)
-
-    async def stop(self) -> None:
-        """Say goodbye. Idempotent."""
-        try:
-            await asyncio.to_thread(self._transport.stop)
-        except TransportError as error:
-            log.warning("%s", error)
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """From any thread. What does not arrive is said again: every receipt is the whole truth about its streams."""
-        try:
-            self._transport.publish(topic, payload)
-        except TransportError as error:
-            log.info("not sent: %s", error)
-
-    @property
-    def connected(self) -> bool:
-        """Whether the broker is there."""
-        return self._transport.connected
-
-    def _on_event(self, event: Event) -> None:
-        """In the transport's thread."""
-        with self._lock:
-            first = not self._events
-            self._events.append(event)
-        if first:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
-                self._loop.call_soon_threadsafe(self._take)
-
-    def _take(self) -> None:
-        with self._lock:
-            events, self._events = self._events, []
-        for event in events:
-            if isinstance(event, Message):
-                self._heard(event)
-            elif isinstance(event, Up):
-                self.up.set()
 
 
 class Hub:
@@ -238,14 +185,12 @@ class Hub:
         subscriptions = hub_subscriptions()
         if not broker.embedded:
             password = read_secret(broker.password_file, what="broker password").strip() if broker.password_file else ""
-            external = MqttSettings(broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None)
-            return MqttTransport(external, subscriptions=subscriptions)
+            return MqttTransport(external_line(broker, password), subscriptions=subscriptions)
         settings = BrokerSettings(broker.host, broker.port, broker.cert_file or None, broker.key_file or None, broker.max_connections)
         self.broker = EmbeddedBroker(settings, lambda node: self._grants.get(node))
         await self.broker.start()
         access = self.broker.hub_access
-        inside = MqttSettings(access.host, access.port, access.username, access.password, backoff_min_s=0.1, backoff_max_s=2.0)
-        return MqttTransport(inside, subscriptions=subscriptions)
+        return MqttTransport(inside_line(access), subscriptions=subscriptions)
 
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
@@ -353,8 +298,9 @@ class Hub:
         """See `HubFacade`."""
         reasons = self.engine.troubles()
         if self.line is None or not self.line.connected:
-            reasons.append("the line to the broker is down")
-        return {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings}
+            reasons.append(down_because(self.line))
+        line = self.line.status() if self.line is not None else None
+        return {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings, "line": line}
 
     def metrics(self) -> Iterable[Metric]:
         """See `HubFacade`."""
@@ -368,15 +314,6 @@ class Hub:
 
 def _grant(node: Node) -> NodeGrant:
     return NodeGrant(node.password_hash, node_acl(node.address))
-
-
-def says_online(payload: bytes) -> bool:
-    """What a birth or will says: `{"state": "online", …}`. Anything else counts as gone, which costs nothing but a colour."""
-    try:
-        said = json.loads(payload[:4_096])
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(said, dict) and said.get("state") == "online"
 
 
 # ------------------------------------------------------------------ one process

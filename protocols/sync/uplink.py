@@ -24,8 +24,10 @@ from protocols.limits import FRAME_FACTS, STREAMS_STATED
 from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
+from protocols.sync.framesize import FrameSize
 from protocols.sync.intervals import Intervals
 from protocols.sync.records import below_records, gone, records
+from protocols.sync.silence import Silence
 from protocols.sync.underway import Flight as _Flight
 from protocols.sync.underway import Lane
 from protocols.sync.underway import Progress as _Progress
@@ -107,6 +109,8 @@ class Uplink:
         self._greeting = False
         self._more_due: int | None = None
         self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
+        self._frame_size = FrameSize(min(self.settings.frame_facts, FRAME_FACTS))
+        self.silence = Silence()
         self.carried: Callable[[], tuple[StreamCarried, ...]] = tuple
         """others' streams in this node's custody, asked for each hello"""
 
@@ -202,6 +206,7 @@ class Uplink:
             self._believe(stream, said, heard, absolute=True)
         if self._received() > believed:
             self._progress_ms = now
+            self.silence.broken()
         self._rebuild()
         for said in stated.values():
             self._record(said, now)
@@ -230,9 +235,18 @@ class Uplink:
             self._doubt()
             return
         flight = self._flights.pop(r.digest, None)
-        if flight is None:
-            return
-        self.refusals += 1
+        if flight is not None:
+            self.refusals += 1
+            self._halve(flight, now)
+
+    def on_too_large(self, digest: bytes, now: int) -> None:
+        """The broker does not take one of our frames for its size: cut it, and those after it, smaller."""
+        flight = self._flights.pop(digest, None)
+        if flight is not None:
+            self._frame_size.too_large(flight.last - flight.first + 1, now)
+            self._halve(flight, now)
+
+    def _halve(self, flight: _Flight, now: int) -> None:
         count = flight.last - flight.first + 1
         progress = self._progress[flight.sid]
         half = max(1, (count + 1) // 2)
@@ -301,6 +315,7 @@ class Uplink:
                 progress.halves.pop(f.first, None)
                 self._attempts = 0
                 self._progress_ms = self.last_heard_ms or 0
+                self.silence.broken()
         return sent
 
     def _record(self, said: StreamStated, now: int) -> None:
@@ -366,6 +381,7 @@ class Uplink:
     def restarted(self, now: int) -> None:
         """The client was built anew; give it its time."""
         self._progress_ms = now
+        self.silence.stalled()
 
     def _pump(self, now: int) -> list[Out]:
         """Fill the window: live first, then backlog, each within its share of the credit; telemetry only behind all facts of orders,
@@ -401,8 +417,9 @@ class Uplink:
         if gap is None:
             return None
         first, last = gap
-        facts = min(self.settings.frame_facts, FRAME_FACTS, progress.halves.get(first, FRAME_FACTS), room)
-        if room < min(self.settings.frame_facts, last - first + 1) and self._flights:
+        most = self._frame_size.most(now)
+        facts = min(most, progress.halves.get(first, FRAME_FACTS), room)
+        if room < min(most, last - first + 1) and self._flights:
             return None  # wait for a receipt rather than cut a sliver
         later = [at - first for at in progress.halves if first < at <= last]
         frame = cut(
@@ -414,6 +431,7 @@ class Uplink:
 
     def _launch(self, stream: Stream, frame: Cut, lane: Lane, now: int) -> Out:
         self._expect(now)
+        self.silence.sent(now)
         header = frame.header.to_list()
         self._flights[digest(envelope(Kind.FRAME, header, frame.body))] = _Flight(stream.sid, frame.first, frame.last, lane, now)
         self._progress[stream.sid].busy.add(frame.first, frame.last)

@@ -27,6 +27,7 @@ from protocols.sync.parcel import MEDIA_TYPE, PARCEL_BYTES, PREFIX, WAIT_MOST_S,
 from protocols.topics import Address, Channel
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
 from protocols.transport.port import Message, Presence, Up
+from protocols.transport.refusals import Refusal
 from protocols.transport.tls import client_context
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,17 @@ class HttpSettings:
         return client_context(self.ca_file)
 
 
+_KINDS: Final = {
+    401: Refusal.CREDENTIALS, 403: Refusal.CREDENTIALS, 413: Refusal.TOO_LARGE, 503: Refusal.QUOTA, 507: Refusal.QUOTA,
+}  # fmt: skip
+
+
 class _Failed(Exception):
-    """This attempt is over; the reason is for people."""
+    """This attempt is over; the reason is for people. `refusal`: the other end did not want it."""
+
+    def __init__(self, reason: str, refusal: Refusal | None = None) -> None:
+        super().__init__(reason)
+        self.refusal = refusal
 
 
 class HttpTransport(LineTransport):
@@ -78,6 +88,11 @@ class HttpTransport(LineTransport):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: asyncio.Task[bool] | None = None
         self._bell = asyncio.Event()
+
+    @property
+    def protocol(self) -> str:
+        """See the port."""
+        return "HTTP"
 
     def _prepare(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -136,21 +151,22 @@ class HttpTransport(LineTransport):
 
     async def _one_line(self) -> bool:
         """Ask until something fails or somebody ends it, and clear up. Returns whether it was up."""
-        reason, was_up = "", False
+        reason, refusal, was_up = "", None, False  # type: str, Refusal | None, bool
         try:
             async with self._client() as client:
                 await self._ask(client, [], wait_s=0)  # what it answers shows that we may come
                 was_up = self._connected = True
+                self._refusals.entered()
                 self._emit(Up())
                 await self._serve(client)
         except _Failed as failed:
-            reason = str(failed)
+            reason, refusal = str(failed), failed.refusal
         except asyncio.CancelledError:  # by `restart` or `stop`, and by nobody else
             pass
         except Exception as error:  # boundary: bytes from outside in a library end this line, never the thread
             log.warning("Syncing with %s failed: %r", self._settings.url, error)
             reason = f"broken: {error!r}"
-        self._clear_up(reason)
+        self._clear_up(reason, refusal=refusal)
         return was_up
 
     def _client(self) -> httpx.AsyncClient:
@@ -219,7 +235,7 @@ class HttpTransport(LineTransport):
         except httpx.HTTPError as error:
             raise _Failed(f"cannot reach {self._settings.url}: {str(error) or type(error).__name__}") from None
         if answer.status_code != 200:
-            raise _Failed(_refusal(self._settings.url, answer, body))
+            raise _Failed(_refusal(self._settings.url, answer, body), _KINDS.get(answer.status_code))
         if answer.headers.get("content-type", "").partition(";")[0] != MEDIA_TYPE:
             raise _Failed(f"what answers at {self._settings.url} is no gateway and no hub of Longshore")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
@@ -17,7 +18,8 @@ from typing import Final, Protocol
 
 from protocols.errors import TransportError
 from protocols.topics import check_topic
-from protocols.transport.port import Down, Dropped, Event, Listener, Published
+from protocols.transport.port import PLAIN, Down, Dropped, Event, Extra, Listener, Published
+from protocols.transport.refusals import Refusal, Refusals, Seen
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Outgoing:
     payload: bytes
     qos: int
     retain: bool
+    extra: Extra = PLAIN
 
 
 class LineTransport(ABC):
@@ -73,6 +76,7 @@ class LineTransport(ABC):
         self._restarting = False
         self._thread: threading.Thread | None = None
         self._listener: Listener | None = None
+        self._refusals = Refusals(_now_ms)
 
     # --- what an heir says
 
@@ -103,6 +107,14 @@ class LineTransport(ABC):
         """True from `Up` to the next `Down`."""
         return self._connected
 
+    def refusals(self) -> tuple[Seen, ...]:
+        """See the port."""
+        return self._refusals.seen()
+
+    def refused_totals(self) -> dict[str, int]:
+        """See the port."""
+        return self._refusals.totals()
+
     def start(self, listener: Listener) -> None:
         """See the port."""
         with self._lock:
@@ -113,7 +125,7 @@ class LineTransport(ABC):
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         """See the port. Raises InvalidInput for a topic that cannot be published to."""
         check_topic(topic)
         with self._lock:
@@ -126,7 +138,7 @@ class LineTransport(ABC):
             elif self._held_bytes + len(payload) > self._limits.max_outgoing_bytes:
                 self._unsent.append(Dropped(token, f"no room: too many bytes wait {self._whom}"))
             else:
-                self._outbox.append(Outgoing(token, topic, bytes(payload), qos, retain))
+                self._outbox.append(Outgoing(token, topic, bytes(payload), qos, retain, extra))
                 self._held_bytes += len(payload)
         self._ring()
         return token
@@ -150,9 +162,9 @@ class LineTransport(ABC):
 
     # --- for heirs, in the transport's own thread
 
-    def _clear_up(self, reason: str, begun: Iterable[Outgoing] = ()) -> None:
+    def _clear_up(self, reason: str, begun: Iterable[Outgoing] = (), refusal: Refusal | None = None) -> None:
         """Nothing that was handed over survives its line: each token still open gets its end, then people hear why. `begun`: what was
-        taken from the outbox and has not ended. `reason` is empty where the owner ended the line."""
+        taken from the outbox and has not ended. `reason` is empty where the owner ended the line; `refusal`: where the other end did."""
         reason = reason or ("stopped" if self._stopping else "restarted")
         with self._lock:
             self._connected = False
@@ -162,7 +174,9 @@ class LineTransport(ABC):
         for outgoing in left:
             self._report(outgoing, reason)
         self._report_unsent()
-        self._emit(Down(reason))
+        if refusal is not None:
+            self._refusals.note(refusal, reason)
+        self._emit(Down(reason, refusal))
 
     def _report(self, outgoing: Outgoing, dropped: str = "") -> None:
         """How a message ended: taken, or `dropped` and why. Nobody waits for what the transport published itself."""
@@ -184,3 +198,7 @@ class LineTransport(ABC):
         """Doubling with jitter between a half and the whole, so that a thousand nodes do not come back in step."""
         ceiling_s = min(self._limits.backoff_max_s, self._limits.backoff_min_s * 2.0 ** min(failures, 30))
         return ceiling_s * (0.5 + self._rng.random() / 2)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from protocols.errors import TransportError
 from protocols.topics import Access, Rule, allows, check_filter, check_topic, matches
-from protocols.transport.port import Down, Dropped, Event, Listener, Message, Presence, Published, Up
+from protocols.transport.port import PLAIN, Down, Dropped, Event, Extra, Listener, Message, Presence, Published, Up
+from protocols.transport.refusals import Seen
 
 Authorise = Callable[[str, str], Sequence[Rule] | None]
 """From a user name and a password to what that user may do; None if the broker does not know them."""
@@ -162,6 +163,19 @@ class MemoryTransport:
         """True from `Up` to the next `Down`."""
         return self._connected
 
+    @property
+    def protocol(self) -> str:
+        """See the port."""
+        return "memory" if self._listener is not None else ""
+
+    def refusals(self) -> tuple[Seen, ...]:
+        """See the port. This broker refuses in silence, as one of MQTT 3.1.1 does."""
+        return ()
+
+    def refused_totals(self) -> dict[str, int]:
+        """See the port."""
+        return {}
+
     def start(self, listener: Listener) -> None:
         """See the port. Connects at the broker's next pump."""
         if self._listener is not None:
@@ -169,7 +183,7 @@ class MemoryTransport:
         self._listener = listener
         self._broker.join(self)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         """See the port."""
         check_topic(topic)
         if self._listener is None or self._stopped:

@@ -4,10 +4,13 @@ Two classes: a `_Line` is one connection from its socket to its end and is never
 outbox, the back-off, and makes one line after another. A new line has a new paho client, so nothing that paho queued can outlive the
 connection it was meant for, and a stalled client is cured by making the next one.
 
+MQTT 5 where the broker has it (`versions`): the session ends with its connection, what a broker says of its limits is kept to, and what it
+refuses is named (`refusals`); expiry and trace context go along. Nothing depends on any of it: 3.1.1 is enough for correctness.
+
 What paho would do otherwise, and why it does not here (2.2): `publish` on a client that is not connected queues without a word, so
 lines send only while up; its queue beyond the in-flight window has no bound in bytes, so the window is kept here; its thread reconnects
 by itself with a client that remembers, so its loop functions are called from our thread instead; a refused publish on MQTT 5 counts as
-published, so its reason code is looked at.
+published, so its reason code is looked at; it keeps to none of the limits in a CONNACK, so they are kept here.
 """
 
 from __future__ import annotations
@@ -19,55 +22,37 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import check_filter
+from protocols.trace import read_traceparent
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
-from protocols.transport.port import Dropped, Event, Message, Presence, Published, Up
-from protocols.transport.tls import Known, client_context, handshake
+from protocols.transport.mqtt_settings import MqttSettings
+from protocols.transport.port import Dropped, Extra, Message, Presence, Up
+from protocols.transport.refusals import UNSUPPORTED_VERSION, Refusal, of_connection, of_publish
+from protocols.transport.tls import Known, handshake
+from protocols.transport.versions import Versions
+from protocols.transport.wake import Wake
+
+__all__ = ["MqttSettings", "MqttTransport"]
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 """How often keep-alive is looked after while nothing happens."""
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """Where the broker is and how to talk to it. Times in seconds.
-
-    `mqtt5`: for brokers that have it; 3.1.1 is enough for correctness. `ca_file`: PEM of the authority to trust instead of the
-    system's. `max_in_flight` messages may wait for the broker's acknowledgement; `max_outgoing_bytes` bounds them together with what
-    was handed over and not sent yet. A connection that stays up for `stable_s` resets the back-off.
-    """
-
-    host: str
-    port: int
-    username: str = ""
-    password: str = field(default="", repr=False)
-    tls: bool = False
-    ca_file: str | None = None
-    mqtt5: bool = False
-    keepalive_s: int = 30
-    connect_timeout_s: float = 5.0
-    answer_timeout_s: float = 10.0
-    max_in_flight: int = 64
-    max_outgoing_bytes: int = 8_000_000
-    backoff_min_s: float = 0.5
-    backoff_max_s: float = 60.0
-    stable_s: float = 10.0
-    known_ms: Known | None = field(default=None, repr=False, compare=False)
-    """what is known to have passed, for certificates where the system's clock is not set (`transport.tls`)"""
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context that these settings ask for, if any. Raises ConfigError if the authority's file cannot be read."""
-        return client_context(self.ca_file) if self.tls else None
+_PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768
+"""The longest packet that we let a broker of MQTT 5 send us."""
+_BESIDE_BYTES: Final = 128
+"""What a packet may hold beside topic and payload: its head, its id, and our properties."""
+_TRACE: Final = "traceparent"
 
 
 class MqttTransport(LineTransport):
@@ -88,10 +73,19 @@ class MqttTransport(LineTransport):
         self._subscriptions = tuple(check_filter(topic_filter) for topic_filter in subscriptions)
         self._presence = presence
         self._tls = settings.tls_context()
-        self._wake: _Wake | None = None
+        self._wake: Wake | None = None
+        self._versions = Versions(settings.version)
+        self._protocol = ""
+        self._passed_bytes = 0
+        self._suspects = False
+
+    @property
+    def protocol(self) -> str:
+        """See the port."""
+        return self._protocol
 
     def _prepare(self) -> None:
-        self._wake = _Wake()
+        self._wake = Wake()
 
     def _ring(self) -> None:
         wake = self._wake
@@ -112,8 +106,11 @@ class MqttTransport(LineTransport):
         try:
             while not self._stopping:
                 self._restarting = False
-                stable = self._live_one_line(self._wake)
-                failures = 0 if stable else failures + 1
+                line = self._live_one_line(self._wake)
+                if line.up_for_s() == 0.0 and self._versions.failed(five=line.five, answered=line.answered or not line.reached):
+                    continue  # the same attempt goes on in the other version
+                self._clear_up_line(line)
+                failures = 0 if line.up_for_s() >= self._settings.stable_s else failures + 1
                 if not (self._stopping or self._restarting):
                     self._pause(self._wake, self._backoff_s(failures))
             self._report_unsent()
@@ -121,9 +118,10 @@ class MqttTransport(LineTransport):
             wake, self._wake = self._wake, None
             wake.close()
 
-    def _live_one_line(self, wake: _Wake) -> bool:
-        """Connect, serve, and clear up. Returns whether the connection stayed up long enough to trust the broker again."""
-        line = _Line(self._settings, self._tls, self._subscriptions, self._presence, self._on_line_event, wake)
+    def _live_one_line(self, wake: Wake) -> _Line:
+        """Connect, serve, and close."""
+        five = self._versions.five(time.monotonic())
+        line = _Line(self._settings, self._tls, self._subscriptions, self._presence, self, wake, five=five)
         try:
             line.open()
             while line.end_reason is None and not (self._stopping or self._restarting):
@@ -137,8 +135,24 @@ class MqttTransport(LineTransport):
             line.end_reason = f"broken: {error!r}"
         finally:
             line.close()
-            self._clear_up(line.end_reason or "", line.unacknowledged())
-        return line.up_for_s() >= self._settings.stable_s
+        return line
+
+    def _clear_up_line(self, line: _Line) -> None:
+        left = line.unacknowledged()
+        large = self._too_large(line, left)
+        if large is not None:
+            left = [one for one in left if one is not large]
+            self.refused(large, Refusal.TOO_LARGE, "the connection ended over it, as brokers do with packets that are too large for them")
+        self._clear_up(line.end_reason or "", left, line.end_refusal)
+
+    def _too_large(self, line: _Line, left: Sequence[Outgoing]) -> Outgoing | None:
+        """Which message broke this line. A broker of 3.1.1 says nothing and hangs up: it is told by two lines in a row that ended from
+        outside while something larger than all that ever passed was under way."""
+        biggest = max(left, key=lambda one: len(one.payload), default=None)
+        suspect = biggest is not None and line.lost and len(biggest.payload) > self._passed_bytes
+        sure = suspect and (self._suspects or line.end_refusal is Refusal.TOO_LARGE)
+        self._suspects = suspect and not sure
+        return biggest if sure else None
 
     def _feed(self, line: _Line) -> None:
         while line.has_room:
@@ -146,55 +160,57 @@ class MqttTransport(LineTransport):
                 if not self._outbox:
                     return
                 outgoing = self._outbox.popleft()
-            line.send(outgoing)
+            if line.takes(outgoing):
+                line.send(outgoing)
+            else:
+                self.refused(outgoing, Refusal.TOO_LARGE, f"the broker takes packets of at most {line.packet_most} bytes")
 
-    def _on_line_event(self, event: Event, size_bytes: int = 0) -> None:
-        if isinstance(event, Up):
-            self._connected = True
-        if size_bytes:
+    # --- called by the line
+
+    def went_up(self, *, five: bool) -> None:
+        """The broker granted everything."""
+        self._versions.came_up(time.monotonic(), five=five)
+        self._protocol = "MQTT 5" if five else "MQTT 3.1.1"
+        self._connected = True
+        self._refusals.entered()
+        self._emit(Up())
+
+    def heard(self, message: Message) -> None:
+        """Something came."""
+        self._emit(message)
+
+    def taken(self, outgoing: Outgoing, code: int | None) -> None:
+        """The broker acknowledged it, with a reason code where it speaks MQTT 5."""
+        refusal = None if code is None else of_publish(code)
+        if refusal not in (None, Refusal.NOBODY):
+            self.refused(outgoing, refusal, f"the broker refused it: {ReasonCode(PacketTypes.PUBACK, identifier=code or 0)}")
+            return
+        if code is not None:
+            self._refusals.passed(outgoing.topic, len(outgoing.payload), but=refusal)
+        if refusal is not None and self._settings.wants_reader:
+            self._refusals.note(refusal, "the broker took it, and nobody reads it", outgoing.topic)
+        self._passed_bytes = max(self._passed_bytes, len(outgoing.payload))
+        self._give_back(outgoing)
+        self._report(outgoing)
+
+    def refused(self, outgoing: Outgoing, refusal: Refusal, reason: str) -> None:
+        """The broker does not want it. Whose it is hears of it, and it stands in the books."""
+        self._refusals.note(refusal, reason, outgoing.topic, len(outgoing.payload))
+        self._give_back(outgoing)
+        if outgoing.token is not None:
+            self._emit(Dropped(outgoing.token, reason, refusal, outgoing.payload if refusal is Refusal.TOO_LARGE else b""))
+
+    def _give_back(self, outgoing: Outgoing) -> None:
+        if outgoing.token is not None:
             with self._lock:
-                self._held_bytes -= size_bytes
-        self._emit(event)
+                self._held_bytes -= len(outgoing.payload)
 
-    def _pause(self, wake: _Wake, pause_s: float) -> None:
+    def _pause(self, wake: Wake, pause_s: float) -> None:
         """Wait before the next attempt; what is published meanwhile is reported at once, and `stop` and `restart` end the wait."""
         until = time.monotonic() + pause_s
         while not (self._stopping or self._restarting) and (left_s := until - time.monotonic()) > 0:
             wake.wait(left_s)
             self._report_unsent()
-
-
-class _Wake:
-    """A selector that other threads can interrupt."""
-
-    def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self._read, selectors.EVENT_READ)
-
-    def ring(self) -> None:
-        """Safe from any thread; a full buffer means that it has rung, a closed one that nobody listens any more."""
-        try:
-            self._write.send(b"!")
-        except OSError:
-            return
-
-    def wait(self, timeout_s: float) -> int:
-        """Wait for the bell or for the socket of a line. Returns what is ready on the latter (`selectors.EVENT_*`)."""
-        mask = 0
-        for key, events in self.selector.select(timeout_s):
-            if key.fileobj is self._read:
-                self._read.recv(4_096)
-            else:
-                mask |= events
-        return mask
-
-    def close(self) -> None:
-        self.selector.close()
-        self._read.close()
-        self._write.close()
 
 
 class _Client(Client):
@@ -208,7 +224,10 @@ class _Client(Client):
 
 
 class _Line:
-    """One connection. All methods are called from one thread; paho calls back into the `_on_…` ones from inside `step`."""
+    """One connection. All methods are called from one thread; paho calls back into the `_on_…` ones from inside `step`.
+
+    `reached`: somebody listens there. `answered`: and speaks the version we speak. `lost`: it ended from outside.
+    """
 
     def __init__(
         self,
@@ -216,16 +235,20 @@ class _Line:
         tls: ssl.SSLContext | None,
         subscriptions: Sequence[str],
         presence: Presence | None,
-        emit: Callable[..., None],
-        wake: _Wake,
+        owner: MqttTransport,
+        wake: Wake,
+        *,
+        five: bool,
     ) -> None:
         self.end_reason: str | None = None
-        self._settings = settings
-        self._subscriptions = subscriptions
-        self._presence = presence
-        self._emit = emit
-        self._wake = wake
+        self.end_refusal: Refusal | None = None
+        self.five, self.reached, self.answered, self.lost = five, False, False, False
+        self.packet_most: int | None = None
+        self._settings, self._subscriptions, self._presence = settings, subscriptions, presence
+        self._owner, self._wake = owner, wake
         self._in_flight: dict[int, Outgoing] = {}
+        self._window = settings.max_in_flight
+        self._retains = True
         self._watched = 0
         self._answer_due_s = 0.0
         self._up_since_s: float | None = None
@@ -236,12 +259,12 @@ class _Line:
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id="ls-" + secrets.token_hex(10),
-            clean_session=None if settings.mqtt5 else True,
-            protocol=MQTTProtocolVersion.MQTTv5 if settings.mqtt5 else MQTTProtocolVersion.MQTTv311,
+            clean_session=None if self.five else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if self.five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
         client.connect_timeout = settings.connect_timeout_s
-        client.max_inflight_messages_set(settings.max_in_flight + 1)
+        client.max_inflight_messages_set(settings.max_in_flight + 2)
         if settings.username:
             client.username_pw_set(settings.username, settings.password)
         if tls is not None:
@@ -258,7 +281,12 @@ class _Line:
 
     @property
     def has_room(self) -> bool:
-        return self._up_since_s is not None and self.end_reason is None and len(self._in_flight) < self._settings.max_in_flight
+        return self._up_since_s is not None and self.end_reason is None and len(self._in_flight) < self._window
+
+    def takes(self, outgoing: Outgoing) -> bool:
+        """Whether the broker said that it takes packets so large."""
+        size = len(outgoing.payload) + len(outgoing.topic.encode()) + _BESIDE_BYTES
+        return self.packet_most is None or size <= self.packet_most
 
     def unacknowledged(self) -> list[Outgoing]:
         return list(self._in_flight.values())
@@ -270,12 +298,20 @@ class _Line:
         """Connect the socket; blocks this thread for at most a few seconds. A failure shows in `end_reason`."""
         host, port = self._settings.host, self._settings.port
         self._answer_due_s = time.monotonic() + self._settings.connect_timeout_s + self._settings.answer_timeout_s
+        properties = _connect_properties(self._settings.receive_most) if self.five else None
         try:
-            self._client.connect(host, port, keepalive=self._settings.keepalive_s)
+            self._client.connect(host, port, keepalive=self._settings.keepalive_s, properties=properties)
+            self.reached = True
         except ssl.SSLError as error:
-            self.end_reason = f"TLS with {host}:{port} failed: {getattr(error, 'verify_message', '') or error.reason or error}"
+            why = getattr(error, "verify_message", "") or error.reason or error
+            self._end(f"TLS with {host}:{port} failed: {why}", Refusal.CERTIFICATE)
         except (OSError, UnicodeError) as error:
-            self.end_reason = f"cannot reach {host}:{port}: {getattr(error, 'strerror', None) or error}"
+            self._end(f"cannot reach {host}:{port}: {getattr(error, 'strerror', None) or error}")
+
+    def _end(self, reason: str, refusal: Refusal | None = None) -> None:
+        """The first reason counts."""
+        if self.end_reason is None:
+            self.end_reason, self.end_refusal = reason, refusal
 
     def step(self, timeout_s: float) -> None:
         """Wait for the socket or the bell, and do what there is to do."""
@@ -294,28 +330,35 @@ class _Line:
             self._read_all()
         self._check(client.loop_misc())
         if self._up_since_s is None and time.monotonic() >= self._answer_due_s:
-            self.end_reason = self.end_reason or "the broker accepted the connection and did not answer"
+            self._end("the broker accepted the connection and did not answer", Refusal.CLOSED)
 
     def send(self, outgoing: Outgoing) -> None:
         """Hand one message to paho. Only while `has_room`, so that paho never queues."""
-        info = self._client.publish(outgoing.topic, outgoing.payload, qos=outgoing.qos, retain=outgoing.retain)
+        properties = _publish_properties(outgoing.extra) if self.five else None
+        info = self._client.publish(
+            outgoing.topic, outgoing.payload, qos=outgoing.qos, retain=outgoing.retain and self._retains, properties=properties
+        )
         self._in_flight[info.mid] = outgoing
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self.end_reason = self.end_reason or f"cannot send: {info.rc.name}"
+            self._end(f"cannot send: {info.rc.name}")
 
     def say_goodbye(self) -> None:
         """Let acknowledgements come in for a moment, then farewell and DISCONNECT: a clean end keeps the will from being published."""
         if self._up_since_s is None or self.end_reason is not None:
             return
-        if self._presence is not None and self._presence.farewell is not None:
-            self.send(Outgoing(None, self._presence.topic, self._presence.farewell, 1, True))
         until_s = time.monotonic() + FAREWELL_S
-        while self._in_flight and self.end_reason is None and time.monotonic() < until_s:
-            self.step(0.05)
+        self._settle(until_s - FAREWELL_S / 2)
+        if self._presence is not None and self._presence.farewell is not None and self.has_room:
+            self.send(Outgoing(None, self._presence.topic, self._presence.farewell, 1, True))
+        self._settle(until_s)
         if self.end_reason is None:
             self.end_reason = "stopped"
             self._client.disconnect()
             self._client.loop_write()
+
+    def _settle(self, until_s: float) -> None:
+        while self._in_flight and self.end_reason is None and time.monotonic() < until_s:
+            self.step(0.05)
 
     def close(self) -> None:
         """Give the socket back. Without `say_goodbye` this is an abrupt end to the broker, which then publishes the will."""
@@ -333,8 +376,16 @@ class _Line:
             sock = self._client.socket()
 
     def _check(self, rc: MQTTErrorCode) -> None:
-        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS and self.end_reason is None:
-            self.end_reason = f"connection lost ({rc.name})"
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._lose(rc.name)
+
+    def _lose(self, why: str, refusal: Refusal | None = None) -> None:
+        """It ended, and not by us."""
+        self.lost = self.lost or self.end_reason is None
+        if self.answered or refusal is not None:
+            self._end(f"connection lost: {why}", refusal)
+        else:
+            self._end("the connection was lost before the broker answered", Refusal.CLOSED)
 
     def _watch(self) -> None:
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0)
@@ -355,10 +406,15 @@ class _Line:
             self._wake.selector.unregister(sock)
             self._watched = 0
 
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Properties | None) -> None:
+        self.answered = reason.value != UNSUPPORTED_VERSION
         if reason.is_failure:
-            self.end_reason = f"the broker refused the connection: {reason}"
-        elif self._subscriptions:
+            self._end(f"the broker refused the connection: {reason}", of_connection(reason.value))
+            return
+        self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
+        self.packet_most = getattr(properties, "MaximumPacketSize", None)
+        self._retains = bool(getattr(properties, "RetainAvailable", 1))
+        if self._subscriptions:
             client.subscribe([(topic_filter, 1) for topic_filter in self._subscriptions])
         else:
             self._go_up()
@@ -366,7 +422,7 @@ class _Line:
     def _on_subscribe(self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         refused = [topic for topic, reason in zip(self._subscriptions, reasons, strict=False) if reason.is_failure]
         if refused or len(reasons) != len(self._subscriptions):
-            self.end_reason = f"the broker refused the subscription to {', '.join(refused) or 'some topics'}"
+            self._end(f"the broker refused the subscription to {', '.join(refused) or 'some topics'}", Refusal.ACL)
         else:
             self._go_up()
 
@@ -374,20 +430,40 @@ class _Line:
         self._up_since_s = time.monotonic()
         if self._presence is not None:
             self.send(Outgoing(None, self._presence.topic, self._presence.birth, 1, True))
-        self._emit(Up())
+        self._owner.went_up(five=self.five)
 
-    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
-        self.end_reason = self.end_reason or f"connection lost: {reason}"
+    def _on_disconnect(self, _client: Client, _data: Any, flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        said = self.five and flags.is_disconnect_packet_from_server and reason.is_failure
+        self._lose(str(reason), of_connection(reason.value) if said else None)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._emit(Message(message.topic, bytes(message.payload), message.retain))
+        trace = read_traceparent(dict(getattr(message.properties, "UserProperty", ())).get(_TRACE)) if self.five else ""
+        self._owner.heard(Message(message.topic, bytes(message.payload), message.retain, trace))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         outgoing = self._in_flight.pop(mid, None)
-        if outgoing is None or outgoing.token is None:
-            return
-        refused = Dropped(outgoing.token, f"the broker refused it: {reason}")
-        self._emit(refused if reason.is_failure else Published(outgoing.token), len(outgoing.payload))
+        if outgoing is not None:
+            self._owner.taken(outgoing, reason.value if self.five and outgoing.qos else None)
+
+
+def _connect_properties(receive_most: int) -> Properties:
+    """The session ends with its connection (sync.md, rule 17), and the broker keeps to our bounds."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    properties.ReceiveMaximum = receive_most
+    properties.MaximumPacketSize = _PACKET_BYTES
+    return properties
+
+
+def _publish_properties(extra: Extra) -> Properties | None:
+    if extra.expiry_s is None and not extra.traceparent:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if extra.expiry_s is not None:
+        properties.MessageExpiryInterval = extra.expiry_s
+    if extra.traceparent:
+        properties.UserProperty = (_TRACE, extra.traceparent)
+    return properties
 
 
 def _leave_it(_client: Client, _data: Any, _sock: Any) -> None:

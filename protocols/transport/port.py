@@ -12,9 +12,25 @@ One suite, `tests/conformance/transport/`, says all of this in code, and every i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from protocols.transport.refusals import Refusal, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What goes beside the bytes where a line can carry it (MQTT 5), and is left out where not: nothing may depend on it.
+
+    `expiry_s`: nobody wants it any more after so long in a broker. `traceparent`: trace context, see `protocols.trace`.
+    """
+
+    expiry_s: int | None = None
+    traceparent: str = ""
+
+
+PLAIN: Final = Extra()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +40,22 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A connection ended, or an attempt at one failed; another follows by itself. `reason` is for people and logs."""
+    """A connection ended, or an attempt at one failed; another follows by itself. `reason` is for people and logs. `refusal`: what
+    the other end refused, where it is known to have refused something."""
 
     reason: str
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Bytes on a subscribed topic, unchecked: of any size, doubled, late. `retain`: stored by the broker before this connection."""
+    """Bytes on a subscribed topic, unchecked: of any size, doubled, late. `retain`: stored by the broker before this connection.
+    `traceparent`: what the sender's `Extra` said, if it came along."""
 
     topic: str
     payload: bytes
     retain: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +67,15 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The bytes of this token may or may not have arrived, and nobody will try again. Not connected, lost, refused, or no room."""
+    """The bytes of this token may or may not have arrived, and nobody will try again. Not connected, lost, refused, or no room.
+
+    `refusal`: the other end refused these very bytes. Of what is too large for it `payload` holds them, so that it can be cut.
+    """
 
     token: int
     reason: str
+    refusal: Refusal | None = None
+    payload: bytes = b""
 
 
 Event = Up | Down | Message | Published | Dropped
@@ -79,11 +104,24 @@ class Transport(Protocol):
         """True from `Up` to the next `Down`."""
         ...
 
+    @property
+    def protocol(self) -> str:
+        """What is spoken on the line, for people: `MQTT 5`, `MQTT 3.1.1`, `HTTP`; empty before the first `Up`."""
+        ...
+
+    def refusals(self) -> Sequence[Seen]:
+        """What the other end refuses now, the latest last."""
+        ...
+
+    def refused_totals(self) -> Mapping[str, int]:
+        """How often something was refused since the start, by the value of `Refusal`."""
+        ...
+
     def start(self, listener: Listener) -> None:
         """Begin to connect, and return at once. Raises TransportError if it was started before."""
         ...
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         """Hand over bytes and return a token at once; its fate follows as an event, in the transport's own thread.
 
         Never blocks and never waits for a connection. Order is kept per topic. Raises TransportError if not started or stopped.

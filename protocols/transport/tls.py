@@ -25,12 +25,25 @@ Known = Callable[[], int]
 """ms since 1970 that are known to have passed; may be called from another thread than the clock's"""
 
 
-def client_context(ca_file: str | None) -> ssl.SSLContext:
-    """Checks names and certificates, by the authority in a file or the system's. Errors: ConfigError: the file cannot be read."""
+def client_context(ca_file: str | None, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
+    """Checks names and certificates, by the authority in a file or the system's; shows the certificate in `cert_file` to who asks for one.
+    Errors: ConfigError: a file cannot be read."""
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise ConfigError(f"Cannot read certificates from {ca_file}: {error.strerror or error}.") from None
+    if cert_file:
+        try:
+            context.load_cert_chain(cert_file, key_file, password=_no_password)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise ConfigError(f"The client certificate {cert_file} and its key {key_file} cannot be used: {why}.") from None
+    return context
+
+
+def _no_password() -> str:
+    """Without this OpenSSL would ask at the terminal for the password of a key that has one."""
+    raise ValueError("the key has a password; use one without")
 
 
 def handshake(context: ssl.SSLContext, sock: socket.socket, host: str, timeout_s: float, known: Known | None = None) -> ssl.SSLSocket:

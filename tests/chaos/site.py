@@ -19,7 +19,7 @@ from tests.chaos.init import ORG, REGION
 from tests.chaos.journal import Journal
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, Supervisor
-from tests.support.mosquitto import write_config
+from tests.support.engines.mosquitto import write_config
 from tests.support.needs import where
 from tests.support.ports import lasting_port, listening
 from tests.support.procs import http_ok, python

@@ -19,7 +19,7 @@ from protocols.lifecycle import Status
 from protocols.sqlite import Db
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import Address
-from protocols.transport.port import Message, Up
+from protocols.transport.port import PLAIN, Extra, Message, Up
 from protocols.trust import NodeKey, verify
 from tests.storage import verify as check
 from tests.storage.clock import StillLoop, in_still_time
@@ -82,8 +82,8 @@ class HubLine(HeldLine):
         super().start(listener)
         self.far.loop.call_later(0.01, self.say, Up())
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
-        number = super().publish(topic, payload, qos=qos, retain=retain)
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
+        number = super().publish(topic, payload, qos=qos, retain=retain, extra=extra)
         self.far.loop.call_later(0.01, self.far.hears, payload)
         return number
 

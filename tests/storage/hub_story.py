@@ -23,7 +23,7 @@ from protocols.sqlite import Db
 from protocols.sync.seal import Control, unseal
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import parse_topic
-from protocols.transport.port import Message, Up
+from protocols.transport.port import PLAIN, Extra, Message, Up
 from protocols.trust import NodeKey, verify
 from tests.storage import verify as check
 from tests.storage.clock import StillLoop, in_still_time
@@ -65,9 +65,9 @@ class _Line(HeldLine):
         super().start(listener)
         self.story.loop.call_later(0.01, self.say, Up())
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         self.story.loop.call_later(0.01, self.story.engine.came, ADDRESS.node, payload)
-        return super().publish(topic, payload, qos=qos, retain=retain)
+        return super().publish(topic, payload, qos=qos, retain=retain, extra=extra)
 
     def restart(self) -> None:
         super().restart()

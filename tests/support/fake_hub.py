@@ -207,7 +207,8 @@ class FakeHub:
         return self.bad_facts
 
     def health(self) -> dict[str, Any]:
-        return {"ready": not self.reasons, "reasons": self.reasons, "findings": []}
+        line = {"connected": True, "protocol": "MQTT 5", "problem": "", "refusals": []}
+        return {"ready": not self.reasons, "reasons": self.reasons, "findings": [], "line": line}
 
     def metrics(self) -> list[Metric]:
         return self.samples

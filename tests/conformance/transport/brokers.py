@@ -14,8 +14,10 @@ from protocols.topics import Address, Rule, hub_acl, node_acl
 from protocols.transport.memory import MemoryBroker
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Dropped, Event, Message, Presence, Published, Transport, Up
+from protocols.transport.versions import AUTO, FIVE, THREE
 from protocols.trust import hash_password
-from tests.support.mosquitto import Mosquitto
+from tests.support.certificates import make_certificates
+from tests.support.engines.mosquitto import Mosquitto, shipped, write_access, write_config
 from tests.support.ports import free_port
 
 E = TypeVar("E", bound=Event)
@@ -117,20 +119,24 @@ class Memory:
 class _OverTcp:
     """What the real brokers share: a port, and the MQTT transport."""
 
-    mqtt5 = False
+    version = THREE
 
     def __init__(self) -> None:
         self.port = free_port()
         self.pump: Callable[[], object] | None = None
+        self.tls: dict[str, Any] = {}
 
     def transport(self, user: str, password: str, subscriptions: Sequence[str], presence: Presence | None, **settings: Any) -> Transport:
-        quick = {"backoff_min_s": 0.05, "backoff_max_s": 0.4, "stable_s": 1.0, "mqtt5": self.mqtt5, **settings}
+        quick = {"backoff_min_s": 0.05, "backoff_max_s": 0.4, "stable_s": 1.0, "version": self.version, **self.tls, **settings}
         mqtt = MqttSettings("127.0.0.1", self.port, user, password, **quick)
         return MqttTransport(mqtt, subscriptions=subscriptions, presence=presence)
 
 
 class Embedded(_OverTcp):
-    """`hub.broker` in a thread. The suite's `hub` comes as a node with the hub's rules, so that its port outlives a restart."""
+    """`hub.broker` in a thread. The suite's `hub` comes as a node with the hub's rules, so that its port outlives a restart. Clients find
+    out by themselves that it speaks 3.1.1."""
+
+    version = AUTO
 
     HASHES: Final = {user: hash_password(password, n=2) for user, password in PASSWORDS.items()}
 
@@ -152,19 +158,26 @@ class Embedded(_OverTcp):
 
 
 class MosquittoUnderTest(_OverTcp):
-    """A Mosquitto process, spoken to in MQTT 3.1.1 or 5."""
+    """A Mosquitto process, spoken to in MQTT 3.1.1 or 5; with `tls`, over TLS and in the configuration that is shipped."""
 
-    def __init__(self, folder: Path, *, mqtt5: bool) -> None:
+    def __init__(self, folder: Path, *, mqtt5: bool, tls: bool = False, limits: dict[str, str] | None = None) -> None:
         super().__init__()
-        self.mqtt5 = mqtt5
+        self.version = FIVE if mqtt5 else THREE
         acl = mosquitto.acl([MADRID, LISBON], hub_user=HUB, org="acme")
-        self._process = Mosquitto(folder, self.port, passwords=PASSWORDS, acl=acl)
+        if tls:
+            certificates = make_certificates(folder)
+            self.tls = {"tls": True, "ca_file": certificates.ca}
+            write_access(folder, PASSWORDS, acl)
+            config = shipped(folder, self.port, certificates, limits)
+        else:
+            config = write_config(folder, self.port, passwords=PASSWORDS, acl=acl)
+        self.process = Mosquitto(config, self.port)
 
     def start(self) -> None:
-        self._process.start()
+        self.process.start()
 
     def stop(self) -> None:
-        self._process.stop()
+        self.process.stop()
 
 
 class Bench:

@@ -21,7 +21,8 @@ from protocols.errors import ConfigError
 from protocols.sync.parcel import MEDIA_TYPE
 from protocols.topics import Channel, check_topic, node_acl, parse_topic
 from protocols.transport.http import HttpSettings, HttpTransport
-from protocols.transport.port import Down, Listener, Message, Presence, Transport, Up
+from protocols.transport.port import PLAIN, Down, Extra, Listener, Message, Presence, Transport, Up
+from protocols.transport.refusals import Seen
 from protocols.trust import hash_password
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, PASSWORDS, Bench, Line
 from tests.conformance.transport.test_transport import (  # noqa: F401 - collected here, over this harness
@@ -56,6 +57,13 @@ class HubSide:
         self._harness = harness
         self._listener: Listener | None = None
         self.connected = False
+        self.protocol = "test"
+
+    def refusals(self) -> tuple[Seen, ...]:
+        return ()
+
+    def refused_totals(self) -> dict[str, int]:
+        return {}
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
@@ -73,7 +81,7 @@ class HubSide:
         if self._listener is not None and node in ADDRESSES:
             self._listener(Message(ADDRESSES[node].topic(Channel.LIVE), payload))
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         self._harness.hub.post.published(check_topic(topic), payload)
         return 0
 

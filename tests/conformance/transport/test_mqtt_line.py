@@ -15,6 +15,7 @@ import pytest
 from protocols.topics import Channel
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Down, Event, Published, Up
+from protocols.transport.versions import THREE
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, Bench, Embedded, Line, MosquittoUnderTest
 from tests.support.needs import needs
 from tests.support.ports import free_port
@@ -51,8 +52,8 @@ def server(*answers: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def line(port: int, *subscriptions: str, **changes: float) -> Iterator[Line]:
-    quick = {"backoff_min_s": 0.02, "backoff_max_s": 0.1, "connect_timeout_s": 0.2, "answer_timeout_s": 0.2, **changes}
+def line(port: int, *subscriptions: str, **changes: object) -> Iterator[Line]:
+    quick = {"backoff_min_s": 0.02, "backoff_max_s": 0.1, "connect_timeout_s": 0.2, "answer_timeout_s": 0.2, "version": THREE, **changes}
     started = Line(MqttTransport(MqttSettings("127.0.0.1", port, **quick), subscriptions=subscriptions), None).start()  # type: ignore[arg-type]
     try:
         yield started

@@ -1,4 +1,5 @@
-"""The transport port, said in tests: the same for the in-memory broker, the embedded one, and Mosquitto in both protocol versions."""
+"""The transport port, said in tests: the same for the in-memory broker, the embedded one, and Mosquitto in both protocol versions, also
+over TLS as it is shipped."""
 
 from __future__ import annotations
 
@@ -29,6 +30,8 @@ KINDS = [
     "embedded",
     pytest.param("mosquitto", marks=needs("mosquitto")),
     pytest.param("mosquitto-5", marks=needs("mosquitto")),
+    pytest.param("mosquitto-tls", marks=needs("mosquitto")),
+    pytest.param("mosquitto-tls-5", marks=needs("mosquitto")),
 ]
 
 
@@ -37,7 +40,7 @@ def make(kind: str, folder: Path) -> Harness:
         return Memory()
     if kind == "embedded":
         return Embedded()
-    return MosquittoUnderTest(folder, mqtt5=kind.endswith("-5"))
+    return MosquittoUnderTest(folder, mqtt5=kind.endswith("-5"), tls="tls" in kind)
 
 
 @pytest.fixture(params=KINDS)

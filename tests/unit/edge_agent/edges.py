@@ -19,7 +19,8 @@ from protocols.sqlite import Db
 from protocols.sync.seal import Control, seal, unseal
 from protocols.sync.uplink import Out
 from protocols.topics import Address, Channel
-from protocols.transport.port import Down, Event, Listener, Message, Published, Up
+from protocols.transport.port import PLAIN, Down, Event, Extra, Listener, Message, Published, Up
+from protocols.transport.refusals import Seen
 from protocols.trust import HubAddress, NodeKey, format_address, verify
 
 T = TypeVar("T")
@@ -74,6 +75,15 @@ class HeldLine:
         self.epoch = 0
         self.connected = False
         self._listener: Listener | None = None
+        self.refusing: tuple[Seen, ...] = ()
+
+    protocol = "held"
+
+    def refusals(self) -> tuple[Seen, ...]:
+        return self.refusing
+
+    def refused_totals(self) -> dict[str, int]:
+        return {}
 
     def made(self, epoch: int) -> HeldLine:
         self.epoch = epoch
@@ -82,7 +92,7 @@ class HeldLine:
     def start(self, listener: Listener) -> None:
         self._listener = listener
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, extra: Extra = PLAIN) -> int:
         if self.stopped:
             raise TransportError("stopped")
         self.sent.append((topic, payload))

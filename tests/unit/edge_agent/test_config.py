@@ -137,7 +137,7 @@ def test_a_wrong_value_is_named_with_what_would_be_right(tmp_path: Path, key: st
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("LONGSHORE_API__PORT", "many"), ("LONGSHORE_HUB__MQTT5", "yes"), ("LONGSHORE_LOG__LEVEL", "")]
+    ("variable", "value"), [("LONGSHORE_API__PORT", "many"), ("LONGSHORE_HUB__MQTT", "yes"), ("LONGSHORE_LOG__LEVEL", "")]
 )
 def test_a_wrong_value_in_the_environment_is_refused(tmp_path: Path, variable: str, value: str) -> None:
     assert SETTINGS[variable.removeprefix("LONGSHORE_").replace("__", ".").lower()].key in refused(tmp_path, environ={variable: value})

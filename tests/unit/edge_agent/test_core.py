@@ -238,7 +238,15 @@ def test_status_is_true_from_the_first_fact_to_the_last() -> None:
     edge.wait(60_000)
     status = edge.status()
     assert (status["node"], status["org"], status["site"]) == ("edge-1", "acme", "W8-Madrid")
-    assert status["link"] == {"connected": False, "answered": False, "lastHeardAgoMs": None, "credit": 0, "refused": 0, "damaged": 0}
+    assert status["link"] == {
+        "connected": False,
+        "answered": False,
+        "lastHeardAgoMs": None,
+        "credit": 0,
+        "refused": 0,
+        "damaged": 0,
+        "unanswered": None,
+    }
     clock = status["clock"]
     assert (clock["nowMs"], clock["hubMs"], clock["skewMs"], clock["offsetMs"]) == (edge.now.wall, None, None, None)
     assert (clock["quality"], clock["recordsMs"], clock["shifts"]) == ("floor", edge.now.wall, [])

@@ -400,7 +400,7 @@ def test_an_outage_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
     with caplog.at_level(logging.INFO):
         run(story())
-    told = [record.getMessage() for record in caplog.records if record.name == "edge_agent.runtime"]
+    told = [record.getMessage() for record in caplog.records if record.name == "edge_agent.link"]
     assert [text.split(";")[0] for text in told] == [
         "no line to the broker: cannot reach it",
         "connected to the broker",

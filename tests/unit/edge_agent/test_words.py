@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from edge_agent import logs
+from edge_agent.link import Link, lines
 from edge_agent.report import duration, queue_text, size, status_text, table
 from protocols.errors import LongshoreError
+from protocols.transport.refusals import REMEDIES, Refusal, Seen
 
 
 @pytest.mark.parametrize(
@@ -154,3 +156,28 @@ def test_on_a_terminal_it_is_short(log: logging.Logger) -> None:
     first, second = out.getvalue().splitlines()
     assert first[8:] == " warning: careful"
     assert second[8:] == " fine"
+
+
+def test_what_the_broker_refuses_stands_under_the_link() -> None:
+    link = {"connected": True, "answered": True, "lastHeardAgoMs": 5, "protocol": "MQTT 5"}
+    rows = [
+        Seen(Refusal.ACL, "a/up/live", "Not authorized", 3, 0, 5_000).as_json(),
+        Seen(Refusal.CREDENTIALS, "", "no", 1, 0, 0).as_json(),
+    ]
+    said = lines(link | {"refusals": rows})
+    assert said[0].startswith("       REFUSED (acl) on a/up/live: Not authorized, 3 times since 1970-01-01T00:00:00")
+    assert said[0].endswith(REMEDIES[Refusal.ACL])
+    assert said[1].startswith("       REFUSED (credentials): no. ")
+    assert lines(link) == []
+
+
+def test_a_silence_is_named_while_the_line_is_up_and_the_log_has_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(lambda: False)
+    silent = {"connected": True, "unanswered": {"frames": 1_200, "forMs": 65_000}}
+    row = link.status(None, silent, 1_000_000)["refusals"][0]
+    assert (row["kind"], row["reason"]) == ("unanswered", "1,200 frames were sent in 65 s, and no receipt came")
+    assert link.status(None, silent | {"connected": False}, 1_000_000)["refusals"] == []
+    with caplog.at_level(logging.WARNING):
+        for rows in ([row], [row], [], [row]):
+            link.name(rows)
+    assert [record.getMessage()[:20] for record in caplog.records] == ["refused (unanswered)"] * 2

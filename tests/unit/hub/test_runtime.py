@@ -18,8 +18,9 @@ from edge_agent.core import EdgeIdentity
 from edge_agent.runtime import EdgeRuntime
 from edge_agent.serve import presence
 from hub.config import HubConfig, new_file, read_config
+from hub.line import says_online
 from hub.metrics import FAMILIES
-from hub.runtime import Hub, running, says_online
+from hub.runtime import Hub, running
 from protocols.errors import ConfigError, LedgerBusy
 from protocols.topics import Address, Channel
 from protocols.transport.mqtt import MqttSettings, MqttTransport
@@ -348,13 +349,14 @@ def test_a_token_opens_what_the_configuration_closes(tmp_path: Path) -> None:
 def test_ready_names_what_is_missing(tmp_path: Path) -> None:
     async def story() -> None:
         async with calling(make_hub(tmp_path)) as hub:
-            assert await hub.get("/readyz") == {"ready": True, "reasons": [], "findings": []}
+            line = {"connected": True, "protocol": "MQTT 3.1.1", "problem": "", "refusals": []}
+            assert await hub.get("/readyz") == {"ready": True, "reasons": [], "findings": [], "line": line}
             assert hub.hub.broker is not None
             await hub.hub.broker.stop()
 
             async def down() -> bool:
                 answer = await hub.client.get("/readyz")
-                return answer.status_code == 503 and answer.json()["reasons"] == ["the line to the broker is down"]
+                return answer.status_code == 503 and answer.json()["reasons"][0].startswith("the line to the broker is down: ")
 
             await until(down, "not ready")
 

@@ -1,0 +1,120 @@
+"""The hub's own end of MQTT: how it comes to its broker, what it hears there, and what the broker refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hub.broker import HubAccess
+from hub.config import Broker
+from protocols.errors import TransportError
+from protocols.transport.mqtt import MqttSettings
+from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
+from protocols.transport.versions import THREE
+
+log = logging.getLogger(__name__)
+
+RECEIVE_MOST: Final = 1_000
+"""messages that a broker of MQTT 5 may send the hub before one is acknowledged: all of a region comes this way"""
+
+
+def external_line(broker: Broker, password: str) -> MqttSettings:
+    """To a broker that runs elsewhere."""
+    return MqttSettings(
+        broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None, broker.cert_file or None,
+        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST,
+    )  # fmt: skip
+
+
+def inside_line(access: HubAccess) -> MqttSettings:
+    """To the embedded broker."""
+    return MqttSettings(access.host, access.port, access.username, access.password, version=THREE, backoff_min_s=0.1, backoff_max_s=2.0)
+
+
+class Line:
+    """The hub's own end of MQTT: brings what the transport's thread hears to the loop, many events for one wake-up."""
+
+    def __init__(self, transport: Transport, heard: Any) -> None:
+        self._transport = transport
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self.up = asyncio.Event()
+        self.problem = ""
+        """why it is down, while it is"""
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._transport.start(self._on_event)
+
+    async def stop(self) -> None:
+        """Say goodbye. Idempotent."""
+        try:
+            await asyncio.to_thread(self._transport.stop)
+        except TransportError as error:
+            log.warning("%s", error)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """From any thread. What does not arrive is said again: every receipt is the whole truth about its streams."""
+        try:
+            self._transport.publish(topic, payload)
+        except TransportError as error:
+            log.info("not sent: %s", error)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
+        return self._transport.connected
+
+    def status(self) -> dict[str, Any]:
+        """As `GET /readyz` and `longshore-hub status` show it."""
+        refused = [seen.as_json() for seen in self._transport.refusals()]
+        return {"connected": self.connected, "protocol": self._transport.protocol, "problem": self.problem, "refusals": refused}
+
+    def refused_totals(self) -> Mapping[str, int]:
+        """How often the broker refused something, by kind."""
+        return self._transport.refused_totals()
+
+    def _on_event(self, event: Event) -> None:
+        """In the transport's thread. What became of a publish is in the transport's books: every receipt is said again."""
+        if isinstance(event, Published | Dropped):
+            return
+        with self._lock:
+            first = not self._events
+            self._events.append(event)
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+                self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        with self._lock:
+            events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, Message):
+                self._heard(event)
+            elif isinstance(event, Up):
+                self.problem = ""
+                self.up.set()
+            elif isinstance(event, Down) and event.reason != self.problem:
+                self.problem = event.reason
+                log.warning("no line to the broker: %s; trying again", event.reason)
+
+
+def says_online(payload: bytes) -> bool:
+    """What a birth or will says: `{"state": "online", …}`. Anything else counts as gone, which costs nothing but a colour."""
+    try:
+        said = json.loads(payload[:4_096])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("state") == "online"
+
+
+def down_because(line: Line | None) -> str:
+    """Why nothing comes or goes, for `readyz`."""
+    return "the line to the broker is down" + (f": {line.problem}" if line is not None and line.problem else "")
