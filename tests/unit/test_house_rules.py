@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from deploy.contracts import documents
 from tests.support.source import FOLDERS, ROOT, Source, blind_excepts, prints, sleeps, sources, too_long, undocumented
 
 SPEAKS: Final = ("*/cli.py", "*/cli_*.py", "*/__main__.py", "deploy/**", "tests/**", "protocols/lifecycle.py")
@@ -114,6 +115,10 @@ def test_the_readme_mentions_every_make_target() -> None:
     targets = make_targets((ROOT / "Makefile").read_text("utf-8"))
     assert len(targets) > 8
     assert unmentioned(targets, (ROOT / "README.md").read_text("utf-8")) == []
+
+
+def test_the_contracts_are_what_the_code_says() -> None:
+    assert documents.stale() == [], "run: make docs"
 
 
 def test_every_package_is_shipped() -> None:
