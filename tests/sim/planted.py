@@ -12,7 +12,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
+from hub.store.sqlite import SqliteStore
 from protocols.errors import LongshoreError
+from protocols.sqlite import Db
+from tests.conformance.store.test_backups import test_a_backup_counts_from_its_begin_and_has_what_was_there_then as conformance_of_backups
 from tests.scenarios.test_stories import (
     test_a_branch_that_leaves_ours_far_below_gets_on_with_a_small_window,
     test_a_fork_that_lies_below_what_was_freed_is_noticed,
@@ -25,8 +28,10 @@ from tests.sim.profiles import BASES, world_of
 from tests.sim.sabotage import Patch
 from tests.sim.world import play
 from tests.unit.edge_agent.test_relay import test_with_backups_nothing_goes_that_one_of_them_lacks as backups_of_custody_test
+from tests.unit.hub.test_downlink import test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_count as cut_short_test
 from tests.unit.hub.test_downlink import test_an_order_that_moved_on_while_the_node_was_away_leaves_too as moved_on_test
 from tests.unit.hub.test_freeing import test_a_store_that_lost_a_stream_altogether_does_not_support_it as lost_stream_test
+from tests.unit.hub.test_twins import test_twins_that_live_under_one_name_are_each_sent_what_the_other_says as twins_test
 from tests.unit.protocols.test_chains import (
     test_a_record_that_does_not_say_what_lies_below_stands_on_the_branch_that_has_a_hole as record_on_branch_test,
 )
@@ -53,6 +58,10 @@ class Plant:
 
 def test_a_ledger_ends_in_the_truth_with_links() -> None:
     ledger_test(True)
+
+
+def backup_begin_test() -> None:
+    conformance_of_backups(SqliteStore(Db(":memory:")))
 
 
 def has_backups(o: Options) -> bool:
@@ -112,6 +121,9 @@ PLANTS: Final = (
     Plant("the store logs what it has once more", s.folded_twice, ("store_failures",)),
     Plant("the feed keeps its epoch over a restart", m.feed_epoch_kept, story=moved_on_test),
     Plant("the tail counts without a comparison", m.never_compared, ("partitions",), 6),
+    Plant("the cursor counts before its comparison has ended", m.cursor_before_the_end, story=cut_short_test),
+    Plant("twins under one name are not told what the other says", m.twins_unknown, story=twins_test),
+    Plant("a backup covers what the store holds at its end", m.backup_counts_from_its_end, story=backup_begin_test),
     Plant("what comes down is put in place, not merged", m.put_in_place, ("partitions",), 6),
     Plant("orders go down to every site", m.told_everywhere, (), 6, several_edges),
     Plant("custody ends when the hub has received", m.custody_ends_when_received, story=backups_of_custody_test),

@@ -13,7 +13,11 @@ from edge_agent.relay import Relay
 from hub.feeds import Feeds
 from hub.freeing import HubFreeing
 from hub.scopes import Scopes
+from hub.store.backups import Backup
+from hub.store.sqlite import SqliteStore
+from hub.twins import Twins
 from protocols.chains import Chain, Run
+from protocols.downlink import Feed
 from protocols.fixes import Fixes
 from protocols.messages import StreamStated
 from protocols.orderbook import OrderBook
@@ -57,6 +61,40 @@ def told_everywhere() -> Patch:
         return real(self, order, [fact._replace(site=site) for fact in taken for site in ("W0", "W1", "W2")])
 
     return swapped(Scopes, "move", move)
+
+
+def cursor_before_the_end() -> Patch:
+    """The cursor is written down while the comparison before it is still under way."""
+    real = Follower._tail
+
+    def tail(self: Follower, f: Feed, now: int) -> None:
+        real(self, f, now)
+        whole, self.whole = self.whole, True
+        self._save()
+        self.whole = whole
+
+    return swapped(Follower, "_tail", tail)
+
+
+def twins_unknown() -> Patch:
+    """Of two machines under one name each is taken to know what the other said."""
+    return swapped(Twins, "__contains__", lambda self, node: False)
+
+
+# ---------------------------------------------------------------- backups
+
+
+def backup_counts_from_its_end() -> Patch:
+    """A backup covers what the store holds when it is whole: its first bytes were copied before that."""
+    real = SqliteStore.complete_backup
+
+    def complete(self: SqliteStore, backup_id: str, now_ms: int) -> Backup:
+        found = next((b for b in self.backups() if b.id == backup_id), None)
+        if found is not None and found.expired_ms is None:
+            self._change(lambda: self._backups.begin(backup_id, found.tool, found.place, self._verified.state(None), now_ms))
+        return real(self, backup_id, now_ms)
+
+    return swapped(SqliteStore, "complete_backup", complete)
 
 
 # ---------------------------------------------------------------- relays

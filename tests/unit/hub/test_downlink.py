@@ -7,7 +7,6 @@ from random import Random
 import pytest
 
 from hub import feeds as feeds_module
-from hub.twins import Twins
 from protocols.codec import Kind
 from protocols.downlink import Feed
 from protocols.lifecycle import Status
@@ -254,6 +253,26 @@ def test_a_pass_that_was_cut_short_is_made_again() -> None:
     same(world, dock, *(f"A{n}" for n in range(100)))
 
 
+def test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_count() -> None:
+    world = World()
+    dock = world.edge("dock-1", linked=False)
+    for n in range(100):
+        world.says(f"A{n}", "PLACED")
+    tap = Tap(world)
+    tap.lose = lambda: not (tap.feeds and tap.feeds[-1].tail)  # nothing of the comparison gets through
+    dock.link()
+    world.run(6)
+    world.says("B", "PLACED")
+    world.run(6)
+    same(world, dock, "B")
+    dock.cut()
+    dock.boot()
+    tap.lose = lambda: False
+    dock.link()
+    world.settle()
+    same(world, dock, *(f"A{n}" for n in range(100)))
+
+
 def test_an_edge_at_its_budget_asks_for_nothing() -> None:
     world = World()
     dock = world.edge("dock-1")
@@ -284,64 +303,6 @@ def test_branches_of_a_cloned_node_come_down_as_the_hub_knows_them() -> None:
     assert len(heads(world.hub.ledger.book, "A1")) == 1
     for edge in (watcher, dock, clone):
         same(world, edge, "A1", "A2")
-
-
-def twins() -> tuple[World, Edge, Edge]:
-    """A cloned node, both linked; the clone, found to be behind, goes on in an epoch of its own, and no stream has branches."""
-    world = World()
-    dock = world.edge("dock-1")
-    dock.says("A1", "PLACED")
-    world.run()
-    clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
-    dock.says("A1", "PICKED")
-    world.run()
-    clone.link()
-    world.settle()
-    clone.says("A2", "PLACED")
-    world.settle()
-    assert not world.hub.ledger.log.forked_nodes
-    return world, dock, clone
-
-
-def test_twins_that_live_under_one_name_are_each_sent_what_the_other_says() -> None:
-    world, dock, clone = twins()
-    assert clone.core.ledger.own().key.epoch != dock.core.ledger.own().key.epoch
-    clone.says("B1", "PLACED")
-    world.run(30)
-    dock.says("B2", "PLACED")
-    world.run(30)
-    for edge in (dock, clone):
-        same(world, edge, "A1", "A2", "B1", "B2")
-
-
-def test_after_a_restart_twins_are_known_by_what_was_logged() -> None:
-    world, dock, clone = twins()
-    dock.says("B1", "PLACED")
-    world.run(30)
-    assert "dock-1" in Twins(world.hub.ledger)
-    world.restart()
-    world.run(30)
-    clone.says("B2", "PLACED")
-    world.run(30)
-    for edge in (dock, clone):
-        same(world, edge, "A1", "A2", "B1", "B2")
-
-
-def test_who_only_went_on_in_another_epoch_has_no_twin() -> None:
-    world = World()
-    dock = world.edge("dock-1")
-    dock.says("A1", "PLACED", "PICKED")
-    world.run()
-    older = dock.db.dump()
-    dock.says("A1", "PACKED")
-    world.run()
-    dock.cut()
-    restored = world.edge("dock-1", image=older)
-    world.settle()
-    restored.says("A2", "PLACED")
-    world.settle()
-    assert len(world.hub.ledger.log.of_node("dock-1")) == 2
-    assert "dock-1" not in Twins(world.hub.ledger)
 
 
 @pytest.mark.parametrize("seed", range(12))
