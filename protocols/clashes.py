@@ -20,7 +20,7 @@ from protocols.lifecycle import Status
 from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads, ranked
 from protocols.merged import notes
 from protocols.policy import Outcome, Policies, Step, Task, Told, Verdict, clash_id
-from protocols.sqlite import Db, Row
+from protocols.sql import Sql
 from protocols.streams import StreamKey
 
 SETTLES: Final = "settles"
@@ -105,7 +105,7 @@ class Closed(NamedTuple):
 class ClashBook:
     """The conflicts of one database. Inside the owner's transaction; keeps nothing in memory."""
 
-    def __init__(self, db: Db, policies: Policies) -> None:
+    def __init__(self, db: Sql, policies: Policies) -> None:
         self._db, self.policies = db, policies
 
     # ------------------------------------------------------------ writing
@@ -142,9 +142,9 @@ class ClashBook:
     def _forget(self, okey: int) -> None:
         """Of what is closed the newest stay; a stranger's endless quarrel must not fill the disk."""
         self._db.run(
-            """DELETE FROM clashes WHERE cid IN
-                 (SELECT cid FROM clashes WHERE okey=? AND state<>0 ORDER BY cid DESC LIMIT -1 OFFSET ?)""",
-            (okey, CLOSED_KEPT),
+            """DELETE FROM clashes WHERE okey=? AND state<>0 AND cid<=
+                 (SELECT cid FROM clashes WHERE okey=? AND state<>0 ORDER BY cid DESC LIMIT 1 OFFSET ?)""",
+            (okey, okey, CLOSED_KEPT),
         )
 
     def _keep_open(self, clash: Clash, verdict: Verdict) -> None:
@@ -168,8 +168,8 @@ class ClashBook:
         pair = pack([_told_row(verdict.shown), _told_row(verdict.other)])
         task = _dump_task(verdict.rule.task)
         self._db.run(
-            """INSERT OR IGNORE INTO clashes (id, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms)
-               VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO clashes (id, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms)
+               VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING""",
             (verdict.id, okey, int(verdict.outcome), verdict.rule.id, sentence, pair, task, dump_heads(heads), raised_ms),
         )
 
@@ -186,12 +186,12 @@ COLUMNS: Final = (
 """of `clashes`, in the order that `as_clash` reads"""
 
 
-def read_clashes(db: Db, where: str, params: Sequence[Any], order: str) -> list[Clash]:
+def read_clashes(db: Sql, where: str, params: Sequence[Any], order: str) -> list[Clash]:
     """Conflicts of a database, for readers beside the writer too. `where` and `order` are ours, never a caller's text."""
     return [as_clash(row) for row in db.query(f"SELECT {', '.join(COLUMNS)} FROM clashes WHERE {where} ORDER BY {order}", params)]
 
 
-def as_clash(row: Row) -> Clash:
+def as_clash(row: tuple[Any, ...]) -> Clash:
     """A row of `clashes`."""
     clash, okey, state, outcome, policy, sentence, pair, task, heads, raised_ms, closed_ms, closed_by = row
     shown, other = (_told(one) for one in _rows(pair))

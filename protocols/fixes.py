@@ -4,7 +4,7 @@ A fix is a fact of the same author that names what it replaces; a withdrawal is 
 the fix or the refused fact: of all that claim a place the one with the greatest `merge.By` holds it, everywhere, and the others count for
 nothing in the fold, also where they can be read. They stay in the log and in the lists.
 
-A row of the table `fixes` is kept per place, and per fix that was fixed in turn. Shared by every ledger and by the store on SQLite.
+A row of the table `fixes` is kept per place, and per fix that was fixed in turn. Shared by every ledger and by the stores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from protocols.errors import DecodeError
 from protocols.fact import WITHDRAWN, FactRow, Replaces, Withdrawn, read_withdrawn
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.merge import Head
-from protocols.sqlite import Db
+from protocols.sql import Sql
 from protocols.streams import Stream, StreamKey, StreamLog
 
 Identity = tuple[int, int, bytes]
 """(sid, seq, h) of a fact in this database"""
 _SHORT_ARRAYS: Final = range(0x90, 0xA0)
+_HOLDS: Final = """INSERT INTO fixes (sid, seq, h, turn, by_seq, by_h, by_sid, gone) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (sid, seq, h) DO UPDATE SET turn=excluded.turn, by_seq=excluded.by_seq, by_h=excluded.by_h, by_sid=excluded.by_sid,
+      gone=excluded.gone"""
 
 
 class Fix(NamedTuple):
@@ -39,7 +42,7 @@ class Fix(NamedTuple):
 class Fixes:
     """See the module. `take` belongs into the owner's transaction."""
 
-    def __init__(self, db: Db, log: StreamLog) -> None:
+    def __init__(self, db: Sql, log: StreamLog) -> None:
         self._db, self._log = db, log
         self._sids: dict[int, None] = {sid: None for (sid,) in db.query("SELECT DISTINCT sid FROM fixes ORDER BY sid")}
         """streams in which something was replaced: facts of all others are not looked up"""
@@ -77,7 +80,7 @@ class Fixes:
                 touched[known.fact] = None
             if known is None or known.by < mine:
                 self._sids[identity[0]] = None
-                self._db.run("INSERT OR REPLACE INTO fixes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*identity, *mine, int(gone)))
+                self._db.run(_HOLDS, (*identity, *mine, int(gone)))
         return list(touched)
 
     def orders(self, facts: list[Identity]) -> list[int]:

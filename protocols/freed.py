@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
-from protocols.sqlite import Db
+from protocols.sql import Sql
 
 HASH_BYTES: Final = 8
 PIECE: Final = 480
@@ -20,7 +20,7 @@ PIECE: Final = 480
 class FreedHashes:
     """See the module. One chain per stream: what is freed is freed along one branch, below any fork that is known then."""
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Sql) -> None:
         self._db = db
         made = db.one("SELECT 1 FROM sqlite_master WHERE type='table' AND name='freed'") is not None  # not in a file of version 1
         self._sids: dict[int, None] = dict.fromkeys(sid for (sid,) in db.query("SELECT DISTINCT sid FROM freed")) if made else {}

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from protocols.chains import Chain, Run, RunKind
+from protocols.chains import Chain, Points, Run, RunKind
 from protocols.fact import genesis
 from protocols.freed import FreedHashes
 from protocols.limits import RUNS_HELD, STREAMS_MENTIONED
-from protocols.sqlite import Db
+from protocols.sql import Sql
 
 RUNS_STAYED: Final = RUNS_HELD // 2
 """facts whose rows stayed when all around them was freed, and that are runs again when that is a hole again"""
@@ -83,10 +83,15 @@ class _Points:
         return self._log.walk(self._sid, seq, h, down_to)
 
 
+def points_of(log: StreamLog, sid: int) -> Points:
+    """What is logged of one stream, as its chain asks for it."""
+    return _Points(log, sid)
+
+
 class StreamLog:
     """All streams of one database. Not thread-safe: it belongs to the connection's owner."""
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Sql) -> None:
         self._db = db
         self._by_key: dict[StreamKey, Stream] = {}
         self._by_sid: dict[int, Stream] = {}
@@ -240,10 +245,10 @@ class StreamLog:
         """The hash at `down_to` on the chain that ends in (seq, h), by the log's own links."""
         self._write()
         row = self._db.one(
-            """WITH RECURSIVE back(seq, h) AS (SELECT ?2, ?3 UNION ALL
-                 SELECT l.seq - 1, l.prev FROM back JOIN log l ON l.sid = ?1 AND l.seq = back.seq AND l.h = back.h WHERE back.seq > ?4)
+            """WITH RECURSIVE back(seq, h) AS (SELECT CAST(? AS BIGINT), ? UNION ALL
+                 SELECT l.seq - 1, l.prev FROM back JOIN log l ON l.sid = ? AND l.seq = back.seq AND l.h = back.h WHERE back.seq > ?)
                SELECT seq, h FROM back ORDER BY seq LIMIT 1""",
-            (sid, seq, h, down_to),
+            (seq, h, sid, down_to),
         )
         if row is None or not self.has(sid, row[0], row[1]):
             return None
@@ -389,6 +394,10 @@ class StreamLog:
         if self._pending:
             self._db.many("INSERT INTO log (sid, seq, h, prev, okey, at_ms, row) VALUES (?, ?, ?, ?, ?, ?, ?)", self._pending)
             self._pending = []
+
+    def write(self) -> None:
+        """Put the rows that are pending into the log, so that queries see them."""
+        self._write()
 
     def flush(self) -> None:
         """Write what is pending; the owner commits next."""

@@ -6,11 +6,13 @@
 # LONGSHORE_NO_SYSTEM=1: never install, only say.
 set -euo pipefail
 
-parts=(mosquitto chromium default-jre-headless maven) # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
+# named as Debian names the packages; tests/support/needs.py holds the same table for the tests
+parts=(mosquitto chromium default-jre-headless maven postgresql)
 
 is_there() {
   case "$1" in
     mosquitto) command -v mosquitto || test -x /usr/sbin/mosquitto ;;
+    postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' ;;
     chromium) command -v chromium || command -v chromium-browser || command -v google-chrome ;;
     default-jre-headless) command -v java ;;
     maven) command -v mvn ;;
@@ -20,6 +22,7 @@ is_there() {
 what_it_serves() {
   case "$1" in
     mosquitto) echo "conformance of the MQTT transport on a real broker" ;;
+    postgresql) echo "the central store on a real PostgreSQL" ;;
     chromium) echo "the hub's web pages in a browser" ;;
     default-jre-headless) echo "the Kafka bridge on a real broker" ;;
     maven) echo "the Kafka bridge on a real broker (it brings the broker's jars)" ;;

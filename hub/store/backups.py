@@ -26,13 +26,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hub.store.log import StoreLog
 from protocols.chains import Chain, Run, RunKind
 from protocols.codec import pack, unpack
 from protocols.errors import InvalidInput
 from protocols.messages import RunStated
-from protocols.sqlite import Db
-from protocols.streams import Stream, StreamKey
+from protocols.sql import Sql
+from protocols.streams import Stream, StreamKey, StreamLog
 from protocols.sync.intervals import Intervals
 
 Cover = dict[StreamKey, tuple[RunStated, ...]]
@@ -83,7 +82,7 @@ def unpack_cover(data: bytes) -> Cover:
 class Backups:
     """The list of one store, for its writer or a reader. Methods that change something run inside the owner's transaction."""
 
-    def __init__(self, db: Db, log: StoreLog) -> None:
+    def __init__(self, db: Sql, log: StreamLog) -> None:
         self._db, self._log = db, log
         self._restorable: list[tuple[Backup, Cover]] = []
         self._known: dict[int, tuple[Chain, tuple[RunStated, ...]]] = {}
@@ -148,14 +147,16 @@ class Backups:
 
     def _write(self, b: Backup) -> None:
         self._db.run(
-            f"INSERT OR REPLACE INTO backups ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"""INSERT INTO backups ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+                  begun_ms=excluded.begun_ms, finished_ms=excluded.finished_ms, expired_ms=excluded.expired_ms, tool=excluded.tool,
+                  place=excluded.place, covers=excluded.covers""",
             (b.id, b.begun_ms, b.finished_ms, b.expired_ms, b.tool, b.place, b.covers),
         )
         self._load()
 
     def _forget(self) -> None:
-        old = "SELECT id FROM backups WHERE expired_ms IS NOT NULL ORDER BY expired_ms DESC, id LIMIT -1 OFFSET ?"
-        self._db.run(f"DELETE FROM backups WHERE id IN ({old})", (EXPIRED_KEPT,))
+        expired = self._db.query("SELECT id FROM backups WHERE expired_ms IS NOT NULL ORDER BY expired_ms DESC, id")
+        self._db.many("DELETE FROM backups WHERE id=?", expired[EXPIRED_KEPT:])
 
     # ------------------------------------------------------------ what all of them have
 

@@ -8,30 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Final
 
 from hub.store.log import StoreLog, StoreRow
-from hub.store.port import Applied, Change, StoreFact, StoreRecord
-from hub.store.view import Order, ViewBook
+from hub.store.port import Applied, StoreFact, StoreRecord
+from hub.store.reading import Fresh, Read, changes, lanes, linked, read_fact
+from hub.store.view import ViewBook
 from protocols.chains import RunKind
-from protocols.codec import unpack
-from protocols.errors import DecodeError
-from protocols.fact import FactRow, Replaces
+from protocols.fact import Replaces
 from protocols.fixes import Identity, withdrawal
-from protocols.ledger import readable
-from protocols.lifecycle import STATUS_NAMES
-from protocols.limits import FRAME_UNPACKED_BYTES
-from protocols.merge import Head
 from protocols.sqlite import Db
-from protocols.streams import Stream, StreamKey
-
-_NAMES: Final = ("", *STATUS_NAMES)
-"""by status code, which run from 1 without a gap"""
-
-
-_Read = tuple[FactRow | None, str]
-_Fresh = tuple[int, Head, Order, FactRow]
-"""A new fact of an order, logged and about to be folded: its place in the batch, how the fold sees it, the order, the fact."""
+from protocols.streams import Stream
 
 
 class Batch:
@@ -39,7 +25,7 @@ class Batch:
 
     def __init__(self, db: Db, log: StoreLog, book: ViewBook, closing: dict[int, None], now_ms: int) -> None:
         self._db, self._log, self._book, self._closing, self._now_ms = db, log, book, closing, now_ms
-        self._fresh: list[_Fresh] = []
+        self._fresh: list[Fresh] = []
         self._forked: dict[int, None] = {}
         self._touched: dict[int, Stream] = {}
         self._below_records: dict[int, None] = {}
@@ -49,9 +35,9 @@ class Batch:
 
     def take(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord]) -> Applied:
         """Log and fold what is new; the owner commits next."""
-        read = [_read(f) for f in facts]
+        read = [read_fact(f) for f in facts]
         self._book.fetch(dict.fromkeys((r.org, r.order_id) for r, _ in read if r is not None))
-        for key, lane in _lanes(facts).items():
+        for key, lane in lanes(facts).items():
             self._take_lane(self._log.open(key), lane, facts, read)
         self._close_holes(records)
         self._fold(facts)
@@ -59,12 +45,12 @@ class Batch:
             self._db.many("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", self._poison)
         self._book.finish(self._now_ms)
         self._log.flush()
-        return Applied(self._new, len(facts) - self._new, self._changes(facts))
+        return Applied(self._new, len(facts) - self._new, changes(self._fresh, facts))
 
     # ------------------------------------------------------------ facts
 
-    def _take_lane(self, stream: Stream, lane: Sequence[int], facts: Sequence[StoreFact], read: Sequence[_Read]) -> None:
-        for group in _linked(lane, facts):
+    def _take_lane(self, stream: Stream, lane: Sequence[int], facts: Sequence[StoreFact], read: Sequence[Read]) -> None:
+        for group in linked(lane, facts):
             for part in self._unknown(stream, group, facts):
                 if self._log.take(stream, self._rows(stream, part, facts, read)):
                     self._forked[stream.sid] = None
@@ -91,7 +77,7 @@ class Batch:
                 parts.append([i])
         return list(parts)
 
-    def _rows(self, stream: Stream, part: Sequence[int], facts: Sequence[StoreFact], read: Sequence[_Read]) -> list[StoreRow]:
+    def _rows(self, stream: Stream, part: Sequence[int], facts: Sequence[StoreFact], read: Sequence[Read]) -> list[StoreRow]:
         """New facts as rows of the log; what belongs to an order goes on to the fold, what cannot be read to quarantine."""
         sid, cls, now_ms, rows = stream.sid, stream.key.cls, self._now_ms, []
         for i in part:
@@ -127,18 +113,6 @@ class Batch:
             self._book.mark_replaced(list(replaced))
         self._book.mark_unsure(self._touched)
 
-    def _changes(self, facts: Sequence[StoreFact]) -> list[Change]:
-        changes = []
-        for i, head, order, fact in self._fresh:
-            given = facts[i]
-            is_head = head in order.heads
-            status, now, node = _NAMES[fact.status], _NAMES[order.status if order.heads else fact.status], given.stream.node
-            place = fact.source, fact.site, fact.region
-            changes.append(
-                Change(order.org, order.order_id, status, now, *place, node, fact.happened_ms, given.received_ms, order.conflict, is_head)
-            )
-        return changes
-
     # ------------------------------------------------------------ records
 
     def _close_holes(self, records: Sequence[StoreRecord]) -> None:
@@ -152,39 +126,3 @@ class Batch:
             if sid in self._closing and (stream.chain.holes() or sid in self._below_records):
                 sql = "SELECT first, h_before, last, h_last, kind FROM closures WHERE sid=? ORDER BY last DESC, h_last, first"
                 self._log.place(stream, [(r[0], r[1], r[2], r[3], r[4]) for r in self._db.query(sql, (sid,))])
-
-
-def _read(f: StoreFact) -> _Read:
-    """A fact of an order; or (None, "") for one that is none; or (None, why it goes to quarantine)."""
-    if f.quarantined:
-        return None, f.quarantined
-    if f.fact is not None:
-        return f.fact, ""
-    try:
-        return readable(unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES), f.stream, f.seq)
-    except DecodeError as e:
-        return None, e.reason
-
-
-def _lanes(facts: Sequence[StoreFact]) -> dict[StreamKey, list[int]]:
-    """The places of each stream's facts in the batch."""
-    lanes: dict[StreamKey, list[int]] = {}
-    for i, f in enumerate(facts):
-        lane = lanes.get(f.stream)
-        if lane is None:
-            lanes[f.stream] = [i]
-        else:
-            lane.append(i)
-    return lanes
-
-
-def _linked(lane: Sequence[int], facts: Sequence[StoreFact]) -> list[Sequence[int]]:
-    """A lane in stretches in which each fact follows the one before on its chain."""
-    starts: list[int] = []
-    seq, h = facts[lane[0]].seq - 1, facts[lane[0]].prev
-    for k, i in enumerate(lane):
-        f = facts[i]
-        if f.prev != h or f.seq != seq + 1:
-            starts.append(k)
-        seq, h = f.seq, f.h
-    return [lane[a:b] for a, b in zip([0, *starts], [*starts, len(lane)], strict=True)]

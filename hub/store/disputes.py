@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub.store.log import StoreLog
 from protocols.clashes import Clash, ClashBook, Closed, State, judged, settlers, tell
 from protocols.fact import FactRow
 from protocols.merge import Ancestry, Head
 from protocols.policy import Outcome, Policies, Told
-from protocols.sqlite import Db
+from protocols.sql import Sql
+from protocols.streams import StreamLog
 
 Facts = Sequence[tuple[Head, FactRow, int]]
 """facts of an order: as the fold sees them, what they say, when the hub received them"""
@@ -28,7 +28,7 @@ _OLD: Final = "conflicts_1"
 class Disputes:
     """Inside the owner's transaction."""
 
-    def __init__(self, db: Db, log: StoreLog, policies: Policies) -> None:
+    def __init__(self, db: Sql, log: StreamLog, policies: Policies) -> None:
         self._db, self._log, self.policies = db, log, policies
         self._book = ClashBook(db, policies)
 

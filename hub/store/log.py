@@ -37,10 +37,6 @@ class StoreLog(StreamLog):
             rows, self._pending = self._pending, []
             self._db.many("INSERT INTO log (sid, seq, h, prev, okey, at_ms, row, received_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def write(self) -> None:
-        """Put the rows that are pending into the log, so that queries see them."""
-        self._write()
-
     def known(self, sid: int, first: int, last: int) -> dict[tuple[int, bytes], None]:
         """The identities (seq, h) that are logged of a stretch of a stream."""
         self._write()
@@ -53,9 +49,7 @@ class StoreLog(StreamLog):
         records alone, not on which of them came first."""
         self._write()
         before = _as_tuples(stream.chain.runs)
-        stream.chain.runs = _joined(stream.chain.data())
-        for first, h_before, last, h_last, kind in closures:
-            _descend(stream.chain, first, h_before, (last, h_last), RunKind(kind))
+        place(stream.chain, closures)
         stream.dirty = stream.dirty or _as_tuples(stream.chain.runs) != before
 
     def rebuild(self, stream: Stream) -> None:
@@ -63,11 +57,18 @@ class StoreLog(StreamLog):
         self._write()
         rows = self._db.query("SELECT seq, h, prev FROM log WHERE sid=? ORDER BY seq, h", (stream.sid,))
         closed = [r for r in stream.chain.runs if r.kind is not RunKind.DATA]
-        links = _joined([Run(seq, prev, seq, h) for seq, h, prev in rows])
+        links = joined([Run(seq, prev, seq, h) for seq, h, prev in rows])
         chain = Chain(stream.chain.genesis, stream.chain._points, [*links, *closed])
         if stream.chain.fork_point is not None and (chain.fork_point is None or stream.chain.fork_point < chain.fork_point):
             chain.fork_point = stream.chain.fork_point  # evidence of a fork is never unlearnt
         stream.chain, stream.dirty = chain, True
+
+
+def place(chain: Chain, closures: Sequence[Closure]) -> None:
+    """See `StoreLog.place`. The highest closures come first."""
+    chain.runs = joined(chain.data())
+    for first, h_before, last, h_last, kind in closures:
+        _descend(chain, first, h_before, (last, h_last), RunKind(kind))
 
 
 def _as_tuples(runs: Sequence[Run]) -> list[tuple[int, bytes, int, bytes, int]]:
@@ -93,7 +94,7 @@ def _close(chain: Chain, first: int, h_before: bytes, end: tuple[int, bytes], ki
     return chain.close(first, h_before, *end, kind)
 
 
-def _joined(runs: Sequence[Run]) -> list[Run]:
+def joined(runs: Sequence[Run]) -> list[Run]:
     """Runs of data, each lengthened by the one that alone follows it."""
     children: dict[tuple[int, bytes], int] = {}
     for r in runs:

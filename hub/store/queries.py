@@ -1,21 +1,18 @@
-"""Reading the view and the log of a SQLite store: pages of orders, timelines, conflicts, counts. Writes nothing.
+"""Reading the view and the log of a store: orders, timelines, conflicts. Writes nothing. Shared by every engine.
 
 The reader may be another connection than the writer's; what one answer says is then read at one moment.
 """
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Any, Final
 
-from hub.store.port import PAGE_ORDERS, ConflictView, Disputed, EventView, OrderQuery, OrderView, Page, StoreRecord, StreamCounts
+from hub.store.port import ConflictView, Disputed, EventView, OrderQuery, OrderView
 from protocols import merged
-from protocols.chains import RunKind
 from protocols.clashes import COLUMNS as CLASH_COLUMNS
 from protocols.clashes import Clash, as_clash, judged, tell
 from protocols.errors import DecodeError, InvalidInput
@@ -24,89 +21,43 @@ from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.limits import ORDER_ID_CHARS
 from protocols.merge import Head, load_heads, ranked, shown
 from protocols.policy import Policies, Told
-from protocols.sqlite import Db, Row, Value
+from protocols.sql import Sql
 from protocols.streams import StreamKey
-from protocols.sync.intervals import Intervals
 
+Row = tuple[Any, ...]
 CANDIDATES: Final = 1_000
 """orders that a fragment may match before it is cheaper to look through the orders from the newest on"""
-TRIGRAM: Final = 3
 CONFLICTS_SHOWN: Final = 100
 """of one order"""
 CLASH: Final = ", ".join(f"c.{name}" for name in CLASH_COLUMNS)
 
-_ORDER: Final = (
+ORDER: Final = (
     "v.org, v.order_id, v.status, v.source, v.region, v.site, v.node, v.happened_ms, v.quality, v.received_ms, v.facts, v.head_count,"
     " v.conflict, v.abnormal, v.expected_ms, v.held, v.counted, v.heads, v.pos"
 )
 
 
 class Queries:
-    """Reads over one connection. `snapshots`: the connection is a reader beside a writer; an answer of several queries needs a moment."""
+    """Reads over one connection, in SQL that every engine understands. Each engine adds what it does in its own way."""
 
-    def __init__(self, db: Db, *, text_index: bool, snapshots: bool, policies: Policies) -> None:
-        self._db, self._text_index, self._snapshots, self._policies = db, text_index, snapshots, policies
+    def __init__(self, db: Sql, policies: Policies) -> None:
+        self._db, self._policies = db, policies
 
-    @contextmanager
-    def moment(self) -> Iterator[None]:
+    def moment(self) -> AbstractContextManager[None]:
         """What is read inside is all of one commit."""
-        if not self._snapshots:
-            yield
-            return
-        self._db.run("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.run("COMMIT")
+        raise NotImplementedError
 
     # ------------------------------------------------------------ orders
 
-    def orders(self, query: OrderQuery) -> Page:
-        """See `CentralStore.orders`."""
-        limit = min(max(query.limit, 1), PAGE_ORDERS)
-        where, params = _filters(query)
-        with self.moment():
-            few = self._few(query)
-            # `+` keeps the planner from an index: for a handful from the one on pos, for many from any other
-            pos = "v.pos" if few is None else "+v.pos"
-            if few is not None:
-                where.append("v.okey IN (SELECT value FROM json_each(?))")
-                params.append(json.dumps(few))
-            if query.cursor is not None:
-                where.append(f"{pos} < ?")
-                params.append(read_cursor(query.cursor))
-            sql = f"SELECT {_ORDER} FROM view v{' WHERE ' if where else ''}{' AND '.join(where)} ORDER BY {pos} DESC LIMIT ?"
-            rows = self._db.query(sql, (*params, limit + 1))
-            views = [self._view(r) for r in rows[:limit]]
-        return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
-
-    def _few(self, query: OrderQuery) -> list[int] | None:
-        """The orders among which the page is to be found, if some filter leaves few; None: walk from the newest, matches are common."""
-        for column, value in (("site", query.site), ("region", query.region)):
-            if value is not None:
-                found = self._db.query(f"SELECT okey FROM view WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))
-                if len(found) <= CANDIDATES:
-                    return [okey for (okey,) in found]
-        return self._holding(query.text) if query.text else None
-
-    def _holding(self, text: str) -> list[int] | None:
-        """Orders whose id may hold the fragment; None when there are many."""
-        if self._text_index and len(text) >= TRIGRAM:
-            grams = dict.fromkeys(text[i : i + TRIGRAM] for i in range(len(text) - TRIGRAM + 1))
-            match = " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams)
-            found = self._db.query("SELECT rowid FROM order_text WHERE order_text MATCH ? LIMIT ?", (match, CANDIDATES + 1))
-        else:
-            found = self._db.query(f"SELECT v.okey FROM view v WHERE {_LIKE} LIMIT ?", (_pattern(text), CANDIDATES + 1))
-        return [okey for (okey,) in found] if len(found) <= CANDIDATES else None
-
     def find(self, order_id: str) -> list[OrderView]:
         """See `CentralStore.find`."""
-        if not _sayable(order_id):
+        if not sayable(order_id):
             return []
         with self.moment():
-            return [self._view(r) for r in self._db.query(f"SELECT {_ORDER} FROM view v WHERE v.order_id=? ORDER BY v.org", (order_id,))]
+            return [self.view_of(r) for r in self._db.query(f"SELECT {ORDER} FROM view v WHERE v.order_id=? ORDER BY v.org", (order_id,))]
 
-    def _view(self, row: Row) -> OrderView:
+    def view_of(self, row: Row) -> OrderView:
+        """An order from its row of `ORDER`."""
         org, order_id, status = row[:3]
         rest: list[Any] = [*row[3:12], bool(row[12]), bool(row[13]), row[14]]
         rest += [self._details(shown(load_heads(row[17]))), bool(row[15]), merged.totals(merged.load(row[16]))]
@@ -123,7 +74,7 @@ class Queries:
 
     def events(self, org: str, order_id: str) -> list[EventView]:
         """See `CentralStore.events`."""
-        if not (_sayable(org) and _sayable(order_id)):
+        if not (sayable(org) and sayable(order_id)):
             return []
         with self.moment():
             order = self._db.one("SELECT okey, heads FROM view WHERE order_id=? AND org=?", (order_id, org))
@@ -146,9 +97,9 @@ class Queries:
 
     def conflict(self, clash_id: str) -> ConflictView | None:
         """See `CentralStore.conflict`."""
-        return next(iter(self._conflicts("WHERE c.id = ?", (clash_id,), 1)), None) if _sayable(clash_id) else None
+        return next(iter(self._conflicts("WHERE c.id = ?", (clash_id,), 1)), None) if sayable(clash_id) else None
 
-    def _conflicts(self, where: str, params: tuple[Value, ...], limit: int) -> list[ConflictView]:
+    def _conflicts(self, where: str, params: tuple[Any, ...], limit: int) -> list[ConflictView]:
         rows = self._db.query(
             f"SELECT v.org, v.order_id, {CLASH} FROM clashes c JOIN view v USING (okey) {where} ORDER BY c.cid DESC LIMIT ?",
             (*params, limit),
@@ -157,7 +108,7 @@ class Queries:
 
     def disputed(self, org: str, order_id: str) -> Disputed:
         """See `CentralStore.disputed`."""
-        if not (_sayable(org) and _sayable(order_id)):
+        if not (sayable(org) and sayable(order_id)):
             return Disputed()
         with self.moment():
             row = self._db.one("SELECT okey, heads FROM view WHERE order_id=? AND org=?", (order_id, org))
@@ -180,81 +131,6 @@ class Queries:
         fact = parse_row(row[3])
         return tell(StreamKey(*row[:3]), head.fact[1], head.fact[2], fact, row[4]), dict(fact.details)
 
-    # ------------------------------------------------------------ the balance
-
-    def records(self, stream: StreamKey) -> list[StoreRecord]:
-        """See `CentralStore.records`: those of which some part still stands, data having superseded the rest."""
-        rows = self._db.query(
-            """SELECT c.first, c.h_before, c.last, c.h_last, c.kind, c.signed, c.received_ms FROM closures c JOIN streams s USING (sid)
-               WHERE s.node=? AND s.epoch=? AND s.cls=? AND EXISTS (
-                 SELECT 1 FROM runs r WHERE r.sid=c.sid AND r.kind=c.kind AND r.first>=c.first AND r.last<=c.last)
-               ORDER BY c.first, c.last, c.h_last""",
-            stream,
-        )
-        return [
-            StoreRecord(stream, first, h_before, last, h_last, RunKind(kind), signed, at)
-            for first, h_before, last, h_last, kind, signed, at in rows
-        ]
-
-    def counts(self) -> list[StreamCounts]:
-        """See `CentralStore.counts`."""
-        with self.moment():
-            held: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM log GROUP BY sid"))
-            bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
-            fixed: dict[int, int] = dict(
-                self._db.query("SELECT q.sid, count(*) FROM quarantine q JOIN fixes f USING (sid, seq, h) GROUP BY q.sid")
-            )
-            twins = self._twins()
-            closed = self._closed()
-            streams = self._db.query("SELECT sid, node, epoch, cls FROM streams ORDER BY node, sid")
-        return [
-            StreamCounts(
-                StreamKey(*key),
-                held.get(sid, 0) - bad.get(sid, 0),
-                bad.get(sid, 0),
-                closed.get(sid, {}),
-                twins.get(sid, 0),
-                fixed.get(sid, 0),
-            )
-            for sid, *key in streams
-            if sid in held or sid in closed
-        ]
-
-    def _closed(self) -> dict[int, dict[str, int]]:
-        """Per stream and reason the seqs of its records at which there is no data."""
-        data: dict[int, Intervals] = {}
-        closed: dict[int, dict[str, int]] = {}
-        sql = "SELECT sid, first, last, kind FROM runs WHERE sid IN (SELECT sid FROM runs WHERE kind<>0) ORDER BY sid, kind"
-        for sid, first, last, kind in self._db.query(sql):
-            if kind == RunKind.DATA:
-                data.setdefault(sid, Intervals()).add(first, last)
-                continue
-            accounted = data.setdefault(sid, Intervals())
-            seqs = sum(high - low + 1 for low, high in accounted.missing(first, last))
-            accounted.add(first, last)  # a seq that is gone on two branches is one seq
-            reasons, name = closed.setdefault(sid, {}), RunKind(kind).name.lower()
-            if seqs:
-                reasons[name] = reasons.get(name, 0) + seqs
-        return closed
-
-    def _twins(self) -> dict[int, int]:
-        """Only streams with branches are counted in full."""
-        forked = self._db.query(
-            """SELECT DISTINCT a.sid FROM runs a JOIN runs b USING (sid)
-               WHERE a.kind=0 AND b.kind=0 AND a.first<=b.last AND b.first<=a.last AND a.h_last<>b.h_last"""
-        )
-        counts = {sid: self._db.one("SELECT count(*) - count(DISTINCT seq) FROM log WHERE sid=?", (sid,)) for (sid,) in forked}
-        return {sid: row[0] for sid, row in counts.items() if row is not None}
-
-    def totals(self) -> dict[str, int]:
-        """See `CentralStore.totals`."""
-        row = self._db.one(
-            """SELECT (SELECT count(*) FROM view), (SELECT count(*) FROM log WHERE okey IS NOT NULL),
-                 (SELECT count(*) FROM clashes WHERE state = 0),
-                 (SELECT count(*) FROM quarantine q LEFT JOIN fixes f USING (sid, seq, h) WHERE f.sid IS NULL)"""
-        )
-        return dict(zip(("orders", "facts", "conflicts", "quarantined"), row or (0, 0, 0, 0), strict=True))
-
 
 def _conflict(org: str, order_id: str, clash: Clash) -> ConflictView:
     facts = clash.shown.fact_id, clash.other.fact_id
@@ -276,30 +152,30 @@ def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
 
 # ---------------------------------------------------------------- filters and cursors
 
-_LIKE: Final = r"v.order_id LIKE ? ESCAPE '\'"
 
-
-def _pattern(text: str) -> str:
+def pattern(text: str) -> str:
     for special in ("\\", "%", "_"):
         text = text.replace(special, "\\" + special)
     return f"%{text}%"
 
 
-def _sayable(text: str) -> bool:
+def sayable(text: str) -> bool:
     """Can it be in the store at all? SQLite would stop at a zero byte, and a lone surrogate is no character."""
     return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def _filters(query: OrderQuery) -> tuple[list[str], list[Value]]:
+def filters(query: OrderQuery, like: str, unindexed: str = "") -> tuple[list[str], list[Any]]:
+    """Conditions on the view `v`, and their parameters. `like`: how the engine finds a pattern whatever the case of its letters;
+    `unindexed`: what before a column keeps the engine from an index that finds too many. Errors: InvalidInput."""
     where: list[str] = []
-    params: list[Value] = []
+    params: list[Any] = []
     for field, column, value in (("site", "site", query.site), ("region", "region", query.region), ("org", "org", query.org)):
         if value is not None:
-            where.append(f"+v.{column}=?")
+            where.append(f"{unindexed}v.{column}=?")
             params.append(_checked(field, value))
     if query.text:
-        where.append(_LIKE)
-        params.append(_pattern(_checked("q", query.text)))
+        where.append(f"v.order_id {like} ? ESCAPE '\\'")
+        params.append(pattern(_checked("q", query.text)))
     if query.status is not None:
         where.append("v.status=?")
         params.append(_status(query.status))
@@ -311,7 +187,7 @@ def _filters(query: OrderQuery) -> tuple[list[str], list[Value]]:
 
 
 def _checked(field: str, value: str) -> str:
-    if len(value) > ORDER_ID_CHARS or not _sayable(value):
+    if len(value) > ORDER_ID_CHARS or not sayable(value):
         raise InvalidInput(field, f"is not text of at most {ORDER_ID_CHARS} characters.")
     return value
 
@@ -343,6 +219,3 @@ def read_cursor(said: str) -> int:
             "cursor", "is not one of this list.", remedy="Begin again without a cursor, or take it unchanged from the page before."
         )
     return pos
-
-
-__all__: Sequence[str] = ("CANDIDATES", "Queries", "cursor", "read_cursor")

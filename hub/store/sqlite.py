@@ -27,8 +27,9 @@ from hub.store.port import (
     StoreRecord,
     StreamCounts,
 )
-from hub.store.queries import Queries
 from hub.store.schema import STORE, has_text_index, make_text_index
+from hub.store.shelf import SqliteShelf
+from hub.store.sqlite_queries import SqliteQueries
 from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
 from protocols.errors import ConfigError, Fenced, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
@@ -76,10 +77,11 @@ class SqliteStore:
         else:
             self._prepare()
         self._text_index = has_text_index(self._db)
-        self._queries = Queries(self._db, text_index=self._text_index, snapshots=self._read_only, policies=self._policies)
+        self._queries = SqliteQueries(self._db, text_index=self._text_index, snapshots=self._read_only, policies=self._policies)
         self._load()
         if not self._read_only:
             self._db.begin()
+            self._book.adopt_old()
             self._book.adopt_policies()
             self._db.commit()
 
@@ -103,7 +105,8 @@ class SqliteStore:
         self._verified = Verified(self._db, self._log)
         self._backups = Backups(self._db, self._log)
         if not self._read_only:
-            self._book = ViewBook(self._db, self._log, policies=self._policies, text_index=self._text_index, cached=self._cached)
+            shelf = SqliteShelf(self._db, text_index=self._text_index)
+            self._book = ViewBook(self._db, self._log, shelf, policies=self._policies, cached=self._cached)
             self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
 
     # ------------------------------------------------------------ applying

@@ -14,8 +14,10 @@ from hub.store.log import StoreLog
 from hub.store.port import StoreFact
 from protocols.chains import Run, RunKind
 from protocols.messages import RunStated
+from protocols.sql import Sql
 from protocols.sqlite import Db
-from protocols.streams import Stream, StreamKey
+from protocols.streams import Stream, StreamKey, StreamLog
+from protocols.sync.intervals import Intervals
 
 _FACT: Final = "l.seq, l.h, l.prev, l.row, l.received_ms, q.reason FROM log l LEFT JOIN quarantine q USING (sid, seq, h)"
 
@@ -71,13 +73,32 @@ class Verified:
 
     def facts(self, key: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
         """Facts of a run that was stated, lowest first, at most `limit`; [] for a stream that is not known."""
-        stream = self._log.get(key)
-        if stream is None or run.kind is not RunKind.DATA:
-            return []
-        last = min(run.last, run.first + max(limit, 0) - 1)
-        rows = self._db.query(f"SELECT {_FACT} WHERE l.sid=? AND l.seq BETWEEN ? AND ? ORDER BY l.seq", (stream.sid, run.first, last))
-        if stream.chain.fork_point is not None:
-            stated = Run(run.first, run.h_before, run.last, run.h_last)
-            branch = dict.fromkeys((f.seq, f.h) for f in self._log.read_branch(stream, stated, run.first, last))
-            rows = [r for r in rows if (r[0], r[1]) in branch]
-        return [StoreFact(key, seq, h, prev, row, received_ms, reason or "") for seq, h, prev, row, received_ms, reason in rows]
+        return read_facts(self._db, self._log, key, run, limit)
+
+
+def read_facts(db: Sql, log: StreamLog, key: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
+    """See `CentralStore.facts`."""
+    stream = log.get(key)
+    if stream is None or run.kind is not RunKind.DATA:
+        return []
+    last = min(run.last, run.first + max(limit, 0) - 1)
+    rows = db.query(f"SELECT {_FACT} WHERE l.sid=? AND l.seq BETWEEN ? AND ? ORDER BY l.seq", (stream.sid, run.first, last))
+    if stream.chain.fork_point is not None:
+        stated = Run(run.first, run.h_before, run.last, run.h_last)
+        branch = dict.fromkeys((f.seq, f.h) for f in log.read_branch(stream, stated, run.first, last))
+        rows = [r for r in rows if (r[0], r[1]) in branch]
+    return [StoreFact(key, seq, h, prev, row, received_ms, reason or "") for seq, h, prev, row, received_ms, reason in rows]
+
+
+def closed_by_records(runs: Sequence[Run]) -> dict[str, int]:
+    """Of one stream: the seqs at which there is a record and no data, by reason. A seq that is gone on two branches is one seq."""
+    accounted = Intervals()
+    reasons: dict[str, int] = {}
+    for run in sorted(runs, key=lambda r: (r.kind, r.first, r.last)):
+        if run.kind is not RunKind.DATA:
+            seqs = sum(high - low + 1 for low, high in accounted.missing(run.first, run.last))
+            name = run.kind.name.lower()
+            if seqs:
+                reasons[name] = reasons.get(name, 0) + seqs
+        accounted.add(run.first, run.last)
+    return reasons

@@ -11,12 +11,15 @@ Under CI=true a missing part fails the test. `where("mosquitto")` is the path of
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import Final
 
@@ -51,10 +54,21 @@ def kafka_comes() -> bool:
     return subprocess.run([KAFKA_SCRIPT, "fetch"], capture_output=True, check=False, timeout=900).returncode == 0
 
 
+def _may_become_postgres() -> bool:
+    """PostgreSQL refuses to run as root: then its own user is needed, and the program that becomes it."""
+    return os.geteuid() != 0 or (shutil.which("setpriv") is not None and any(user.pw_name == "postgres" for user in pwd.getpwall()))
+
+
+def _newest(pattern: str) -> tuple[str, ...]:
+    """Programs that Debian keeps in a folder for each version, the newest first."""
+    return tuple(sorted(glob(pattern), key=lambda path: [int(n) for n in re.findall(r"\d+", path)], reverse=True))
+
+
 PARTS: Final[Mapping[str, Part]] = {
     "mosquitto": Part(("mosquitto",), ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"), "apt-get install mosquitto"),
     "chromium": Part(("chromium", "chromium-browser", "google-chrome"), ("/usr/bin/chromium",), "apt-get install chromium"),
     "kafka": Part(("java",), (), "apt-get install default-jre-headless maven && deploy/dev/kafka.sh fetch", kafka_comes),
+    "postgres": Part((), _newest("/usr/lib/postgresql/*/bin/postgres"), "apt-get install postgresql", _may_become_postgres),
     "tmpfs": Part(("mount",), ("/usr/bin/mount", "/bin/mount"), "run it as root, where mounting is allowed", may_mount),
 }
 

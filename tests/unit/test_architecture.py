@@ -23,6 +23,7 @@ OWNERS: Final = {
     "msgpack": "protocols/codec.py",
     "yaml": "protocols/yaml_text.py",
     "apsw": "protocols/sqlite.py",
+    "psycopg": "hub/store/pg.py",
     "sqlite3": "protocols/sqlite.py",
     "cryptography": "protocols/trust.py",
     "paho": "protocols/transport/mqtt.py",
@@ -43,6 +44,9 @@ PURE: Final = (
     "hub/core.py",
     "hub/fleet.py",
     "hub/store/fold.py",
+    "hub/store/orders.py",
+    "hub/store/pg_rows.py",
+    "hub/store/reading.py",
     "hub/store/statement.py",
 )
 SHELLS: Final = ("protocols/transport/**", "protocols/sqlite.py", "protocols/trust.py")

@@ -8,14 +8,27 @@ from pathlib import Path
 import pytest
 
 from hub.store.port import CentralStore
-from tests.conformance.store.kinds import KINDS, StoreKind
+from tests.conformance.store.kinds import KINDS, Databases, StoreKind, on_postgres
+from tests.support.engines.postgres import server
 
 
-@pytest.fixture(scope="session", params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL server for the tests of one process."""
+    with server() as postgres:
+        yield Databases(postgres)
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> StoreKind:
     """One implementation."""
-    found: StoreKind = request.param
-    return found
+    return request.param if isinstance(request.param, StoreKind) else on_postgres(request.getfixturevalue("databases"))
+
+
+@pytest.fixture(autouse=True)
+def _give_back(kind: StoreKind) -> Iterator[None]:
+    yield
+    kind.give_back()
 
 
 @pytest.fixture

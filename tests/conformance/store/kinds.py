@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import pytest
+from hypothesis import strategies as st
+
+from hub.store.pg import Server
 from hub.store.port import CentralStore
+from hub.store.postgres import PostgresStore
 from hub.store.sqlite import SqliteStore
 from protocols.sqlite import DRIVERS, Db
+from tests.support.engines.postgres import Postgres
+from tests.support.needs import needs
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,14 @@ class StoreKind:
     open: Callable[[Path], CentralStore]
     reader: Callable[[Path], CentralStore]
     scratch: Callable[[], CentralStore]
+    give_back: Callable[[], None] = lambda: None
+    """after a test: no folder needs its store any more"""
+    sparse: int = 1
+    """a server takes a hundredth of a second for each batch: it gets one in so many of the random examples"""
+
+    def passes(self, data: st.DataObject) -> bool:
+        """Whether to leave this example to the other kinds."""
+        return data.draw(st.integers(1, self.sparse)) > 1
 
 
 def _sqlite(driver: str) -> StoreKind:
@@ -31,4 +46,76 @@ def _sqlite(driver: str) -> StoreKind:
     )
 
 
-KINDS: Final = tuple(_sqlite(driver) for driver in DRIVERS)
+class Databases:
+    """Databases of one server, of an ordinary user: one for each folder, and some that are emptied and used again."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+        self._by_folder: dict[Path, Server] = {}
+        self._free: list[Server] = []
+        self._made = 0
+
+    def _take(self) -> Server:
+        if self._free:
+            return self._free.pop()
+        self._made += 1
+        return self.postgres.server(f"store-{self._made}")
+
+    def of(self, folder: Path) -> Server:
+        """The database of a folder."""
+        if folder not in self._by_folder:
+            self._by_folder[folder] = server = self._take()
+            _Scratch(server).close()
+        return self._by_folder[folder]
+
+    def scratch(self) -> CentralStore:
+        """An empty store that gives its database back when it is closed."""
+        server = self._take()
+        store = _Scratch(server)
+        store.when_closed = lambda: self._free.append(server)
+        return store
+
+    def give_back(self) -> None:
+        """No folder needs its database any more."""
+        self._free += self._by_folder.values()
+        self._by_folder = {}
+
+
+_TABLES: Final = (
+    "streams", "log", "orders", "states", "oddities", "unsure", "quarantine", "fixes", "clashes", "closures", "backups", "offsets",
+)  # fmt: skip
+
+
+class _Scratch(PostgresStore):
+    when_closed: Callable[[], None] | None = None
+
+    def _open(self) -> None:
+        super()._open()
+        self._db.run("SET synchronous_commit = off")  # nobody opens it again
+        for table in _TABLES:
+            self._db.run(f"DELETE FROM {table}")
+
+    def close(self) -> None:
+        super().close()
+        done, self.when_closed = self.when_closed, None
+        if done is not None:
+            done()
+
+
+def on_postgres(databases: Databases) -> StoreKind:
+    """The kind over a server's databases."""
+    return StoreKind(
+        "postgres",
+        lambda folder: PostgresStore(databases.of(folder)),
+        lambda folder: PostgresStore(databases.of(folder), read_only=True),
+        databases.scratch,
+        databases.give_back,
+        sparse=3,
+    )
+
+
+KINDS: Final[tuple[Any, ...]] = (
+    *(pytest.param(_sqlite(driver), id=f"sqlite-{driver}") for driver in DRIVERS),
+    pytest.param("postgres", id="postgres", marks=needs("postgres")),
+)
+"""what the suite runs over; a server is started when the first test needs it"""

@@ -1,0 +1,287 @@
+"""PostgreSQL, touched in one place: one connection, durable by default, errors that say whose fault they are.
+
+Every statement is bounded on both ends: the server ends what takes too long, and where the server itself does not answer any more this end
+gives up and closes. The password comes from a file of its own, never from the connection string, and is in no message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import conninfo, errors
+
+from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
+from protocols.trust import read_secret
+
+OLDEST_SERVER: Final = 130_000
+"""as the server counts versions"""
+CONNECT_S: Final = 5
+STATEMENT_MS: Final = 60_000
+SILENCE_S: Final = 20.0
+"""beyond the server's own limit; then it is taken for dead"""
+LONG: Final = 0
+"""for `limit`: as long as it takes"""
+SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_SETTINGS: Final = (
+    "SET synchronous_commit = on",
+    "SET client_min_messages = warning",
+    "SET idle_in_transaction_session_timeout = 120000",
+    "SET lock_timeout = 20000",
+    "SET jit = off",  # for queries of milliseconds it costs more than it spares
+)
+
+_FULL: Final = ("53100",)
+_RACED: Final = ("40001", "40P01", "23505")
+_BUSY: Final = ("55P03", "55006", "57P03", "53300")
+_OPERATORS: Final = {
+    "28P01": "the password is not that of this user",
+    "28000": "the server does not let this user in",
+    "3D000": "there is no such database",
+    "42501": "this user may not do that",
+    "3F000": "there is no such schema",
+}
+"""what whoever runs the hub can mend, by SQLSTATE"""
+_REFUSALS: Final = (
+    (re.compile(r"password authentication failed|no password supplied|SCRAM"), "28P01"),
+    (re.compile(r"database \".*\" does not exist"), "3D000"),
+    (re.compile(r"role \".*\" does not exist|no pg_hba.conf entry|authentication failed|not permitted to log in"), "28000"),
+    (re.compile(r"permission denied"), "42501"),
+)
+"""a connection that is refused has no SQLSTATE in libpq, only these words"""
+_TLS: Final = re.compile(r"SSL|certificate|root\.crt", re.IGNORECASE)
+
+
+class Raced(LedgerBusy):
+    """Another transaction changed what this one had read, or both waited for each other: nothing was stored, try again from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the database is. `dsn`: libpq's connection string or URI, without a password. Empty texts leave libpq's default."""
+
+    dsn: str
+    password_file: str = ""
+    sslmode: str = ""
+    sslrootcert: str = ""
+
+    def place(self) -> str:
+        """Host and database for people; nothing secret."""
+        parts = self._parts()
+        host = parts.get("host") or parts.get("hostaddr") or "the local socket"
+        return f"PostgreSQL at {host}:{parts.get('port') or 5432}/{parts.get('dbname') or parts.get('user') or ''}"
+
+    def _parts(self) -> dict[str, Any]:
+        try:
+            return dict(conninfo.conninfo_to_dict(self.dsn))
+        except psycopg.Error:  # its words quote the string, which may hold a secret
+            raise ConfigError(
+                "store.dsn is not a connection string", remedy='Write it like "host=db user=longshore dbname=orders".'
+            ) from None
+
+    def arguments(self) -> dict[str, Any]:
+        """What libpq is told. Errors: ConfigError."""
+        parts = self._parts()
+        if not self.dsn.strip():
+            raise ConfigError("store.dsn is empty", remedy='Write it like "host=db user=longshore dbname=orders".')
+        if "password" in parts:
+            raise ConfigError("store.dsn holds a password", remedy="Put it into a file that only this user may read: store.password_file.")
+        if self.password_file:
+            parts["password"] = read_secret(self.password_file, what="password of the central store").strip()
+        parts |= {name: text for name, text in (("sslmode", self.sslmode), ("sslrootcert", self.sslrootcert)) if text}
+        if self.sslrootcert and not Path(self.sslrootcert).is_file():
+            raise ConfigError(f"{self.sslrootcert}: no such file", remedy="store.sslrootcert names the authority (PEM) of the server.")
+        alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+        return {"connect_timeout": CONNECT_S, "application_name": "longshore", **alive, **parts}
+
+
+class Refused(LedgerBroken):
+    """What whoever runs the hub can mend: credentials, rights, a database that is not there. Where a store is opened, a ConfigError."""
+
+
+class _Silent(psycopg.OperationalError):
+    """The server does not answer."""
+
+
+class _Bounded(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not wait for ever for a server that has gone silent."""
+
+    patience_s: float | None = STATEMENT_MS / 1_000 + SILENCE_S
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See psycopg."""
+        try:
+            return super().wait(gen, interval=interval, timeout=self.patience_s if timeout is None else timeout)
+        except psycopg.OperationalError as e:
+            if timeout is not None or type(e).__name__ != "_WaitTimeout":
+                raise
+            self.pgconn.finish()
+            raise _Silent(f"it has not answered for {self.patience_s} s") from None
+
+
+class Pg:
+    """One connection. The owner begins and commits; everything else only executes. `?` marks a parameter (`protocols.sql.Sql`).
+
+    Errors: LedgerFull (the server's disk), LedgerBusy (its subclass Raced: try again), LedgerBroken (anything else: close and reopen); when
+    it is made also ConfigError (credentials, database, TLS, version).
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.place = server.place()
+        self.in_transaction = False
+        arguments = server.arguments()
+        try:
+            self._c = _Bounded.connect(autocommit=True, **arguments)
+        except psycopg.Error as e:
+            raise _cannot_connect(e, self.place) from None  # its words may quote what it was given
+        try:
+            self._cursor = self._c.cursor(binary=True)
+            self._configure()
+        except (LedgerError, ConfigError):
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        if self._c.info.server_version < OLDEST_SERVER:
+            raise ConfigError(
+                f"{self.place} is of version {self._c.info.server_version // 10_000}, at least {OLDEST_SERVER // 10_000} is needed",
+                remedy="Upgrade the server.",
+            )
+        encoding = self._c.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise ConfigError(f"{self.place} is encoded in {encoding}", remedy="Make the database with ENCODING 'UTF8'.")
+        for setting in (*_SETTINGS, f"SET statement_timeout = {STATEMENT_MS}"):
+            self.run(setting)
+
+    # ------------------------------------------------------------ statements
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement."""
+        with self._translated():
+            return self._cursor.execute(_placed(sql), params or None).fetchall()
+
+    def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        with self._translated():
+            return self._cursor.execute(_placed(sql), params or None).fetchone()
+
+    def run(self, sql: str, params: Sequence[Any] = ()) -> None:
+        """Execute one statement for its effect."""
+        with self._translated():
+            self._cursor.execute(_placed(sql), params or None)
+
+    def count(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Execute one statement. Returns how many rows it wrote."""
+        with self._translated():
+            return self._cursor.execute(_placed(sql), params or None).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute one statement for each row."""
+        given = list(rows)
+        if given:
+            with self._translated():
+                self._cursor.executemany(_placed(sql), given)
+
+    def copy_in(self, into: str, data: bytes) -> None:
+        """COPY rows in the binary format into `into`, a table with its columns. See `hub.store.pg_rows`."""
+        with self._translated(), self._cursor.copy(f"COPY {into} FROM STDIN (FORMAT binary)") as copy:
+            copy.write(data)
+
+    # ------------------------------------------------------------ transactions
+
+    def begin(self, how: str = "") -> None:
+        """Begin one. `how`: ISOLATION LEVEL …; the default sees at each statement what is committed by then."""
+        self.run(f"BEGIN {how}")
+        self.in_transaction = True
+
+    def commit(self) -> None:
+        """On the server's disk when it returns. After an error nobody knows whether it is: its owner reopens and asks."""
+        self.run("COMMIT")
+        self.in_transaction = False
+
+    def rollback(self) -> None:
+        """Forget everything since `begin`; harmless without one, and on a connection that is gone."""
+        if self.in_transaction:
+            self.in_transaction = False
+            with contextlib.suppress(psycopg.Error):
+                self._c.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is read inside is all of one commit. Nothing is written."""
+        if self.in_transaction:
+            yield
+            return
+        self.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield
+        finally:
+            self.rollback()
+
+    def limit(self, milliseconds: int) -> None:
+        """How long a statement may take from here on; `LONG`: as long as it does."""
+        self.run(f"SET statement_timeout = {milliseconds}")
+        self._c.patience_s = milliseconds / 1_000 + SILENCE_S if milliseconds else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used."""
+        return not self._c.closed
+
+    def close(self) -> None:
+        """Release it. Idempotent."""
+        self._c.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as e:
+            raise translate(e, self.place) from None
+
+
+@lru_cache(maxsize=1024)
+def _placed(sql: str) -> str:
+    """The placeholders of `Sql` as psycopg's. Our statements have neither a question mark nor a per cent sign of their own."""
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def translate(e: psycopg.Error, place: str) -> LedgerError:
+    """Which of ours an error of the server is."""
+    state, words = e.sqlstate or "", _words(e)
+    if state in _FULL:
+        return LedgerFull(f"{place}: the server's disk is full", remedy="free space there; nothing of this request was stored")
+    if state in _RACED:
+        return Raced(f"{place}: another transaction came between ({words})", remedy="try again")
+    if state in _BUSY:
+        return LedgerBusy(f"{place}: {words}", remedy="it is tried again")
+    if state in _OPERATORS:
+        return Refused(f"{place}: {_OPERATORS[state]} ({words})", remedy="See [store] of the hub's configuration.")
+    if isinstance(e, errors.QueryCanceled):
+        return LedgerBroken(f"{place}: a statement took too long", remedy="it is tried again")
+    return LedgerBroken(f"{place}: {words or type(e).__name__}")
+
+
+def _cannot_connect(e: psycopg.Error, place: str) -> LedgerError | ConfigError:
+    words = _words(e)
+    state = next((state for said, state in _REFUSALS if said.search(str(e))), None)
+    if state is not None:
+        return ConfigError(f"{place}: {_OPERATORS[state]}", remedy="See [store] of the hub's configuration: dsn, password_file.")
+    if _TLS.search(str(e)):
+        return ConfigError(f"{place}: no connection by TLS ({words})", remedy="See store.sslmode and store.sslrootcert.")
+    return LedgerBroken(f"{place} cannot be reached ({words})", remedy="it is tried again by itself")
+
+
+def _words(e: psycopg.Error) -> str:
+    """The server's first line, of a connection that failed the last one: libpq tells of each address that it tried."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    if not lines:
+        return ""
+    line = lines[0] if e.sqlstate else lines[-1]
+    return line.rpartition("failed: ")[2][:200]

@@ -1,0 +1,257 @@
+"""The central store on PostgreSQL: for several writers at once, each with a connection of its own.
+
+Writers are projectors that own whole orders by their partitions while streams are shared by all; or the one hub without a bus. Nothing is
+kept in memory between two batches that another writer could change. What is held is read from the primary key of the log (`pg_held`), at
+one moment with the list of backups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from hub.store import pg_schema
+from hub.store.backups import Backup, Backups
+from hub.store.offsets import Advance, Offset, Offsets
+from hub.store.pg import Pg, Raced, Refused, Server
+from hub.store.pg_batch import PgBatch
+from hub.store.pg_held import Held, facts_of, stated, twins
+from hub.store.pg_log import PgLog
+from hub.store.pg_queries import PgQueries
+from hub.store.pg_shelf import STAGE, PgShelf
+from hub.store.port import (
+    Applied,
+    ConflictView,
+    Disputed,
+    EventView,
+    OrderQuery,
+    OrderView,
+    Page,
+    Statement,
+    StoreFact,
+    StoreRecord,
+    StreamCounts,
+)
+from hub.store.reading import read_fact
+from hub.store.statement import closed_by_records, read_facts
+from hub.store.view import ViewBook
+from protocols.chains import RunKind
+from protocols.errors import ConfigError, LedgerBroken, LedgerError, LongshoreError
+from protocols.messages import RunStated
+from protocols.policies import shipped
+from protocols.policy import Policies
+from protocols.streams import StreamKey
+
+T = TypeVar("T")
+TRIES: Final = 8
+"""of a batch beside other writers"""
+_WRITER: Final = ("SET random_page_cost = 1.1", "SET enable_hashjoin = off", "SET enable_mergejoin = off", STAGE)
+"""a batch asks for thousands of rows by their keys: reading a whole table for them is never right"""
+
+
+class PostgresStore:
+    """See `hub.store.port.CentralStore` and the module."""
+
+    def __init__(self, server: Server, *, read_only: bool = False, backup_required: bool = False, policies: Policies | None = None) -> None:
+        self._read_only, self._backup_required, self._policies = read_only, backup_required, policies or shipped()
+        self._broken = False
+        self._db = Pg(server)
+        try:
+            self._open()
+        except Refused as e:
+            self._db.close()
+            raise ConfigError(e.reason, remedy=e.remedy) from None
+        except LongshoreError:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        if self._read_only:
+            pg_schema.check(self._db)
+        else:
+            pg_schema.migrate(self._db)
+            for setting in _WRITER:
+                self._db.run(setting)
+        self._queries = PgQueries(self._db, self._policies)
+        self._held = Held(self._db)
+        if not self._read_only:
+            self._transaction(self._adopt_policies)
+
+    def _adopt_policies(self, _careful: bool) -> None:
+        """One process at a time; the others then find it done."""
+        self._db.run("LOCK TABLE meta IN SHARE ROW EXCLUSIVE MODE")
+        ViewBook(self._db, PgLog(self._db, careful=True), PgShelf(self._db, careful=True), policies=self._policies).adopt_policies()
+
+    # ------------------------------------------------------------ applying
+
+    def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
+        """See `CentralStore.apply`."""
+        read = [read_fact(f) for f in facts]
+
+        def work(careful: bool) -> Applied:
+            if offsets is not None:
+                Offsets(self._db).advance(offsets)
+            return PgBatch(self._db, self._policies, now_ms, careful=careful).take(facts, records, read)
+
+        return self._transaction(work)
+
+    def claim(self, topic: str, partition: int, fence: int) -> int | None:
+        """See `CentralStore.claim`."""
+        return self._transaction(lambda _: Offsets(self._db).claim(topic, partition, fence))
+
+    def offsets(self) -> list[Offset]:
+        """See `CentralStore.offsets`."""
+        return Offsets(self._db).all()
+
+    def _transaction(self, work: Callable[[bool], T]) -> T:
+        """One transaction, again from its start where another came between; `work` is told then to be careful. After a failure that is not
+        the caller's the store is not used again: nobody knows what became of it."""
+        self._may_write()
+        for attempt in range(TRIES):
+            try:
+                return self._once(work, careful=attempt > 0)
+            except Raced:
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _once(self, work: Callable[[bool], T], *, careful: bool) -> T:
+        self._broken = True
+        try:
+            self._db.begin()
+            done = work(careful)
+            self._db.commit()
+        except LongshoreError as e:
+            self._broken = isinstance(e, LedgerBroken)
+            raise
+        else:
+            self._broken = False
+        finally:
+            self._db.rollback()
+        return done
+
+    def _may_write(self) -> None:
+        if self._read_only:
+            raise LedgerError(f"{self._db.place} was opened only to read", remedy="apply on a writer's connection")
+        if self._broken:
+            raise LedgerBroken(f"{self._db.place}: an earlier batch failed", remedy="close the store and open it again")
+
+    # ------------------------------------------------------------ what is held
+
+    def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
+        """See `CentralStore.statement`."""
+        with self._db.moment():
+            found = {stream.key: stated(stream) for stream in self._held.read(streams)}
+            backed_up, newest_ms = self._held.backed_up(streams, required=self._backup_required)
+        state = found if streams is None else {key: found.get(key, ()) for key in streams}
+        return Statement(state, backed_up, newest_ms is not None, newest_ms)
+
+    def facts(self, stream: StreamKey, run: RunStated, limit: int) -> list[StoreFact]:
+        """See `CentralStore.facts`."""
+        with self._db.moment():
+            self._held.read([stream])
+            return read_facts(self._db, self._held.log, stream, run, limit)
+
+    def records(self, stream: StreamKey) -> list[StoreRecord]:
+        """See `CentralStore.records`: those of which some part still stands, data having superseded the rest."""
+        with self._db.moment():
+            for one in self._held.read([stream]):
+                standing = [r for r in one.chain.runs if r.kind is not RunKind.DATA]
+                rows = self._db.query(
+                    """SELECT first, h_before, last, h_last, kind, signed, received_ms FROM closures WHERE sid=?
+                       ORDER BY first, last, h_last""",
+                    (one.sid,),
+                )
+                return [
+                    StoreRecord(stream, first, h_before, last, h_last, RunKind(kind), signed, at)
+                    for first, h_before, last, h_last, kind, signed, at in rows
+                    if any(r.kind == kind and r.first >= first and r.last <= last for r in standing)
+                ]
+        return []
+
+    def counts(self) -> list[StreamCounts]:
+        """See `CentralStore.counts`: of the runs as they were read from the primary key of the log."""
+        with self._db.moment():
+            streams = self._held.read(None)
+            bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
+            fixed: dict[int, int] = dict(
+                self._db.query("SELECT q.sid, count(*) FROM quarantine q JOIN fixes f USING (sid, seq, h) GROUP BY q.sid")
+            )
+        return [
+            StreamCounts(
+                s.key, facts_of(s) - bad.get(s.sid, 0), bad.get(s.sid, 0), closed_by_records(s.chain.runs), twins(s), fixed.get(s.sid, 0)
+            )
+            for s in sorted(streams, key=lambda s: (s.key.node, s.sid))
+            if s.chain.runs
+        ]
+
+    # ------------------------------------------------------------ the view
+
+    def orders(self, query: OrderQuery) -> Page:
+        """See `CentralStore.orders`."""
+        return self._queries.orders(query)
+
+    def order(self, org: str, order_id: str) -> OrderView | None:
+        """See `CentralStore.order`."""
+        return next((o for o in self.find(order_id) if o.org == org), None)
+
+    def find(self, order_id: str) -> list[OrderView]:
+        """See `CentralStore.find`."""
+        return self._queries.find(order_id)
+
+    def events(self, org: str, order_id: str) -> list[EventView]:
+        """See `CentralStore.events`."""
+        return self._queries.events(org, order_id)
+
+    def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
+        """See `CentralStore.conflicts`."""
+        return self._queries.conflicts(open_only=open_only, limit=limit)
+
+    def conflict(self, clash_id: str) -> ConflictView | None:
+        """See `CentralStore.conflict`."""
+        return self._queries.conflict(clash_id)
+
+    def judged_by(self) -> Policies:
+        """See `CentralStore.judged_by`."""
+        return self._policies
+
+    def disputed(self, org: str, order_id: str) -> Disputed:
+        """See `CentralStore.disputed`."""
+        return self._queries.disputed(org, order_id)
+
+    def totals(self) -> dict[str, int]:
+        """See `CentralStore.totals`."""
+        return self._queries.totals()
+
+    # ------------------------------------------------------------ backups of it
+
+    def backups(self) -> list[Backup]:
+        """See `CentralStore.backups`."""
+        return self._list().rows()
+
+    def begin_backup(self, backup_id: str, tool: str, place: str, now_ms: int) -> Backup:
+        """See `CentralStore.begin_backup`. What it covers is read before, at a moment of its own: rows are never deleted, so all of that is
+        there when the first byte is copied, and a statement made meanwhile names nothing that will not be."""
+        with self._db.moment():
+            cover = {stream.key: stated(stream) for stream in self._held.read(None)}
+        return self._transaction(lambda _: self._list().begin(backup_id, tool, place, cover, now_ms))
+
+    def complete_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """See `CentralStore.complete_backup`."""
+        return self._transaction(lambda _: self._list().complete(backup_id, now_ms))
+
+    def expire_backup(self, backup_id: str, now_ms: int) -> Backup:
+        """See `CentralStore.expire_backup`."""
+        return self._transaction(lambda _: self._list().expire(backup_id, now_ms))
+
+    def merge_backups(self, others: Iterable[Backup]) -> list[Backup]:
+        """See `CentralStore.merge_backups`."""
+        known = list(others)
+        return self._transaction(lambda _: self._list().merge(known))
+
+    def _list(self) -> Backups:
+        return Backups(self._db, self._held.log)
+
+    def close(self) -> None:
+        """Release the connection. Idempotent."""
+        self._db.close()

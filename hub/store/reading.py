@@ -1,0 +1,75 @@
+"""A batch before and after it is applied: what its facts say, which belong together, and what the live feed tells of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from hub.store.orders import Order
+from hub.store.port import Change, StoreFact
+from protocols.codec import unpack
+from protocols.errors import DecodeError
+from protocols.fact import FactRow
+from protocols.ledger import readable
+from protocols.lifecycle import STATUS_NAMES
+from protocols.limits import FRAME_UNPACKED_BYTES
+from protocols.merge import Head
+from protocols.streams import StreamKey
+
+_NAMES: Final = ("", *STATUS_NAMES)
+"""by status code, which run from 1 without a gap"""
+
+Read = tuple[FactRow | None, str]
+"""a fact of an order; or (None, "") for one that is none; or (None, why it goes to quarantine)"""
+Fresh = tuple[int, Head, Order, FactRow]
+"""A new fact of an order, logged and about to be folded: its place in the batch, how the fold sees it, the order, the fact."""
+
+
+def read_fact(f: StoreFact) -> Read:
+    """What a fact on its way into the store says."""
+    if f.quarantined:
+        return None, f.quarantined
+    if f.fact is not None:
+        return f.fact, ""
+    try:
+        return readable(unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES), f.stream, f.seq)
+    except DecodeError as e:
+        return None, e.reason
+
+
+def lanes(facts: Sequence[StoreFact]) -> dict[StreamKey, list[int]]:
+    """The places of each stream's facts in the batch."""
+    out: dict[StreamKey, list[int]] = {}
+    for i, f in enumerate(facts):
+        lane = out.get(f.stream)
+        if lane is None:
+            out[f.stream] = [i]
+        else:
+            lane.append(i)
+    return out
+
+
+def linked(lane: Sequence[int], facts: Sequence[StoreFact]) -> list[Sequence[int]]:
+    """A lane in stretches in which each fact follows the one before on its chain."""
+    starts: list[int] = []
+    seq, h = facts[lane[0]].seq - 1, facts[lane[0]].prev
+    for k, i in enumerate(lane):
+        f = facts[i]
+        if f.prev != h or f.seq != seq + 1:
+            starts.append(k)
+        seq, h = f.seq, f.h
+    return [lane[a:b] for a, b in zip([0, *starts], [*starts, len(lane)], strict=True)]
+
+
+def changes(fresh: Iterable[Fresh], facts: Sequence[StoreFact]) -> list[Change]:
+    """A change for each new fact of an order, as the orders stand after the batch."""
+    out = []
+    for i, head, order, fact in fresh:
+        given = facts[i]
+        is_head = head in order.heads
+        status, now, node = _NAMES[fact.status], _NAMES[order.status if order.heads else fact.status], given.stream.node
+        place = fact.source, fact.site, fact.region
+        out.append(
+            Change(order.org, order.order_id, status, now, *place, node, fact.happened_ms, given.received_ms, order.conflict, is_head)
+        )
+    return out

@@ -1,0 +1,203 @@
+"""A PostgreSQL server for tests: Debian's programs, a folder of its own, loopback only, passwords made for the run, fsync on.
+
+    with server() as postgres:
+        store = PostgresStore(postgres.server("one"))
+
+It refuses to run as root, so root starts it as the user `postgres`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hub.store.pg import Server
+from tests.support.needs import where
+from tests.support.ports import lasting_port
+from tests.support.procs import Child, children
+
+ADMIN: Final = "admin"
+USER: Final = "longshore"
+SETTINGS: Final = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=64MB", "max_connections=60", "fsync=on")
+
+
+class Postgres:
+    """One cluster. `stop`, `crash` and `start` on the same data are restarts; `copy` and `put_back` are a cold backup and its restore."""
+
+    def __init__(self, settings: Sequence[str] = ()) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="longshore-pg-"))
+        self.port = lasting_port()
+        self.password = secrets.token_hex(12)
+        self._bin = Path(where("postgres")).parent
+        self._settings = (*SETTINGS, *settings)
+        self._child: Child | None = None
+        self._user_made = False
+        _give_away(self.folder)
+        self._make()
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.folder / "data"
+
+    def _make(self) -> None:
+        secret = self.folder / "secret"
+        secret.write_text(self.password)
+        _give_away(secret)
+        self.tool(
+            "initdb", "-D", self.data, "-U", ADMIN, "--pwfile", secret, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"
+        )
+
+    def tool(self, name: str, *args: str | os.PathLike[str], password: bool = False) -> str:
+        """Run one of its programs as the user it runs as. Returns what it said."""
+        env = {**os.environ, "PGPASSWORD": self.password} if password else None
+        command = [*_as_user(), os.fspath(self._bin / name), *(os.fspath(arg) for arg in args)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=env)
+        assert done.returncode == 0, f"{name} failed: {done.stderr[-2_000:]}"
+        return done.stdout
+
+    @property
+    def reach(self) -> list[str]:
+        """How a client program reaches it: `tool("pg_dump", *postgres.reach, …, password=True)`."""
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", ADMIN]
+
+    @property
+    def programs(self) -> Path:
+        """Where its programs are."""
+        return self._bin
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        options = [part for setting in self._settings for part in ("-c", setting)]
+        self._child = Child([*_as_user(), self._bin / "postgres", "-D", self.data, "-p", str(self.port), *options], cwd=self.folder)
+        self._child.wait_until(self._ready, what="ready")
+
+    def _ready(self) -> bool:
+        asked = subprocess.run([self._bin / "pg_isready", "-q", *self.reach], check=False)
+        return asked.returncode == 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._child is not None and self._child.running
+
+    def stop(self) -> None:
+        """A fast shutdown: transactions under way are rolled back, clients are cut off. Idempotent."""
+        self._end(signal.SIGINT)
+
+    def crash(self) -> None:
+        """SIGKILL to the server and all of its processes, as a power cut would end them. Idempotent."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        below = children(child.pid)
+        if child.running:
+            child.process.send_signal(how)
+        if how is signal.SIGKILL:
+            for pid in below:
+                _kill(pid)
+        child.end()
+        until(lambda: not any(_lives(pid) for pid in below))
+        child.discard()
+
+    def database(self, name: str) -> str:
+        """Make an empty database that an ordinary user owns. Returns its dsn, for that user."""
+        if not self._user_made:
+            self.sql(f"CREATE ROLE {USER} LOGIN PASSWORD '{self.password}'")
+            self._user_made = True
+        self.sql(f'CREATE DATABASE "{name}" OWNER {USER}')
+        return f"host=127.0.0.1 port={self.port} user={USER} dbname={name}"
+
+    def server(self, name: str, **more: str) -> Server:
+        """Make an empty database. Returns it as a store is told of it."""
+        secret = self.folder / "password"
+        if not secret.exists():
+            secret.write_text(self.password)
+            secret.chmod(0o600)
+        return Server(self.database(name), str(secret), **more)
+
+    def drop(self, name: str) -> None:
+        """End its connections, and delete it."""
+        self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Run a statement by psql; what it answers, one row on a line."""
+        return self.tool(
+            "psql", *self.reach, "-d", database, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, password=True
+        ).strip()
+
+    def copy(self, name: str) -> None:
+        """A cold backup of all, while it is down."""
+        assert not self.running
+        self._copy(self.data, self.folder / name)
+
+    def put_back(self, name: str) -> None:
+        """Restore a cold backup, while it is down."""
+        assert not self.running
+        shutil.rmtree(self.data)
+        self._copy(self.folder / name, self.data)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        subprocess.run(["cp", "-a", source, target], check=True)
+
+    def discard(self) -> None:
+        """End it, and delete all that it had."""
+        self.crash()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def server(*settings: str) -> Iterator[Postgres]:
+    """A server for the length of a `with` block. `settings`: `name=value`."""
+    postgres = Postgres(settings)
+    try:
+        postgres.start()
+        yield postgres
+    finally:
+        postgres.discard()
+
+
+def _as_user() -> list[str]:
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"] if os.geteuid() == 0 else []
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() == 0:
+        shutil.chown(path, "postgres", "postgres")
+
+
+def _lives(pid: int) -> bool:
+    """Zombies that nobody has waited for yet do not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def until(done: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Wait for what another process does. Errors: AssertionError."""
+    deadline = time.monotonic() + within_s
+    pause = threading.Event()
+    while not done():
+        assert time.monotonic() < deadline, f"it did not come within {within_s} s"
+        pause.wait(0.02)
