@@ -14,7 +14,7 @@ KILLS ?= 100
 ARGS ?=
 
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
-GENERATORS := protocols.lifecycle protocols.policies deploy.contracts tests.sim.document
+GENERATORS := protocols.lifecycle protocols.policies deploy.contracts deploy.dashboards tests.sim.document
 
 .PHONY: help demo setup setup-run system test quick sim fuzz chaos storage bench lint fmt lock audit docs clean
 

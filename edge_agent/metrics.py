@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +31,10 @@ class Metric:
 
 def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1_000
+
+
+def _memory_bytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1_024)
 
 
 def _evicted(why: str) -> Metric:
@@ -69,6 +75,7 @@ def _freed(s: Status) -> float:
 ALWAYS: Final = (
     Metric("longshore_edge_ready", "gauge", "1 when events can be taken.", lambda r, s: float(not r.unready())),
     Metric("longshore_edge_start_time_seconds", "gauge", "When this process began, since 1970.", lambda r, s: r.started_ms / 1_000),
+    Metric("longshore_edge_memory_bytes", "gauge", "The most memory this process has had.", lambda r, s: _memory_bytes()),
     Metric("longshore_edge_events_total", "counter", "Events said yes to since the start.", lambda r, s: r.counts.events_total),
     Metric("longshore_edge_readings_total", "counter", "Readings of devices said yes to.", lambda r, s: r.counts.readings_total),
     Metric(

@@ -20,6 +20,7 @@ from hub.api_backups import BackupsApi
 from hub.conflicts_api import ConflictsApi
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
+from hub.metrics_store import stored
 from hub.openapi import document
 from hub.quarantine import QuarantineApi
 from hub.snapshot import Snapshots
@@ -270,7 +271,8 @@ class HubApi:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format."""
-        return Response(metrics_text(self._hub.metrics()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        samples = [*self._hub.metrics(), *await stored(self._snapshots)]
+        return Response(metrics_text(samples), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
         """This API as an OpenAPI 3.1 document."""
@@ -295,7 +297,7 @@ def metrics_text(samples: Iterable[Metric]) -> str:
     for name, family in groupby(samples, key=lambda sample: sample.name):
         first, *more = family
         lines += [f"# HELP {name} {_escaped(first.help)}", f"# TYPE {name} {first.type}"]
-        lines += [f"{name}{_labels(sample.labels)} {_number(sample.value)}" for sample in (first, *more)]
+        lines += [f"{name}{sample.suffix}{_labels(sample.labels)} {_number(sample.value)}" for sample in (first, *more)]
     return "\n".join(lines) + "\n"
 
 

@@ -21,13 +21,15 @@ T = TypeVar("T")
 
 
 class Metric(NamedTuple):
-    """One sample of a metric family. `type` is counter, gauge or untyped; every sample of a family carries the same help and type."""
+    """One sample of a metric family. `type` is counter, gauge, histogram or untyped; every sample of a family carries the same help and
+    type. `suffix`: of a histogram's samples, after the family's name."""
 
     name: str
     help: str
     type: str
     labels: Mapping[str, str]
     value: float
+    suffix: str = ""
 
 
 class HubFacade(Protocol):

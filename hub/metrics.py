@@ -1,6 +1,7 @@
 """The hub's figures for Prometheus: a table of families, each with where its samples come from.
 
-Names are `longshore_<subsystem>_<thing>_<unit>`, `_total` for counters. Nodes and orders are never labels: a fleet has thousands.
+Names are `longshore_<subsystem>_<thing>_<unit>`, `_total` for counters. Nodes and orders are never labels: a fleet has thousands; sites
+are, within bounds (`metrics_sites`). What the store counts is in `metrics_store`, how long facts take in `freshness`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from hub import metrics_sites
 from hub.alarms import unaccounted
 from hub.facade import Metric
+from protocols.fact import Clock
 
 if TYPE_CHECKING:
     from hub.runtime import Hub
@@ -38,6 +41,11 @@ def _balance(hub: Hub) -> Values:
     row = hub.balance()["fleet"]
     parts = {"settled": row["settled"], "queued": row["queued"], "in_custody": row["inCustody"], "quarantined": row["quarantined"]}
     return {"captured": row["captured"], **parts, **{f"evicted_{why}": seqs for why, seqs in row["evicted"].items()}}
+
+
+def _store_lacks(hub: Hub) -> Values:
+    row = hub.balance()["fleet"]
+    return math.nan if row["notHereYet"] is None else max(row["queued"] + row["inCustody"] - row["notHereYet"], 0)
 
 
 def _closed(hub: Hub) -> Values:
@@ -79,6 +87,21 @@ FAMILIES: Final = (
     ),
     Family("longshore_fleet_missing_bytes", "Estimated bytes of them.", lambda hub: sum(r.missing_bytes or 0 for r in hub.fleet())),
     Family("longshore_fleet_oldest_seconds", "Age of the oldest fact of any node that is not settled.", _oldest_s),
+    Family("longshore_fleet_captured_events", "Facts that nodes said yes to, as far as they told.", lambda hub: _sum(hub, "head")),
+    Family("longshore_fleet_received_events", "Those of them that this hub holds.", lambda hub: _sum(hub, "received")),
+    Family("longshore_fleet_settled_events", "Those that the central store holds.", lambda hub: _sum(hub, "settled")),
+    Family("longshore_fleet_queued_bytes", "What nodes keep for want of a receipt.", lambda hub: _sum(hub, "queued_bytes")),
+    Family("longshore_fleet_clock_nodes", "Admitted nodes, by what they think of their clocks.", lambda hub: _clocks(hub), "quality"),
+    Family(
+        "longshore_fleet_skew_seconds",
+        "The largest distance of any node's clock from the hub's, either way.",
+        lambda hub: max((abs(row.skew_ms or 0) for row in hub.fleet()), default=0) / 1_000,
+    ),
+    Family(
+        "longshore_fleet_disk_free_bytes",
+        "The least that is free on any node's disk; NaN while none has told.",
+        lambda hub: min((row.disk_free_bytes for row in hub.fleet() if row.disk_free_bytes is not None), default=math.nan),
+    ),
     Family("longshore_fleet_holes", "Holes in the streams of all nodes.", lambda hub: sum(r.holes for r in hub.fleet())),
     Family("longshore_fleet_forked_nodes", "Nodes of which two histories are known.", lambda hub: sum(r.forked for r in hub.fleet())),
     Family("longshore_balance_events", "Facts by where they are: captured is the sum of all others.", _balance, "part"),
@@ -95,6 +118,7 @@ FAMILIES: Final = (
     ),
     Family("longshore_gaps_holes", "Holes in what this hub holds.", lambda hub: hub.gaps()["holes"]),
     Family("longshore_gaps_events", "Facts in holes and beyond what is held.", lambda hub: hub.gaps()["facts"]),
+    Family("longshore_hub_turns_total", "Turns of the hub's loop.", lambda hub: hub.engine.counts.turns_total),
     Family("longshore_sync_messages_total", "Messages taken off the line.", lambda hub: hub.engine.inputs.counts.frames_total),
     Family("longshore_sync_dropped_total", "Messages for which there was no room.", lambda hub: hub.engine.inputs.counts.dropped_total),
     Family("longshore_sync_waiting_bytes", "Bytes of messages that wait for the loop.", lambda hub: hub.engine.inputs.bytes),
@@ -112,6 +136,7 @@ FAMILIES: Final = (
     Family("longshore_devices", "Devices of which the fleet has told.", lambda hub: float(sum(row.devices for row in hub.fleet()))),
     Family("longshore_ledger_bytes", "Bytes in use in the hub's ledger.", lambda hub: hub.engine.seen.ledger_bytes),
     Family("longshore_ledger_rebuilt_total", "Times the ledger failed and was opened again.", lambda hub: hub.engine.counts.rebuilt_total),
+    Family("longshore_store_waiting_events", "Facts that this hub holds and the central store has not; NaN while unknown.", _store_lacks),
     Family("longshore_store_facts_total", "Facts that the central store took.", lambda hub: hub.engine.counts.applied_total),
     Family("longshore_store_known_total", "Facts that it had already.", lambda hub: hub.engine.counts.doubled_total),
     Family("longshore_store_refilled_total", "Facts that it gave back to this hub.", lambda hub: hub.engine.counts.refilled_total),
@@ -153,6 +178,16 @@ def _nodes(hub: Hub) -> Values:
     return {"online": online, "away": len(admitted) - online, "waiting": len(rows) - len(admitted)}
 
 
+def _sum(hub: Hub, name: str) -> Values:
+    return sum(getattr(row, name) or 0 for row in hub.fleet())
+
+
+def _clocks(hub: Hub) -> Values:
+    said = [row.clock for row in hub.fleet() if row.admitted]
+    known = {clock.name.lower(): float(said.count(int(clock))) for clock in Clock}
+    return {**known, "not_told": float(len(said) - sum(known.values()))}
+
+
 def _kept(hub: Hub, name: str) -> Values:
     return hub.engine.seen.counters.get(name, 0)
 
@@ -171,3 +206,5 @@ def samples(hub: Hub) -> Iterator[Metric]:
                 yield Metric(family.name, family.help, family.type, {family.label: value_of_label}, value)
         else:
             yield Metric(family.name, family.help, family.type, {}, values)
+    yield from hub.freshness.samples()
+    yield from metrics_sites.samples(hub.fleet(), hub.now_ms())

@@ -29,6 +29,7 @@ from hub.engine import Engine, Ports, Rhythm
 from hub.facade import Metric
 from hub.feed import Sampler
 from hub.fleet import node_json
+from hub.freshness import Freshness
 from hub.line import Line, down_because, external_line, inside_line, says_online
 from hub.metrics import samples
 from hub.post import Post
@@ -83,6 +84,7 @@ class Hub:
         self.feed: Feed = Feed(boot=secrets.token_hex(4))
         self.broker: EmbeddedBroker | None = None
         self.line: Line | None = None
+        self.freshness = Freshness()
         self.api_port = 0
         self._token_hashes = config.api.token_hashes.split()
         self._sampler = Sampler(self.feed)
@@ -137,6 +139,7 @@ class Hub:
             self.line.publish(topic, payload)
 
     def _applied(self, applied: Applied) -> None:
+        self.freshness.took((change.received_ms for change in applied.changes), now_ms())
         self._show(applied.changes)
 
     def _show(self, changes: Sequence[Change]) -> None:

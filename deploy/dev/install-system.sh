@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
-parts=(mosquitto chromium default-jre-headless maven postgresql)
+parts=(mosquitto chromium default-jre-headless maven postgresql prometheus)
 
 is_there() {
   case "$1" in
@@ -16,6 +16,7 @@ is_there() {
     chromium) command -v chromium || command -v chromium-browser || command -v google-chrome ;;
     default-jre-headless) command -v java ;;
     maven) command -v mvn ;;
+    prometheus) command -v promtool ;;
   esac >/dev/null 2>&1
 }
 
@@ -26,6 +27,7 @@ what_it_serves() {
     chromium) echo "the hub's web pages in a browser" ;;
     default-jre-headless) echo "the Kafka bridge on a real broker" ;;
     maven) echo "the Kafka bridge on a real broker (it brings the broker's jars)" ;;
+    prometheus) echo "alert rules, dashboards and metrics under promtool" ;;
   esac
 }
 

@@ -150,7 +150,7 @@ def test_a_part_is_found_where_path_does_not_point() -> None:
 
 
 def test_an_unknown_part_is_refused_at_once() -> None:
-    with pytest.raises(KeyError, match="known: chromium, kafka, mosquitto, postgres, tmpfs"):
+    with pytest.raises(KeyError, match=r"known: .*mosquitto"):
         needs.needs("teapot")
 
 
