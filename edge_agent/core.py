@@ -355,10 +355,13 @@ class EdgeCore:
             | self.budget.status(),
         }
 
-    def unanswered(self, now: Now) -> dict[str, int] | None:
-        """Frames that were sent, and no word that any arrived, for longer than a receipt takes."""
-        lasts = self.uplink.silence.lasts(now.mono, 2 * self.settings.uplink.retry_ms) if self.uplink.connected else None
-        return None if lasts is None else {"frames": lasts[0], "forMs": lasts[1]}
+    def unanswered(self, now: Now) -> dict[str, Any] | None:
+        """Frames or hellos that were sent, and no word that any arrived, for longer than that takes."""
+        for what, silence in (("hellos", self.uplink.unheard), ("frames", self.uplink.silence)):
+            lasts = silence.lasts(now.mono, 2 * self.settings.uplink.retry_ms) if self.uplink.connected else None
+            if lasts is not None:
+                return {"what": what, "count": lasts[0], "forMs": lasts[1]}
+        return None
 
     def take_too_large(self, payload: bytes, now: Now) -> None:
         """The broker does not take this message of ours for its size. A frame is cut smaller; all else only waits for its next turn."""

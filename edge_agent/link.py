@@ -44,18 +44,20 @@ class Link:
         """What `GET /v1/status` adds to what the core says of the line: protocol, problem, and what is refused."""
         connected = transport is not None and transport.connected
         refused = [seen.as_json() for seen in transport.refusals()] if transport is not None else []
-        refused += _unanswered(link, now_ms)
-        return {"problem": "" if connected else self._told, "protocol": transport.protocol if transport else "", "refusals": refused}
+        protocol = transport.protocol if transport is not None else ""
+        if protocol != "HTTP":  # there the hub may be out of reach of who answers, and that is no refusal
+            refused += _unanswered(link, now_ms)
+        return {"problem": "" if connected else self._told, "protocol": protocol, "refusals": refused}
 
 
 def _unanswered(link: dict[str, Any], now_ms: int) -> list[dict[str, Any]]:
-    """Frames that a broker took and of which no receipt came: the only sign there is where it refuses in silence."""
+    """What a broker took and of which nobody was heard: the only sign there is where it refuses in silence."""
     silent = link.get("unanswered")
     if not silent or not link["connected"]:
         return []
-    seconds = silent["forMs"] // 1_000
-    reason = f"{silent['frames']:,} frames were sent in {seconds:,} s, and no receipt came"
-    return [Seen(Refusal.UNANSWERED, "", reason, silent["frames"], now_ms - silent["forMs"], now_ms).as_json()]
+    missing = "and no receipt came" if silent["what"] == "frames" else "and the hub does not answer"
+    reason = f"{silent['count']:,} {silent['what']} were sent in {silent['forMs'] // 1_000:,} s, {missing}"
+    return [Seen(Refusal.UNANSWERED, "", reason, silent["count"], now_ms - silent["forMs"], now_ms).as_json()]
 
 
 def lines(link: dict[str, Any]) -> list[str]:

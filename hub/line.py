@@ -27,7 +27,7 @@ def external_line(broker: Broker, password: str) -> MqttSettings:
     """To a broker that runs elsewhere."""
     return MqttSettings(
         broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None, broker.cert_file or None,
-        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST,
+        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST, backoff_max_s=15.0,
     )  # fmt: skip
 
 

@@ -110,7 +110,8 @@ class Uplink:
         self._more_due: int | None = None
         self._to_record: dict[tuple[int, int, int, bytes], Record] = {}
         self._frame_size = FrameSize(min(self.settings.frame_facts, FRAME_FACTS))
-        self.silence = Silence()
+        self.silence, self.unheard = Silence(), Silence()
+        """of frames, and of hellos"""
         self.carried: Callable[[], tuple[StreamCarried, ...]] = tuple
         """others' streams in this node's custody, asked for each hello"""
 
@@ -155,6 +156,7 @@ class Uplink:
         self._asked = now
         self._hello_due = now + self._backoff()
         self._attempts += 1
+        self.unheard.sent(now)
         hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]), held=self.carried())
         return Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list())
 
@@ -189,6 +191,7 @@ class Uplink:
             return heard
         self._nonce = b""
         heard.answered = True
+        self.unheard.broken()
         self.incarnation = a.incarnation
         self._hello_due = None
         self._attempts = 0
@@ -382,6 +385,7 @@ class Uplink:
         """The client was built anew; give it its time."""
         self._progress_ms = now
         self.silence.stalled()
+        self.unheard.stalled()
 
     def _pump(self, now: int) -> list[Out]:
         """Fill the window: live first, then backlog, each within its share of the credit; telemetry only behind all facts of orders,

@@ -173,7 +173,7 @@ def test_what_the_broker_refuses_stands_under_the_link() -> None:
 
 def test_a_silence_is_named_while_the_line_is_up_and_the_log_has_it_once(caplog: pytest.LogCaptureFixture) -> None:
     link = Link(lambda: False)
-    silent = {"connected": True, "unanswered": {"frames": 1_200, "forMs": 65_000}}
+    silent = {"connected": True, "unanswered": {"what": "frames", "count": 1_200, "forMs": 65_000}}
     row = link.status(None, silent, 1_000_000)["refusals"][0]
     assert (row["kind"], row["reason"]) == ("unanswered", "1,200 frames were sent in 65 s, and no receipt came")
     assert link.status(None, silent | {"connected": False}, 1_000_000)["refusals"] == []
