@@ -22,6 +22,7 @@ from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
 from hub.registry import REGISTRY, Node, Registry
 from hub.scopes import Taken
+from hub.serving import Serving
 from hub.store.port import Statement, StoreFact, StoreRecord
 from protocols.chains import RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
@@ -93,8 +94,7 @@ class HubCore:
         self.backup_ms: int | None = None
         self.freeing = HubFreeing(self.ledger, self.settings.floor_ms)
         self.receiver.freed_counts = not any(s.freed_seq for s in self.ledger.log.all())
-        self._asked = False
-        """has the store spoken since this start? Nothing is handed over before: it may be ahead"""
+        self._asked = False  # has the store spoken since this start? Nothing is handed over before: it may be ahead
         self._hellos: list[tuple[Node, Hello]] = []
         self._spoke: Node | None = None
         """whose signature the message at hand bears"""
@@ -108,6 +108,7 @@ class HubCore:
         self.credit = Credit(self.settings.credit_facts)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: list[tuple[Node, StreamKey]] = []
+        self.serving = Serving(self.registry, identity.node)
 
     # ------------------------------------------------------------ in (inside a transaction)
 
@@ -147,7 +148,7 @@ class HubCore:
         return done
 
     def wrote(self, key: StreamKey) -> None:
-        """Facts of the hub's own were written by who does that: the store lacks them."""
+        """Facts of the hub's own were written by who does that."""
         self.handing.unhanded[key] = None
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
@@ -301,7 +302,7 @@ class HubCore:
         self.credit.rested(now_ms)
         self.receiver.credit = self.credit.each()
         outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
-        for node, receipt in self.receiver.receipts(now_ms):
+        for node, receipt in self.receiver.receipts(now_ms, self._is_told):
             self.gaps.stated(receipt.streams, now_ms)
             for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
                 known = self.registry.get(told)
@@ -315,12 +316,22 @@ class HubCore:
     def _said(self, to: Node, out: Out) -> Iterator[Publish]:
         """What the hub says to a node: on its own topic and, in the same bytes, on those of the relays that carry for it (rule 16). The
         feed, which is long and was asked for, goes the way on which the node spoke last."""
-        payload = seal(out, self.identity.node, to.address.node, self._sign)
         carriers, node = self.receiver.carriers, to.address.node
-        for name in (carriers.way(node),) if out.channel is Channel.ORDERS else (node, *carriers.of(node)):
+        names = self.serving.those((carriers.way(node),) if out.channel is Channel.ORDERS else (node, *carriers.of(node)))
+        payload = seal(out, self.identity.node, node, self._sign) if names else b""
+        for name in names:
             known = self.registry.get(name)
             if known is not None:
                 yield Publish(known.address.topic(out.channel), payload)
+
+    def _is_told(self, node: str) -> bool:
+        return node == self.identity.node or bool(self.serving.those((node, *self.receiver.carriers.of(node))))
+
+    def hands_changed(self, *, taken: bool) -> None:
+        """Partitions of nodes went, or came (`taken`): another incarnation, so what a worker before held alone is sent again (rule 6)."""
+        if taken:
+            self.receiver.incarnation = self._rng.randbytes(8)
+        self.feeds.let_go(self.serving.to)
 
     def _told(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
         """Statements about streams of others whose facts somebody keeps until they are settled."""

@@ -161,6 +161,11 @@ class Feeds:
             self._comparing.pop(node.address.node, None)
             self._comparing[node.address.node] = (node, c)
 
+    def let_go(self, keeps: Callable[[str], bool]) -> None:
+        """Nodes that are another's to answer now: what they asked here last is forgotten."""
+        self._waiting = {name: asked for name, asked in self._waiting.items() if keeps(name)}
+        self._comparing = {name: asked for name, asked in self._comparing.items() if keeps(name)}
+
     @property
     def busy(self) -> bool:
         """Is there more to say than the last turn said?"""

@@ -69,11 +69,12 @@ class Seen:
 def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int, *, taking_back: bool = False) -> Seen:
     """See `Seen`. Until the store has spoken, without it, and while what this hub lost comes back from it (`taking_back`), the balance says
     what it can, and that it is not known: half of it would be a false alarm. Errors: LedgerError, of the ledger."""
-    beats = core.registry.beats()
+    own = [s.key for s in core.ledger.own_streams()]
+    beats = {name: heard for name, heard in core.registry.beats().items() if core.serving.to(name)}
     counts: dict[StreamKey, StreamCounts] | None = None
     if store is not None:
         try:
-            counts = {c.stream: c for c in store.counts()}
+            counts = {c.stream: c for c in store.counts() if core.serving.counts(c.stream, own)}
         except LedgerError:
             counts = None
     sheet = balance(core, beats, counts, now_ms, taking_back=taking_back)
@@ -162,13 +163,20 @@ def off_streams(
 ) -> dict[StreamKey, tuple[int, int]]:
     """Streams whose facts are not all accounted for: (captured, accounted for)."""
     out = {}
-    for node in dict.fromkeys([*(key.node for key in counts), *(s.key.node for s in core.ledger.log.all())]):
+    for node in dict.fromkeys([*(key.node for key in counts), *_nodes_of_ledger(core)]):
         for key, s in _streams_of(core, node, beats[node][0] if node in beats else None).items():
             c = counts.get(key)
             found = c.facts + c.quarantined + sum(c.records.values()) if c is not None else 0
             if s.head + s.twins != found + s.missing + s.unstored:
                 out[key] = (s.head + s.twins, found + s.missing + s.unstored)
     return out
+
+
+def _nodes_of_ledger(core: HubCore) -> list[str]:
+    """Authors of facts in the ledger, as far as this worker answers for them."""
+    return [
+        name for name in dict.fromkeys(s.key.node for s in core.ledger.log.all()) if name == core.identity.node or core.serving.to(name)
+    ]
 
 
 def _size(intervals: Intervals) -> int:
@@ -184,7 +192,8 @@ def _share(queue: StreamQueue | None, missing: int) -> int:
 
 def _streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[StreamKey, StreamSeen]:
     queues = {StreamKey(node, q.epoch, q.cls): q for q in beat.streams} if beat is not None else {}
-    keys = dict.fromkeys([*(s.key for s in core.ledger.log.of_node(node)), *queues])
+    own = [s.key for s in core.ledger.own_streams()]
+    keys = dict.fromkeys([*(s.key for s in core.ledger.log.of_node(node) if core.serving.counts(s.key, own)), *queues])
     return {key: stream_seen(core, key, queues.get(key)) for key in keys}
 
 
@@ -198,6 +207,7 @@ def fleet_rows(core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], now_ms
     rows = [
         _fleet_row(core, node, beats.get(node.address.node), now_ms, left, offline_after_ms, refused.get(node.address.node, 0))
         for node in core.registry.all()
+        if core.serving.to(node.address.node)
     ]
     rows += [FleetRow(name, "", "", "", "", False, None, waiting=frames, admitted=False) for name, frames in waiting.items()]
     told = [replace(row, devices=heard[0], telemetry_ms=heard[1]) if (heard := devices.get(row.node)) else row for row in rows]
@@ -275,9 +285,7 @@ def balance(
     taking_back: bool = False,
 ) -> Balance:
     """captured = settled + queued + in custody + quarantined + evicted, per node (this hub among them) and in all."""
-    names = dict.fromkeys(
-        [*(s.key.node for s in core.ledger.log.all()), *(n.address.node for n in core.registry.all()), core.identity.node]
-    )
+    names = dict.fromkeys([*_nodes_of_ledger(core), *core.serving.those(n.address.node for n in core.registry.all()), core.identity.node])
     names |= dict.fromkeys(key.node for key in counts or {})
     carried = _carried(beats)
     nodes = [_balance_of(core, name, beats.get(name), counts, carried.get(name, 0)) for name in sorted(names)]

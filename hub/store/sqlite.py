@@ -60,11 +60,14 @@ class SqliteStore:
         cached: int = CACHED_ORDERS,
         backup_required: bool = False,
         policies: Policies | None = None,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other processes write this file, too; what is in memory is read again whenever one of them did."""
         self._db = at if isinstance(at, Db) else Db(at, read_only=read_only, driver=driver, shrinks=False)
         self._backup_required, self._policies = backup_required, policies or shipped()
         self._read_only, self._cached = read_only, cached
         self._broken = False
+        self._shared, self._version_seen = shared and not read_only, -1
         try:
             self._open()
         except LongshoreError:
@@ -109,6 +112,18 @@ class SqliteStore:
             self._book = ViewBook(self._db, self._log, shelf, policies=self._policies, cached=self._cached)
             self._closing = dict.fromkeys(sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM closures"))
 
+    def _catch_up(self) -> None:
+        """Where another process committed since this connection last looked, its memory is of no use any more."""
+        if not self._shared:
+            return
+        row = self._db.one("PRAGMA data_version")
+        found = int(row[0]) if row else 0
+        if found != self._version_seen:
+            self._version_seen = found
+            counted = self._verified.counted
+            self._load()
+            self._verified.counted = counted  # rows never go
+
     # ------------------------------------------------------------ applying
 
     def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
@@ -120,6 +135,7 @@ class SqliteStore:
         self._db.begin()
         self._broken, retry = True, False
         try:
+            self._catch_up()
             if offsets is not None:
                 Offsets(self._db).advance(offsets)
             applied = Batch(self._db, self._log, self._book, self._closing, now_ms).take(facts, records)
@@ -160,6 +176,7 @@ class SqliteStore:
         """A reader's runs are as of now: it has no part in the writer's memory."""
         if self._read_only:
             self._load()
+        self._catch_up()
         return self._verified
 
     def statement(self, streams: Sequence[StreamKey] | None = None) -> Statement:
@@ -247,6 +264,7 @@ class SqliteStore:
         """One transaction on the list; memory goes back with the disk where it fails."""
         self._db.begin()
         try:
+            self._catch_up()
             done = work()
             self._log.flush()
             self._commit()

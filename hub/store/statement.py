@@ -27,7 +27,7 @@ class Verified:
 
     def __init__(self, db: Db, log: StoreLog) -> None:
         self._db, self._log = db, log
-        self._counted: dict[tuple[int, int, bytes], int] = {}
+        self.counted: dict[tuple[int, int, bytes], int] = {}
         """(sid, first, hash before it) of a run: the last seq up to which its rows were counted"""
 
     def state(self, streams: Sequence[StreamKey] | None) -> dict[StreamKey, tuple[RunStated, ...]]:
@@ -47,14 +47,14 @@ class Verified:
     def _complete(self, stream: Stream, run: Run, data: Sequence[Run]) -> bool:
         """Is there a row for each seq of a run, and the row that it ends in?"""
         place = (stream.sid, run.first, run.h_before)
-        done = min(self._counted.get(place, run.first - 1), run.last)
+        done = min(self.counted.get(place, run.first - 1), run.last)
         if self._db.one("SELECT 1 FROM log WHERE sid=? AND seq=? AND h=?", (stream.sid, run.last, run.h_last)) is None:
             return False
         if done < run.last:
             shared = any(o is not run and o.first <= run.last and run.first <= o.last for o in data)
             if (self._walked if shared else self._count)(stream.sid, run, done + 1) != run.last - done:
                 return False
-            self._counted[place] = run.last
+            self.counted[place] = run.last
         return True
 
     def _count(self, sid: int, run: Run, first: int) -> int:

@@ -5,7 +5,7 @@ Nothing here acknowledges: statements are read after the owner's commit, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -106,10 +106,13 @@ class Receiver:
         """A receipt about this stream is due to its author (and, with relays, to those who carried it). `ends`: of frames that came."""
         self._changed.setdefault(key.node, {}).setdefault(key, []).extend(ends)
 
-    def receipts(self, now_ms: int) -> list[tuple[str, Receipt]]:
-        """Call after the commit: who is to be told what about the streams that changed since the last call."""
+    def receipts(self, now_ms: int, wanted: Callable[[str], bool] = lambda node: True) -> list[tuple[str, Receipt]]:
+        """Call after the commit: who is to be told what about the streams that changed since the last call. Of nodes that are not `wanted`
+        nothing is said."""
         out = []
         for node, keys in self._changed.items():
+            if not wanted(node):
+                continue
             statements = [self.statement(k, ends=ends) for k, ends in keys.items()]
             statements += [said for k in keys for said in self._news(k)]
             for stated in _messages(statements):

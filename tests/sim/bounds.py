@@ -63,10 +63,11 @@ def exceeded(world: World) -> Iterator[str]:
     for edge in world.edges:
         if edge.alive:
             yield from _edge(edge)
-    if world.hub.alive:
-        yield from _hub(world.hub)
+    for hub in world.hubs:
+        if hub.alive:
+            yield from _hub(hub)
     facts, pages = len(world.check.truth.facts), FILE_ALWAYS_BYTES
-    for disk in [world.hub.disk, world.store.disk, *(edge.disk for edge in world.edges)]:
+    for disk in world.disks():
         if disk.db.file_bytes() > pages + FILE_PER_FACT_BYTES * facts:
             yield f"I7 the file of {disk.name} has {disk.db.file_bytes()} bytes for {facts} facts"
 
@@ -84,7 +85,7 @@ def _edge(edge: EdgeProc) -> Iterator[str]:
 
 def _hub(hub: HubProc) -> Iterator[str]:
     core = hub.core
-    yield from _memory(core, "hub", core.handing.read_kept)
+    yield from _memory(core, hub.name, core.handing.read_kept)
 
 
 def _memory(core: Any, who: str, window: int) -> Iterator[str]:

@@ -50,7 +50,8 @@ class Checker:
         """per incarnation of the hub, what its disk has held since that start"""
         self.last_seen: dict[bytes, int] = {}
         """until when an incarnation was the hub's"""
-        self._incarnation = b""
+        self._incarnations: dict[str, bytes] = {}
+        """what each hub calls itself now"""
         self.stored: Mask = 0
         """facts for which the store had a row at some moment"""
         self.asked: dict[FactId, OrderEvent] = {}
@@ -171,18 +172,18 @@ class Checker:
 
     # ------------------------------------------------------------ the hub
 
-    def hub_started(self, incarnation: bytes, disk: Disk) -> None:
+    def hub_started(self, incarnation: bytes, disk: Disk, who: str = "hub") -> None:
         """A new incarnation, and what it begins with."""
         self.ever[incarnation] = disk.held
-        self.last_seen[self._incarnation] = self.world.now
-        self._incarnation = incarnation
+        self.last_seen[self._incarnations.get(who, b"")] = self.world.now
+        self._incarnations[who] = incarnation
         for edge in self.world.edges:
             if edge.alive and edge.core.uplink.incarnation == incarnation:
                 self.edge_believes(edge.disk, edge.name, incarnation, edge.received())
 
     def edge_adopts(self, who: str, incarnation: bytes | None, hello_at: int) -> None:
         """Rule 6: the answer to the latest hello counts, so what is believed was alive when that was said."""
-        if incarnation is not None and incarnation != self._incarnation:
+        if incarnation is not None and incarnation not in self._incarnations.values():
             demand(self.last_seen.get(incarnation, -1) >= hello_at, f"I5 {who} believes an incarnation that was gone when it said hello")
 
     def hub_holds(self, disk: Disk, incarnation: bytes, key: StreamKey, first: int, last: int, who: str = "hub") -> Mask:
@@ -304,7 +305,9 @@ class Checker:
 
     def copies(self) -> Mask:
         """Facts that are on some disk that is alive."""
-        out = self.world.hub.disk.held | self.world.store.disk.held
+        out = self.world.store.disk.held
+        for hub in self.world.hubs:
+            out |= hub.disk.held
         for edge in self.world.edges:
             out |= edge.disk.held
             if edge.disk.seen:  # a blank one has no tables yet
@@ -313,7 +316,9 @@ class Checker:
 
     def _recorded(self) -> Mask:
         """Facts of whose places some disk that is alive says that there is no data."""
-        out = self.world.hub.disk.recorded(self.truth) | self.world.store.disk.recorded(self.truth)
+        out = self.world.store.disk.recorded(self.truth)
+        for hub in self.world.hubs:
+            out |= hub.disk.recorded(self.truth)
         for edge in self.world.edges:
             if edge.disk.seen:  # a blank one has no tables yet
                 out |= edge.disk.evicted(self.truth)
@@ -333,7 +338,7 @@ class Checker:
             raise Violation(what)
         lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~self.truth.evicted
         demand(not lost, f"I1 on no disk and in no record: {self.truth.show(lost)}")
-        for disk in [self.world.hub.disk, self.world.store.disk, *(e.disk for e in self.world.edges)]:
+        for disk in self.world.disks():
             real = 0
             for fid, row in disk.everything():
                 i = self.truth.of.get(fid, -1)

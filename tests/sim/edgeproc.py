@@ -136,8 +136,9 @@ class EdgeProc(Proc):
         check.requests_done(self.disk, self.name, [(r.events, r.answer) for r in done if r.answer is not None])
         check.edge_moved(self.disk, self.name)
         uplink, received = self.core.uplink, self.received()
-        if (received, self.world.hub.boots) != self._beliefs:
-            self._beliefs = (received, self.world.hub.boots)
+        boots = [hub.boots for hub in self.world.hubs]
+        if (received, boots) != self._beliefs:
+            self._beliefs = (received, boots)
             check.edge_believes(self.disk, self.name, uplink.incarnation, received)
         if uplink.incarnation != self._adopted:
             self._adopted = uplink.incarnation

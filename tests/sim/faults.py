@@ -154,6 +154,18 @@ class Faults:
         """The disk under the central store is full."""
         self._full(self.world.store.disk, for_ms)
 
+    def worker_kills(self, n: int, for_ms: int) -> None:
+        """A worker of the hub dies, and comes back."""
+        self.world.strike("dies", n, for_ms)
+
+    def worker_pauses(self, n: int, for_ms: int) -> None:
+        """A worker is stopped between two steps of it, and goes on."""
+        self.world.strike("pauses", n, for_ms)
+
+    def worker_leaves(self, n: int, for_ms: int) -> None:
+        """A worker ends in order, and comes back."""
+        self.world.strike("leaves", n, for_ms)
+
     def _full(self, disk: Disk, for_ms: int) -> None:
         self.world.count("disk full")
         self.world.say(disk.name, f"its disk is full for {for_ms / 1000:.0f} s")

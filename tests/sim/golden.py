@@ -14,6 +14,7 @@ from tests.sim.disks import Disk, SimDb
 from tests.sim.keys import Keys
 from tests.sim.options import Options
 from tests.sim.truth import FactId, Mask
+from tests.sim.workers import WorkersWorld
 from tests.sim.world import Trace, World
 
 FOLDER: Final = Path(databases.__file__).parent
@@ -115,4 +116,5 @@ def madrid_epoch(rows: dict[FactId, tuple[bytes, bytes]]) -> int:
 
 def begin(options: Options, trace: Trace | None = None) -> World:
     """A world of these options at its first moment."""
-    return GoldenWorld(options, trace) if options.profile == "golden" else World(options, trace)
+    made = {"golden": GoldenWorld, "workers": WorkersWorld}.get(options.profile, World)
+    return made(options, trace)

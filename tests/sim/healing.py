@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 def reached(world: World) -> bool:
     """Is there nothing more to wait for? Cheap; what it cannot see `goals` says."""
-    hub, store = world.hub, world.store
-    if not hub.alive or not hub.core.asked_store or hub.disk.held | (hub.disk.freed & store.disk.held) != store.disk.held:
-        return False
-    if store.disk.held != world.check.copies() or any(hub.core.lacking_in_store(1)):
+    store = world.store
+    for hub in world.hubs:
+        if not hub.alive or not hub.core.asked_store or hub.disk.held | (hub.disk.freed & store.disk.held) != store.disk.held:
+            return False
+    if store.disk.held != world.check.copies() or any(any(hub.core.lacking_in_store(1)) for hub in world.hubs):
         return False
     return all(_drained(world, edge) for edge in world.edges) and next(goals(world), None) is None
 
 
 def _drained(world: World, edge: EdgeProc) -> bool:
-    if not edge.alive or edge.inbox or edge.core.uplink.incarnation != world.hub.core.receiver.incarnation:
+    owner = world.owner(edge)
+    if not edge.alive or edge.inbox or owner is None or edge.core.uplink.incarnation != owner.core.receiver.incarnation:
         return False
     streams = edge.core.ledger.own_streams()
     return all(s.settled_seq == s.head[0] and not edge.core.uplink.unreceived(s) for s in streams)
@@ -47,7 +49,7 @@ def goals(world: World) -> Iterator[str]:
 
 def last_look(world: World) -> Iterator[str]:
     """What is looked at once, when all else is well: the chains on every disk, and who holds whose orders."""
-    for disk in [world.hub.disk, world.store.disk, *(edge.disk for edge in world.edges)]:
+    for disk in world.disks():
         yield from (f"I11 {disk.name}: {finding}" for finding in audit(disk.db))
     for edge in world.edges:
         yield from strangers_orders(edge)
@@ -63,9 +65,10 @@ def _all_there(world: World) -> Iterator[str]:
     late = world.check.copies() & ~store.held
     if late:
         yield f"I13 on a disk, and never reached the store: {truth.show(late)}"
-    here = world.hub.disk.held | world.hub.disk.freed
-    if store.held & ~here:
-        yield f"I8 the hub lacks what the store has: {truth.show(store.held & ~here)}"
+    for hub in world.hubs:
+        here = hub.disk.held | hub.disk.freed
+        if store.held & ~here:
+            yield f"I8 the {hub.name} lacks what the store has: {truth.show(store.held & ~here)}"
     odd = [truth.of[fid] for fid, row in store.everything() if row in world.check.odd_rows]
     kept = store.db.query("SELECT s.node, s.epoch, s.cls, q.seq, q.h FROM quarantine q JOIN streams s USING (sid)")
     if truth.mask(FactId(n, e, c, q, bytes(h)) for n, e, c, q, h in kept) != sum(1 << i for i in odd):
@@ -74,16 +77,16 @@ def _all_there(world: World) -> Iterator[str]:
 
 def _forks(world: World) -> Iterator[str]:
     """Where the hub holds two facts at one place, it has to know that a card was cloned or a disk restored."""
-    truth, hub = world.check.truth, world.hub
-    for key in truth.forked:
+    truth = world.check.truth
+    for key, hub in ((key, hub) for key in truth.forked for hub in world.hubs):
         seqs = [truth.facts[i].id.seq for i in bits(truth.streams[key] & (hub.disk.held | hub.disk.freed))]
         if len(seqs) != len(set(seqs)) and hub.alive and key.node not in hub.core.ledger.log.forked_nodes:
-            yield f"I13 the hub does not know that {key.node} is forked in epoch {key.epoch % 4096:03x}"
+            yield f"I13 the {hub.name} does not know that {key.node} is forked in epoch {key.epoch % 4096:03x}"
 
 
 def _holes(world: World) -> Iterator[str]:
     truth = world.check.truth
-    for disk in (world.store.disk, world.hub.disk):
+    for disk in (world.store.disk, *(hub.disk for hub in world.hubs)):
         rows = disk.held | disk.freed | disk.recorded(truth)
         missing = truth.below(disk.held) & ~rows
         if missing:
@@ -114,7 +117,8 @@ def _views(world: World) -> Iterator[str]:
         known = mask & world.store.disk.held
         if known and not _torn(world, known):
             yield from _store_view(world, order, known)
-            yield from _ledger_view(world, world.hub.disk, order, mask, "hub")
+            for hub in world.hubs:
+                yield from _ledger_view(world, hub.disk, order, mask, hub.name)
         for edge in world.edges:
             yield from _ledger_view(world, edge.disk, order, mask, edge.name)
             yield from _same_outcome(world, edge, order)

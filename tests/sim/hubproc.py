@@ -15,6 +15,7 @@ from protocols.streams import StreamKey
 from protocols.sync.seal import Control, unseal
 from protocols.trust import NodeCard
 from tests.sim.disks import Disk
+from tests.sim.handover import HandOver
 from tests.sim.procs import Proc, Request, Up
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ class HubProc(Proc):
 
     early_effects = False
 
-    def __init__(self, world: World, disk: Disk) -> None:
-        super().__init__(world, "hub", disk, world.options.hub_crashes)
+    def __init__(self, world: World, disk: Disk, name: str = "hub") -> None:
+        super().__init__(world, name, disk, world.options.hub_crashes)
+        self.handover = HandOver(world, self, world.store.rng if name == "hub" else world.rng(f"store/{name}"))
         self.skew_ms = 0
         self.core: HubCore = None  # type: ignore[assignment]
 
@@ -40,11 +42,11 @@ class HubProc(Proc):
             credit_facts=world.options.credit_facts, budget_bytes=0 if world.hub_full else 20_000_000_000,
             pressure_percent=0 if world.options.pressed else 80, floor_ms=world.options.floor_ms,
         )  # fmt: skip
-        rng: Random = world.rng(f"hub/{self.boots}")
+        rng: Random = world.rng(f"{self.name}/{self.boots}")
         self._moved = (0, 0)
         self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
-        world.check.hub_started(self.core.receiver.incarnation, self.disk)
-        world.store.wake(1)
+        world.check.hub_started(self.core.receiver.incarnation, self.disk, self.name)
+        self.handover.wake(1)
 
     def wall(self) -> int:
         """What its clock says."""
@@ -79,7 +81,7 @@ class HubProc(Proc):
             return
         for request in done:
             self.world.clients.told(self, request)
-        self.world.store.wake()
+        self.handover.wake()
 
     def _take(self, thing: Any, done: list[Request], spans: list[tuple[StreamKey, int, int]]) -> None:
         if isinstance(thing, Up):
@@ -104,19 +106,19 @@ class HubProc(Proc):
         """Let the checkers see what is on the disk after a transaction."""
         check, incarnation = self.world.check, self.core.receiver.incarnation
         if incarnation not in check.ever:
-            check.hub_started(incarnation, self.disk)  # the store came back older, and every node is made to ask again
-        new = check.own_committed(self.disk, "hub") if own_first else 0
+            check.hub_started(incarnation, self.disk, self.name)  # the store came back older, and every node is made to ask again
+        new = check.own_committed(self.disk, self.name) if own_first else 0
         for key, first, last in spans:
-            new |= check.hub_holds(self.disk, incarnation, key, first, last)
+            new |= check.hub_holds(self.disk, incarnation, key, first, last, self.name)
         if not own_first:
-            new |= check.own_committed(self.disk, "hub")
+            new |= check.own_committed(self.disk, self.name)
         moved = (self.core.freeing.freed, self.core.freeing.taken_back)
         if moved != self._moved:
             self._moved = moved
             check.hub_freed(self.disk, incarnation)
         check.ever[incarnation] |= self.disk.held
-        check.views(self.disk, "orders", new, "hub")
-        check.requests_done(self.disk, "hub", [(r.events, r.answer) for r in done if r.answer is not None])
+        check.views(self.disk, "orders", new, self.name)
+        check.requests_done(self.disk, self.name, [(r.events, r.answer) for r in done if r.answer is not None])
 
     def _perform(self, effects: Sequence[Any], crash: str) -> bool:
         last = self.rng.randrange(len(effects) + 1) if crash == "effects" else len(effects)

@@ -13,6 +13,7 @@ from protocols.topics import Channel
 from tests.sim.broker import Broker
 from tests.sim.checkers import Violation
 from tests.sim.edgeproc import EdgeProc
+from tests.sim.hubproc import HubProc
 from tests.sim.procs import Down, Up
 from tests.sim.versions import as_version_1
 
@@ -37,10 +38,11 @@ class Net:
         if said is None or not edge.linked or edge.silent:
             return
         payload = said
-        for delay, data in self._copies(payload):
-            self.broker.carry("hub", delay, self._at_hub, edge.node, data)
-        if self._strikes(self.world.options.forgery):
-            self.world.after(self._latency(), self._at_hub, edge.node, self._forged(edge, payload))
+        for hub in self.world.readers(edge):
+            for delay, data in self._copies(payload):
+                self.broker.carry(hub.name, delay, self._at_hub, hub, edge.node, data)
+            if self._strikes(self.world.options.forgery):
+                self.world.after(self._latency(), self._at_hub, hub, edge.node, self._forged(edge, payload))
 
     def down(self, topic: str, payload: bytes) -> None:
         """From the hub to every session of a node: clones share a topic."""
@@ -71,9 +73,9 @@ class Net:
             for data in self._past.get(edge.node, []):
                 self.world.after(self._latency(), self._at_edge, edge, data)
 
-    def _at_hub(self, node: str, data: bytes) -> None:
-        self.world.deliver("hub", data)
-        self.world.hub.give(Up(node, data))
+    def _at_hub(self, hub: HubProc, node: str, data: bytes) -> None:
+        self.world.deliver(hub.name, data)
+        hub.give(Up(node, data))
 
     def _at_edge(self, edge: EdgeProc, data: bytes) -> None:
         if edge.linked and not edge.silent:

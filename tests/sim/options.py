@@ -74,6 +74,9 @@ class Options:
     """messages that the broker lets pile up and then hands out in any order. 0: none"""
     reorder_ms: int = 0
     """after this long it hands out what has piled up, also when that is less"""
+    workers: int = 1
+    """of the hub; beyond one they share the nodes by leases"""
+    lease_ms: int = 0
     reports: int = 0
     """times that devices report readings, some at a time"""
     telemetry_bytes: int = 0

@@ -23,9 +23,12 @@ from tests.scenarios.test_stories import (
 )
 from tests.sim import sabotage as s
 from tests.sim import sabotage_more as m
+from tests.sim import sabotage_workers as w
+from tests.sim.golden import begin
 from tests.sim.options import Options
 from tests.sim.profiles import BASES, world_of
 from tests.sim.sabotage import Patch
+from tests.sim.test_workers import test_a_worker_that_comes_back_hands_over_what_only_it_has as comes_back_test
 from tests.sim.world import play
 from tests.unit.edge_agent.test_relay import test_with_backups_nothing_goes_that_one_of_them_lacks as backups_of_custody_test
 from tests.unit.hub.test_downlink import test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_count as cut_short_test
@@ -139,6 +142,9 @@ PLANTS: Final = (
     Plant("the hub keeps calling known what the store has lost", m.hub_never_takes_back, story=lost_stream_test),
     Plant("a fix does not hold the place of what it replaces", m.fix_holds_no_place, story=fixes_test),
     Plant("a record stands on the trunk where a branch has a hole", m.record_on_the_trunk, story=record_on_branch_test),
+    Plant("a worker takes over in the same name", w.takeover_in_the_same_name, profile="workers"),
+    Plant("a worker that comes back keeps what it had of others' nodes", w.own_partitions_only, story=comes_back_test),
+    Plant("leases are given without a fence", w.lease_without_fence, profile="workers"),
 )
 
 
@@ -170,7 +176,7 @@ class Catch:
 def complaint_of(options: Options) -> str:
     """What a world says: empty when all promises were kept."""
     try:
-        play(options)
+        play(options, make=begin)
     except (AssertionError, LongshoreError) as e:  # anything else says that the sabotage itself does not fit the code any more
         return f"{type(e).__name__}: {e}"
     return ""

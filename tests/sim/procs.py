@@ -8,7 +8,7 @@ or answered in a step whose commit did not return.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,8 @@ class Proc(ABC):
         self.alive = False
         self.alarm: int | None = None
         self._draining = False
+        self.paused_until = 0
+        """stopped between two of its steps, as by SIGSTOP: what is for it waits"""
         self.rng = world.rng(f"crashes/{name}")
 
     def give(self, thing: Any) -> None:
@@ -74,8 +76,15 @@ class Proc(ABC):
             self._draining = True
             self.world.after(self.world.options.group_ms, self._drain, self.boots)
 
+    def held_up(self, act: Callable[..., None], *args: Any) -> bool:
+        """While it is stopped nothing of it happens; then this does, among all else that waits, in any order."""
+        if self.world.now >= self.paused_until:
+            return False
+        self.world.at(self.paused_until + self.rng.randrange(50), act, *args)
+        return True
+
     def _drain(self, boot: int) -> None:
-        if boot == self.boots and self.alive:
+        if boot == self.boots and self.alive and not self.held_up(self._drain, boot):
             self._draining = False
             things, self.inbox = self.inbox, []
             self.step(things)

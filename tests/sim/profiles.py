@@ -3,7 +3,8 @@
 - 0 and up: `small`, many shapes of small worlds (`options.draw`);
 - 1,000,000 and up: `fortnight`, 14 days of 8 edges with everything that a broker, disks, a store and a bus have done to anybody;
 - 2,000,000 and up: `long`, years with few events and outages to 400 days, beyond 2^31 ms;
-- 3,000,000 and up: `golden`, days that begin with the databases that version 1 left behind.
+- 3,000,000 and up: `golden`, days that begin with the databases that version 1 left behind;
+- 4,000,000 and up: `workers`, days of a hub with two or three workers on one central store.
 
 Each fault is drawn from a generator of its own: one more of them moves none of the others.
 """
@@ -17,7 +18,7 @@ from typing import Any, Final
 from protocols.sync.uplink import UplinkSettings
 from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, limits, make_plan, rhythms
 
-BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000}
+BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000, "workers": 4_000_000}
 FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "loss": ("messages are lost", "2, 10 or 30 %"),
     "duplicates": ("messages arrive twice", "5, 20 or 50 %"),
@@ -48,6 +49,9 @@ FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "clocks": ("a wall clock steps", "by an hour, 400 days or 40 years, up to 3 times"),
     "poison": ("facts of a later version, and facts that are no facts", "2 or 10 % of the requests"),
     "strangers": ("an edge that nobody has admitted sends for days", "once"),
+    "worker_kills": ("a worker of the hub is killed and comes back", "up to 4 times; worlds with workers only, as the next two"),
+    "worker_pauses": ("a worker is stopped, often for longer than its lease, and goes on as if nothing had been", "up to 6 times"),
+    "worker_leaves": ("a worker leaves in order, and comes back", "up to 3 times"),
 }
 """what each fault is, and how much of it a world has that has it: a table of RELIABILITY.md"""
 MORE_FAULTS: Final = (
@@ -55,6 +59,8 @@ MORE_FAULTS: Final = (
 )  # fmt: skip
 """kinds of trouble that only the later profiles have"""
 EVERY_FAULT: Final = (*FAULTS, *MORE_FAULTS)
+WORKER_FAULTS: Final = {"worker_kills": 4, "worker_pauses": 6, "worker_leaves": 3}
+"""what happens where a hub has several workers, and how often at the most"""
 
 
 def profile_of(seed: int) -> str:
@@ -87,7 +93,8 @@ class Profile:
 FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (100, 160, 240), (HOUR, DAY, 5 * DAY, 14 * DAY))
 LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
 GOLDEN: Final = Profile("golden", (4,), (DAY, 5 * DAY), (5, 20), (30, 80), (HOUR, DAY))
-PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN)}
+WORKERS: Final = Profile("workers", (3, 5, 8), (DAY, 5 * DAY), (5, 20), (60, 120), (HOUR, DAY))
+PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN, WORKERS)}
 
 
 def _drawn(seed: int, profile: Profile) -> Options:
@@ -120,6 +127,8 @@ def _drawn(seed: int, profile: Profile) -> Options:
         plan.add(plan.rng.randrange(duration // 2), "partitions", plan.edge(), plan.rng.randint(*profile.sure_outage_ms), 0)
     upgrades = Random(f"{seed}/upgrades")
     plan.events += [(upgrades.randrange(duration), "upgrades", (n, 0)) for n in options["old"] if upgrades.random() < 0.6]
+    if profile is WORKERS:
+        options |= _workers(Random(f"{seed}/workers"), duration, plan)
     for name in MORE_FAULTS:
         _more(Plan(Random(f"{seed}/plan {name}"), duration, edges, events=plan.events, hot=plan.hot), name, faults)
     return Options(**options, plan=tuple(sorted(plan.events)))
@@ -130,6 +139,16 @@ def _versions(rng: Random, edges: int) -> dict[str, Any]:
     drawn = rng.random()
     old = tuple(n for n in range(edges) if rng.random() < 0.4) if drawn < 0.15 else ()
     return {"old": old, "old_hub": 0.15 <= drawn < 0.25}
+
+
+def _workers(rng: Random, duration_ms: int, plan: Plan) -> dict[str, Any]:
+    """How many workers, how long their leases, and what befalls them: outages about as long as a lease, and much longer ones."""
+    lease_ms = duration_ms // rng.choice((60, 150, 300))
+    for name, most in WORKER_FAULTS.items():
+        for _ in range(rng.randint(0, most)):
+            for_ms = rng.randint(1, rng.choice((lease_ms // 2, 2 * lease_ms, 2 * lease_ms, duration_ms // 6)))
+            plan.events.append((rng.randrange(duration_ms), name, (rng.randrange(3), for_ms)))
+    return {"workers": rng.choice((2, 2, 3)), "lease_ms": lease_ms}
 
 
 def _slower(u: UplinkSettings, duration_ms: int) -> UplinkSettings:

@@ -45,7 +45,7 @@ class Clients:
 
     def _somebody(self) -> None:
         world = self.world
-        proc: Proc = world.hub if self.rng.random() < HUB_SHARE else self.rng.choice(world.edges)
+        proc: Proc = world.some_hub() if self.rng.random() < HUB_SHARE else self.rng.choice(world.edges)
         if isinstance(proc, EdgeProc) and self.rng.random() < world.options.poison:
             world.count("fact of a later version")
             proc.give([9, "from the future", self.made] if self._odd.random() < 0.7 else b"\xc1" + self._odd.randbytes(4))

@@ -75,7 +75,7 @@ class World:
         """nodes that nobody has admitted yet"""
         self.old = dict.fromkeys(f"dock-{n}" for n in options.old)
         """nodes that know version 1 only"""
-        self.hub = HubProc(self, self.first_disk("hub"))
+        self.hubs = self.make_hubs()
         self._segments = vars(receiver)["SEGMENTS_STATED"]
         vars(receiver)["SEGMENTS_STATED"] = options.segments
         self._people()
@@ -85,6 +85,10 @@ class World:
     def make_keys(self) -> Keys:
         """Everybody's keys."""
         return Keys(self.options.seed, real=self.options.real_keys)
+
+    def make_hubs(self) -> list[HubProc]:
+        """The processes of the hub: one, that everybody speaks to."""
+        return [HubProc(self, self.first_disk("hub"))]
 
     def make_hub_address(self) -> Address:
         """Where the hub stands."""
@@ -102,11 +106,13 @@ class World:
         for _, kind, numbers in self.options.plan:
             if kind == "strangers":
                 self.strangers[f"dock-{numbers[0]}"] = None
-        self.hub.start()
+        for hub in self.hubs:
+            hub.start()
         for address in self.edge_addresses():
             self.add_edge(address.node, address, self.first_disk(address.node))
         self.operator()
-        self.store.regularly()
+        for hub in self.hubs:
+            hub.handover.regularly()
 
     def _address(self, n: int, node: str) -> Address:
         """Where an edge stands: the last quarter of them belongs to another organisation, where there is one."""
@@ -181,6 +187,30 @@ class World:
 
     # ------------------------------------------------------------ machines
 
+    @property
+    def hub(self) -> HubProc:
+        """The hub, or the first worker of it."""
+        return self.hubs[0]
+
+    def some_hub(self) -> HubProc:
+        """Whom a source system at the centre talks to."""
+        return self.hub
+
+    def readers(self, edge: EdgeProc) -> list[HubProc]:
+        """To whom the broker gives what an edge publishes."""
+        return self.hubs
+
+    def owner(self, edge: EdgeProc) -> HubProc | None:
+        """Who speaks to an edge; None: nobody does now."""
+        return self.hub
+
+    def strike(self, kind: str, n: int, for_ms: int) -> None:
+        """Something happens to one of several workers."""
+
+    def disks(self) -> list[Disk]:
+        """All there are."""
+        return [*(hub.disk for hub in self.hubs), self.store.disk, *(edge.disk for edge in self.edges)]
+
     def add_edge(self, name: str, address: Address, disk: Disk) -> EdgeProc:
         """Another edge comes to life."""
         edge = EdgeProc(self, name, address, disk)
@@ -199,7 +229,8 @@ class World:
     def set_hub_full(self, full: bool) -> None:
         """The budget of the hub's disk is used up, or not any more."""
         self.hub_full = full
-        self.hub.core.settings = replace(self.hub.core.settings, budget_bytes=0 if full else 20_000_000_000)
+        for hub in self.hubs:
+            hub.core.settings = replace(hub.core.settings, budget_bytes=0 if full else 20_000_000_000)
 
     # ------------------------------------------------------------ the two phases
 
@@ -221,9 +252,9 @@ class World:
         self.faulty = False
         self.strangers.clear()
         self.set_hub_full(False)
-        for disk in [self.hub.disk, self.store.disk, *(edge.disk for edge in self.edges)]:
+        for disk in self.disks():
             disk.clear()
-        for proc in [self.hub, *self.edges]:
+        for proc in [*self.hubs, *self.edges]:
             if not proc.alive:
                 proc.start()
         for edge in self.edges:
@@ -232,6 +263,7 @@ class World:
         began, steps = self.now, self.steps
         o = self.options
         slowest = max(
+            o.lease_ms,
             o.uplink.idle_hello_ms,
             o.heartbeat_ms,
             o.uplink.retry_most_ms,
@@ -257,7 +289,7 @@ class World:
         vars(receiver)["SEGMENTS_STATED"] = self._segments
         self.store.close()
         self.faults.close()
-        for proc in [self.hub, *self.edges]:
+        for proc in [*self.hubs, *self.edges]:
             proc.disk.close()
 
 
