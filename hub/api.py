@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from hub import problems, requests, views
 from hub.api_backups import BackupsApi
 from hub.conflicts_api import ConflictsApi
+from hub.devices_api import DevicesApi
 from hub.facade import HubFacade, Metric
 from hub.guard import Guard
 from hub.metrics_store import stored
@@ -106,6 +107,7 @@ class HubApi:
         self._bodies = Bodies(max_held_bytes, ClientDisconnect)
         self._quarantine = QuarantineApi(facade, self._bodies, reply)
         self._conflicts = ConflictsApi(facade, self._bodies, reply)
+        self._devices = DevicesApi(facade, reply)
         self._sync = SyncApi(facade, self._bodies, reply)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
@@ -114,6 +116,7 @@ class HubApi:
             "/v1/orders": {"GET": self.orders},
             "/v1/orders/{order:path}": {"GET": self.order},
             "/v1/fleet": {"GET": self.fleet},
+            **self._devices.routes(),
             "/v1/balance": {"GET": self.balance},
             **self._conflicts.routes(),
             "/v1/stream": {"GET": self.stream},

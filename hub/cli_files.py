@@ -14,11 +14,14 @@ from hub import views
 from hub.cli_ask import Broken
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
+from hub.device_views import page_json
+from hub.devices_api import select
 from hub.fleet import Seen, look
 from hub.store.port import CentralStore, OrderQuery
 from hub.store.sqlite import SqliteStore
 from hub.times import as_shown
 from protocols.errors import ConfigError, InvalidInput
+from protocols.parameters import page_size
 from protocols.sqlite import DataLock, Db
 from protocols.trust import NodeKey, verify
 
@@ -33,7 +36,7 @@ def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
         undo.callback(DataLock(config.storage.path(settings.LOCK_FILE)).release)
         store = SqliteStore(store_file, read_only=of_store, policies=config.policies())
         undo.callback(store.close)
-        return _from_store(store, path, params) if of_store else _from_look(config, store, path)
+        return _from_store(store, path, params) if of_store else _from_look(config, store, path, params)
 
 
 def _from_store(store: CentralStore, path: str, params: Mapping[str, Any]) -> Any:
@@ -68,7 +71,7 @@ def _order(store: CentralStore, order_id: str, org: str | None, part: str) -> An
     return views.order_json(view) | views.disputed_json(store.disputed(view.org, view.order_id))
 
 
-def _from_look(config: HubConfig, store: CentralStore, path: str) -> Any:
+def _from_look(config: HubConfig, store: CentralStore, path: str, params: Mapping[str, Any]) -> Any:
     """Opened as a hub opens them (a file of an older version goes forward), but nothing is written."""
     now_ms = time.time_ns() // 1_000_000
     key = NodeKey.load(config.key_file)
@@ -78,11 +81,19 @@ def _from_look(config: HubConfig, store: CentralStore, path: str) -> Any:
         core = HubCore(db, identity, key.sign, verify, SystemRandom())
         core.begin()
         core.take_statement(store.statement(None), whole=True)
+        if path == "/v1/devices":
+            return _devices(core, params)
         seen = look(core, store, now_ms, lambda _: None, 0)
         db.rollback()
     finally:
         db.close()
     return _shown(seen, path)
+
+
+def _devices(core: HubCore, params: Mapping[str, Any]) -> Any:
+    given = {name: str(value) for name, value in params.items() if value is not None}
+    limit = page_size(given, 200)
+    return page_json(select(core, given, limit), limit)
 
 
 def _shown(seen: Seen, path: str) -> Any:

@@ -202,7 +202,7 @@ def _streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[Stream
 
 def fleet_rows(core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], now_ms: int, left: Left, offline_after_ms: int) -> list[FleetRow]:
     """A row per node, admitted or waiting."""
-    devices = core.ledger.devices.counts()
+    devices = core.ledger.devices.index().summaries()
     refused, waiting = core.registry.refused_by_node(), core.registry.waiting_frames()
     rows = [
         _fleet_row(core, node, beats.get(node.address.node), now_ms, left, offline_after_ms, refused.get(node.address.node, 0))
@@ -210,7 +210,10 @@ def fleet_rows(core: HubCore, beats: Mapping[str, tuple[Heartbeat, int]], now_ms
         if core.serving.to(node.address.node)
     ]
     rows += [FleetRow(name, "", "", "", "", False, None, waiting=frames, admitted=False) for name, frames in waiting.items()]
-    told = [replace(row, devices=heard[0], telemetry_ms=heard[1]) if (heard := devices.get(row.node)) else row for row in rows]
+    told = [
+        replace(row, devices=heard.devices, telemetry_ms=heard.heard_ms, told=heard) if (heard := devices.get(row.node)) else row
+        for row in rows
+    ]
     return sorted(told, key=lambda row: row.node)
 
 

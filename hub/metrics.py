@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hub import metrics_sites
 from hub.alarms import unaccounted
+from hub.device_views import SHOWN_STATES
 from hub.facade import Metric
 from protocols.fact import Clock
 
@@ -134,6 +135,9 @@ FAMILIES: Final = (
         lambda hub: hub.engine.seen.taken_back,
     ),
     Family("longshore_devices", "Devices of which the fleet has told.", lambda hub: float(sum(row.devices for row in hub.fleet()))),
+    Family("longshore_devices_state", "Devices of the fleet, by their state.", lambda hub: _devices(hub), "state"),
+    Family("longshore_devices_low_battery", "Devices with less than a fifth of their charge.", lambda hub: _look(hub, "low_battery")),
+    Family("longshore_devices_weak_signal", "Devices with a weak radio link.", lambda hub: _look(hub, "weak_signal")),
     Family("longshore_ledger_bytes", "Bytes in use in the hub's ledger.", lambda hub: hub.engine.seen.ledger_bytes),
     Family("longshore_ledger_rebuilt_total", "Times the ledger failed and was opened again.", lambda hub: hub.engine.counts.rebuilt_total),
     Family("longshore_store_waiting_events", "Facts that this hub holds and the central store has not; NaN while unknown.", _store_lacks),
@@ -186,6 +190,18 @@ def _clocks(hub: Hub) -> Values:
     said = [row.clock for row in hub.fleet() if row.admitted]
     known = {clock.name.lower(): float(said.count(int(clock))) for clock in Clock}
     return {**known, "not_told": float(len(said) - sum(known.values()))}
+
+
+def _devices(hub: Hub) -> Values:
+    counts = dict.fromkeys(SHOWN_STATES, 0.0)
+    for row in hub.fleet():
+        for state, number in (row.told.states if row.told is not None else {}).items():
+            counts[state] = counts.get(state, 0.0) + number
+    return counts
+
+
+def _look(hub: Hub, name: str) -> Values:
+    return float(sum(getattr(row.told, name) for row in hub.fleet() if row.told is not None))
 
 
 def _kept(hub: Hub, name: str) -> Values:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from hub.device_views import SHOWN_STATES
 from protocols import limits
 from protocols.event import EXAMPLES, json_schema
 from protocols.lifecycle import STATUS_NAMES
@@ -114,6 +115,12 @@ OPERATIONS: Final = (
               ((200, "The facts.", "Timeline"),), (404, 409)),
     Operation("get", "/v1/fleet", "getFleet", "Every node, with what is not here yet", "", (CURSOR, _whole("limit", 200, 500)),
               ((200, "The nodes, by name.", "Fleet"),), (422,)),
+    Operation("get", "/v1/devices", "getDevices", "Devices of the fleet, by what their gateways told last",
+              "By node and name. Of each word the latest reading that has it counts; what nobody said is null.", (
+        _text("Only devices that this node told of.", "node", "dock-7"),
+        Param("state", "Only devices in this state.", {"type": "string", "enum": list(SHOWN_STATES)}, "active"),
+        CURSOR, _whole("limit", 200, 500),
+    ), ((200, "The devices.", "Devices"),), (422,)),
     Operation("get", "/v1/balance", "getBalance", "Whether every captured fact is accounted for",
               "captured = settled + queued + inCustody + quarantined + evicted, per node and for the fleet. "
               "`balanced` is null while it is not known (right after a start, or without the central store); `unknown` says why.", (),
@@ -383,6 +390,11 @@ def _fleet_schemas() -> dict[str, Json]:
         head=_OPT_INT, received=_INT, settled=_INT, notHereYet=missing, oldestAgeMs=_OPT_INT, queuedBytes=_OPT_INT, catchUp=catch_up,
         holes=_INT, refused=_INT, waiting=_INT, forked=_BOOL, incarnations=_INT, version=_STR, diskFreeBytes=_OPT_INT,
         devices=_INT, telemetryAt=_WHEN,
+        deviceSummary=_object(states=_MAP, lowBattery=_INT, weakSignal=_INT, first=_list(_ref("Device")), url=_STR),
+    )  # fmt: skip
+    device = _object(
+        node=_STR, device=_STR, state=_OPT, mac=_OPT, serial=_OPT, firmware=_OPT, lastSeenAt=_WHEN, heardAt=_WHEN, signalDbm=_OPT_INT,
+        batteryPercent=_OPT_INT,
     )  # fmt: skip
     custody = _object(events=_INT, bytes=_INT, oldestMs=_OPT_INT)
     balance = _object(
@@ -405,6 +417,8 @@ def _fleet_schemas() -> dict[str, Json]:
     return {
         "FleetNode": node,
         "Fleet": _object(fleet=_list(_ref("FleetNode")), cursor=_OPT, asOf=_WHEN),
+        "Device": device,
+        "Devices": _object(devices=_list(_ref("Device")), cursor=_OPT),
         "BalanceRow": balance,
         "Balance": _object(asOf=_WHEN, fleet=_ref("BalanceRow"), nodes=_list(_ref("BalanceRow")), alarms=_list(_STR)),
         "NodeCard": {**_object(**dict.fromkeys(names, _STR)), "additionalProperties": False},

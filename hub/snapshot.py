@@ -57,7 +57,9 @@ class Snapshots:
         rows = sorted(self._facade.fleet(), key=lambda row: row.node)
         progress = self._catch_up.observe(rows, now_ms)
         totals["notHereYet"] = sum(row.missing or 0 for row in rows)
-        shown = [{k: v for k, v in fleet_json(row, now_ms, progress.get(row.node)).items() if k not in _RESTLESS} for row in rows]
+        shown = [
+            {k: v for k, v in fleet_json(row, now_ms, progress.get(row.node), told=False).items() if k not in _RESTLESS} for row in rows
+        ]
         if (totals, shown) != self._content:
             self._content = (totals, shown)
             self._version += 1

@@ -14,9 +14,11 @@ from typing import Any, Final, NotRequired, TypedDict
 from urllib.parse import quote, urlencode
 
 from hub import words
+from hub.device_views import summary_json
 from hub.store.port import Change, ConflictView, Disputed, EventView, OrderView
 from protocols.clashes import clash_json, concurrent_json, credited, notes_json, policies_json
 from protocols.clock import quality_word
+from protocols.device_index import Summary
 from protocols.event import TimeQuality, iso
 from protocols.policy import Policies
 
@@ -67,6 +69,8 @@ class FleetRow:
     admitted: bool = True
     devices: int = 0
     telemetry_ms: int | None = None
+    told: Summary | None = None
+    """of its devices"""
     clock: int | None = None
     """what it thinks of its own clock (`protocols.fact.Clock`)"""
 
@@ -346,9 +350,9 @@ def not_here_yet(row: FleetRow, now_ms: int, progress: Progress | None = None) -
     return ", ".join([*parts, seen] if seen else parts)
 
 
-def fleet_json(row: FleetRow, now_ms: int, progress: Progress | None = None) -> Json:
-    """One node, with what is not here yet as numbers and as a sentence."""
-    return {
+def fleet_json(row: FleetRow, now_ms: int, progress: Progress | None = None, *, told: bool = True) -> Json:
+    """One node, with what is not here yet as numbers and as a sentence; `told`: and with what it told of its devices."""
+    return ({"deviceSummary": summary_json(row.node, row.told)} if told else {}) | {
         "node": row.node,
         "org": row.org,
         "region": row.region,

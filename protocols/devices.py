@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols.codec import unpack
+from protocols.device_index import DeviceIndex
 from protocols.errors import DecodeError
 from protocols.limits import DEVICES_KEPT, FRAME_UNPACKED_BYTES
 from protocols.sqlite import Db
@@ -36,10 +37,13 @@ class Devices:
     def __init__(self, db: Db) -> None:
         self._db = db
         self._count: int | None = None
+        self._index: DeviceIndex | None = None
 
     def note(self, node: str, reading: Reading, sid: int, seq: int, at_ms: int, row: bytes) -> None:
         """A fact was logged."""
         self._db.run(_NOTE, (node, reading.device, reading.kind, sid, seq, at_ms, row))
+        if self._index is not None:
+            self._index.note(node, reading, (sid, seq), at_ms)
         self._count = None if self._count is None else self._count + 1  # at most so many: an entry replaced counts too
 
     def bound(self) -> None:
@@ -55,6 +59,7 @@ class Devices:
                 (over,),
             )
             self._count -= over
+            self._index = None
 
     def is_latest(self, node: str, device: str, kind: str, sid: int, seq: int) -> bool:
         """Does no later fact supersede this one, as far as is remembered? What is not remembered supersedes nothing."""
@@ -71,10 +76,15 @@ class Devices:
         )
         return [found for found in (_latest(*row) for row in rows) if found is not None]
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Per author: how many devices, and when the newest reading of any was taken here."""
-        rows = self._db.query("SELECT node, count(DISTINCT device), max(at_ms) FROM devices GROUP BY node ORDER BY node")
-        return {node: (int(devices), int(at_ms)) for node, devices, at_ms in rows}
+    def index(self) -> DeviceIndex:
+        """All of them in memory, kept in step from now on. The first question reads the whole table."""
+        if self._index is None:
+            self._index = DeviceIndex()
+            for node, sid, seq, at_ms, row in self._db.query("SELECT node, sid, seq, at_ms, row FROM devices ORDER BY node, device, kind"):
+                reading = read_row(row)
+                if reading is not None:
+                    self._index.note(node, reading, (sid, seq), at_ms)
+        return self._index
 
 
 def _latest(node: str, at_ms: int, row: bytes) -> Latest | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocols import limits
+from protocols import limits, provisioning
 from protocols.details import INT64_MAX, INT64_MIN, check_details, check_text, join, json_type, packed_bytes
 from protocols.errors import DecodeError, InvalidInput, TooLarge
 from protocols.event import LAST_MS, TimeQuality, format_time, parse_happened, parse_time
@@ -43,15 +43,17 @@ class Reading:
 
 # ------------------------------------------------------------------ the words that mean the same everywhere
 
-_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-PROVISIONING: Final = ("new", "enrolled", "active", "suspended", "retired")
+_MAC: Final = re.compile(r"[0-9a-f]{12}|[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|([0-9a-f]{4}\.){2}[0-9a-f]{4}")
+_NO_MACS: Final = ("0" * 12, "f" * 12)
 
 
 def _mac(value: object, field: str) -> Value:
-    text = value.replace("-", ":").lower() if isinstance(value, str) else ""
-    if not _MAC.fullmatch(text):
+    """As labels and makers write it: with colons, hyphens, dots or nothing; canonical are small letters and colons."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    digits = re.sub("[:.-]", "", text)
+    if not _MAC.fullmatch(text) or digits in _NO_MACS:
         raise InvalidInput(field, "must be six pairs of hexadecimal digits.", remedy="Write it like 02:42:ac:11:00:02.")
-    return text
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
 def _text(value: object, field: str) -> Value:
@@ -59,8 +61,8 @@ def _text(value: object, field: str) -> Value:
 
 
 def _state(value: object, field: str) -> Value:
-    if not isinstance(value, str) or value not in PROVISIONING:
-        raise InvalidInput(field, "is no state of a device.", allowed=PROVISIONING)
+    if not isinstance(value, str) or value not in provisioning.NAMES:
+        raise InvalidInput(field, "is no state of a device.", allowed=provisioning.NAMES)
     return value
 
 
@@ -89,7 +91,7 @@ class Word:
 KNOWN: Final[dict[str, Word]] = {
     "mac": Word("hardware address", {"type": "string", "examples": ["02:42:ac:11:00:02"]}, _mac),
     "serial": Word("the maker's serial number", {"type": "string"}, _text),
-    "provisioning": Word("state of the device", {"type": "string", "enum": list(PROVISIONING)}, _state),
+    "provisioning": Word("state of the device", {"type": "string", "enum": list(provisioning.NAMES)}, _state),
     "firmware": Word("version that runs on it", {"type": "string"}, _text),
     "lastSeen": Word("when the device was last heard", {"type": "string", "format": "date-time"}, _time),
     "signalDbm": Word("strength of its radio link, dBm", {"type": "integer", "minimum": -150, "maximum": 0}, _number(-150, 0, "dBm")),
@@ -121,12 +123,16 @@ def parse_reading(obj: object, *, now_ms: int, at: str = "") -> Reading:
             raise InvalidInput(join(at, str(name)[:64]), "is not a field of a reading.", remedy="Put it inside values.", allowed=FIELDS)
     happened_ms, quality = parse_happened(obj.get("timestamp"), obj.get("timeQuality"), now_ms, at)
     key = obj.get("idempotencyKey")
+    kind = check_text(_required(obj.get("kind"), "kind", at), "kind", at, limits.TEXT_CHARS)
+    values = _values(obj.get("values"), at)
+    if kind == provisioning.KIND:
+        provisioning.check_record(values, join(at, "values"))
     return Reading(
         check_text(_required(obj.get("device"), "device", at), "device", at, limits.TEXT_CHARS),
-        check_text(_required(obj.get("kind"), "kind", at), "kind", at, limits.TEXT_CHARS),
+        kind,
         happened_ms,
         quality,
-        _values(obj.get("values"), at),
+        values,
         None if key is None else check_text(key, "idempotencyKey", at, limits.TEXT_CHARS),
     )
 
@@ -177,6 +183,12 @@ def reading_json(r: Reading) -> dict[str, object]:
     return out | {"values": r.values}
 
 
+def fact_json(r: Reading, *, node: str, recorded_ms: int) -> dict[str, object]:
+    """A telemetry fact as others read it, on a bus or in a file: the reading, who told of it, and when that was. Devices' names are unique
+    at one node only; (`node`, `device`) is a name everywhere."""
+    return {"node": node, **reading_json(r), "recordedAt": format_time(recorded_ms)}
+
+
 EXAMPLES: Final[tuple[dict[str, object], ...]] = (
     {
         "device": "scanner-7", "kind": "health", "timestamp": "2026-05-21T14:05:12Z",
@@ -200,7 +212,11 @@ def json_schema() -> dict[str, object]:
         "additionalProperties": False,
         "properties": {
             "device": text | {"description": "Which device, by the name it has at this site."},
-            "kind": text | {"description": "What is read of it; a later reading of the same kind supersedes the earlier ones."},
+            "kind": text
+            | {
+                "description": "What is read of it; a later reading of the same kind supersedes the earlier ones. "
+                f"`{provisioning.KIND}`: who the device is; its values need `provisioning`, and `serial` or `mac`."
+            },
             "timestamp": {"type": "string", "format": "date-time", "description": "When, with an offset from UTC."},
             "timeQuality": {"type": "string", "enum": [q.name.lower() for q in TimeQuality], "default": "stated"},
             "values": {

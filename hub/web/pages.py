@@ -16,7 +16,7 @@ import jinja2
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
-from hub import requests, views, words
+from hub import device_views, devices_api, requests, views, words
 from hub.facade import HubFacade
 from hub.guard import COOKIE, local_target
 from hub.snapshot import Snapshot, Snapshots
@@ -30,10 +30,12 @@ from protocols.clashes import credited, notes_json
 from protocols.event import iso
 from protocols.lifecycle import STATUS_NAMES
 from protocols.problem import AMBIGUOUS, NOT_FOUND, Problem
+from protocols.provisioning import Device
 
 FEED_SHOWN: Final = 25
 TIMELINE_SHOWN: Final = 500
 CONFLICTS_SHOWN: Final = 200
+DEVICES_SHOWN: Final = 100
 KEPT_SHOWN: Final = 200
 FILTERS: Final = ("q", "site", "region", "status", "org", "conflict")
 SIGN_IN_BYTES: Final = 4_096
@@ -65,6 +67,7 @@ class Pages:
             "/orders": {"GET": self.orders},
             "/orders/{order:path}": {"GET": self.order},
             "/fleet": {"GET": self.fleet},
+            "/devices": {"GET": self.devices},
             "/conflicts": {"GET": self.conflicts},
             "/balance": {"GET": self.balance},
             "/gaps": {"GET": self.gaps},
@@ -128,6 +131,22 @@ class Pages:
         """Every node in one table."""
         seen = await self._snapshots.take()
         return self._page(request, "fleet.html", "Fleet", cards=cards(seen), headline=views.fleet_headline(seen.fleet))
+
+    async def devices(self, request: Request) -> Response:
+        """What gateways told of the devices around them."""
+        params = requests.query(request, devices_api.PARAMS)
+        limit = parameters.page_size(params, DEVICES_SHOWN)
+        chosen: dict[str, str] = {name: params[name] for name in ("node", "state") if name in params}
+        found = await self._hub.do(lambda core, _: devices_api.select(core, params, limit))
+        seen, now_ms = await self._snapshots.take(), self._hub.now_ms()
+        cursor = device_views.cursor_of(found, limit)
+        return self._page(
+            request, "devices.html", "Devices", rows=[device_row(d, now_ms) for d in found[:limit]],
+            headline=device_views.headline([row.told for row in seen.fleet if row.told is not None]),
+            filters={"node": "", "state": ""} | chosen, filtered=bool(chosen), states=device_views.SHOWN_STATES,
+            nodes=[row.node for row in seen.fleet if row.told is not None], json_url=_with("/v1/devices", chosen),
+            next_url=_with("/devices", {**chosen, "cursor": cursor}) if cursor else "",
+        )  # fmt: skip
 
     async def conflicts(self, request: Request) -> Response:
         """What people must settle, and what they have settled."""
@@ -236,6 +255,12 @@ class Card:
     def draining(self) -> bool:
         """Whether there is progress to show: a node that is cut off makes none."""
         return self.progress is not None and self.progress.done > 0
+
+
+def device_row(d: Device, now_ms: int) -> dict[str, Any]:
+    """A device with its chips."""
+    tone, state = device_views.state_chip(d)
+    return {"device": d, "tone": tone, "state": state, "look": device_views.to_look_at(d, now_ms)}
 
 
 def cards(seen: Snapshot) -> list[Card]:

@@ -50,8 +50,11 @@ def test_keys_make_a_repeated_request_harmless_and_are_shared_with_events(tmp_pa
         (reading_json(timestamp="2026-05-21T14:05:12"), "timestamp"),
         ([reading_json(), {"kind": "health"}], "[1].timestamp"),
         ([], "body"),
+        (reading_json("d", "provisioning", values={"serial": "S1"}), "values.provisioning"),
+        (reading_json("d", "provisioning", values={"provisioning": "active"}), "values.serial"),
+        (reading_json("d", "provisioning", values={"provisioning": "lost", "serial": "S1"}), "values.provisioning"),
     ],
-    ids=["bound", "device", "offset", "second", "empty"],
+    ids=["bound", "device", "offset", "second", "empty", "no state", "no maker's name", "no such state"],
 )
 def test_a_bad_reading_is_refused_by_the_name_of_its_field_and_nothing_is_stored(tmp_path: Path, body: object, field: str) -> None:
     async def story(client: httpx.AsyncClient, runtime: EdgeRuntime) -> None:
@@ -64,10 +67,10 @@ def test_a_bad_reading_is_refused_by_the_name_of_its_field_and_nothing_is_stored
 def test_the_latest_of_every_device_by_pages(tmp_path: Path) -> None:
     async def story(client: httpx.AsyncClient, runtime: EdgeRuntime) -> None:
         await client.post("/v1/telemetry", json=[reading_json(f"d{n}") for n in range(5)])
-        await client.post("/v1/telemetry", json=[reading_json("d1", values={"batteryPercent": 9}), reading_json("d1", "provisioning")])
+        await client.post("/v1/telemetry", json=[reading_json("d1", values={"batteryPercent": 9}), reading_json("d1", "dock")])
         page = await client.get("/v1/devices?limit=3")
         (d1,) = [d for d in page.json()["devices"] if d["device"] == "d1"]
-        assert [(one["kind"], one["values"]["batteryPercent"]) for one in d1["latest"]] == [("health", 9), ("provisioning", 87)]
+        assert [(one["kind"], one["values"]["batteryPercent"]) for one in d1["latest"]] == [("dock", 87), ("health", 9)]
         rest = await client.get(page.headers["link"].partition(">")[0][1:])
         assert [d["device"] for d in [*page.json()["devices"], *rest.json()["devices"]]] == ["d0", "d1", "d2", "d3", "d4"]
         assert rest.json()["cursor"] is None

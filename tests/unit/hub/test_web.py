@@ -22,6 +22,7 @@ PAGES = (
     "/orders/SCMS-0259910",
     "/orders/SCMS-0259911",
     "/fleet",
+    "/devices",
     "/conflicts",
     "/balance",
     "/quarantine",

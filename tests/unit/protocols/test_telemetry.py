@@ -58,6 +58,8 @@ def test_json_row_and_back(example: dict[str, object]) -> None:
         ({"values": {"batteryPercent": True}}, "values.batteryPercent"),
         ({"values": {"signalDbm": "-61"}}, "values.signalDbm"),
         ({"values": {"mac": "02:42"}}, "values.mac"),
+        ({"values": {"mac": "02:42-ac:11-00:02"}}, "values.mac"),
+        ({"values": {"mac": "ff:ff:ff:ff:ff:ff"}}, "values.mac"),
         ({"values": {"provisioning": "lost"}}, "values.provisioning"),
         ({"values": {"lastSeen": "yesterday"}}, "values.lastSeen"),
         ({"values": {"firmware": ""}}, "values.firmware"),
@@ -72,6 +74,11 @@ def test_a_bad_reading_is_refused_by_the_name_of_its_field(sent: dict[str, Any],
     with pytest.raises(InvalidInput) as refused:
         parse_readings([said(), said(**sent)], now_ms=NOW_MS)
     assert refused.value.field == f"[1].{field}"
+
+
+@pytest.mark.parametrize("written", ["02-42-AC-11-00-02", "0242ac110002", "0242.AC11.0002", " 02:42:ac:11:00:02 "])
+def test_a_hardware_address_has_one_form_however_it_is_written(written: str) -> None:
+    assert parse_reading(said(values={"mac": written}), now_ms=NOW_MS).values == {"mac": "02:42:ac:11:00:02"}
 
 
 def test_known_words_come_out_in_one_form() -> None:
@@ -142,7 +149,8 @@ def test_others_readings_are_kept_and_a_late_one_does_not_replace_the_latest() -
     for part in (whole.part(4, 7), whole.part(1, 3)):
         assert offer(hub, part).quarantined == []
     assert latest(hub) == latest(edge) == {("scanner-7", "health"): {"batteryPercent": 5}, ("scanner-8", "health"): {"batteryPercent": 87}}
-    assert hub.devices.counts() == {"edge-1": (2, NOW_MS)}
+    summary = hub.devices.index().summaries()["edge-1"]
+    assert (summary.devices, summary.heard_ms) == (2, NOW_MS)
     assert hub.db.query("SELECT count(*) FROM orders") == [(0,)]
 
 
