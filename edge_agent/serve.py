@@ -29,6 +29,7 @@ from protocols.backup import refuse_half_restored
 from protocols.errors import ConfigError
 from protocols.heads import bounded
 from protocols.sqlite import DataLock
+from protocols.supervision import supervised
 from protocols.topics import Channel
 from protocols.transport.http import HttpSettings, HttpTransport
 from protocols.transport.mqtt import MqttSettings, MqttTransport
@@ -211,7 +212,8 @@ async def serve(config: EdgeConfig, version: str, on_ready: Callable[[str], None
         loop.add_signal_handler(number, ended.set)
     async with running(config, version) as url:
         on_ready(url)
-        await ended.wait()
+        async with supervised():
+            await ended.wait()
 
 
 @contextlib.asynccontextmanager

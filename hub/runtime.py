@@ -47,6 +47,7 @@ from protocols.heads import bounded
 from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
 from protocols.sqlite import DataLock, Db
+from protocols.supervision import Progress, supervised
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttTransport
 from protocols.transport.port import Message, Transport
@@ -59,6 +60,8 @@ _KERNEL: Final = KernelClock()
 LINE_UP_S: Final = 10.0
 STOP_S: Final = 5.0
 LOCK_TRIES: Final = 20
+STUCK_S: Final = 600.0
+"""an engine that ends no turn for so long is not alive: it idles for a second, and asks a store that is away within its own time"""
 _UP: Final = (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL)
 
 
@@ -399,7 +402,8 @@ async def serve(config: HubConfig, *, ready: Any, stop: asyncio.Event) -> None:
         ready(hub)
         watch = asyncio.create_task(stop.wait())
         engine = next(task for task in asyncio.all_tasks() if task.get_name() == "engine")
-        await asyncio.wait([watch, engine], return_when=asyncio.FIRST_COMPLETED)
+        async with supervised(Progress(lambda: hub.engine.counts.turns_total, STUCK_S, time.monotonic)):
+            await asyncio.wait([watch, engine], return_when=asyncio.FIRST_COMPLETED)
         watch.cancel()
 
 
