@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
     config = config_of(args)
     from edge_agent import logs
 
-    logs.setup(config.log.level, config.log.format)
+    logs.setup(config.log.level, config.log.format, trace=config.log.trace)
     from edge_agent.serve import run
 
     if args.ready_file:

@@ -159,6 +159,7 @@ class Log:
 
     level: str = _setting("info", "How much.", choices=("debug", "info", "warning", "error"))
     format: str = _setting("auto", "auto: lines for people on a terminal, JSON elsewhere.", choices=("auto", "text", "json"))
+    trace: bool = _setting(False, "A line for each fact that is committed, with its trace id.")
 
 
 SECTIONS: Final[dict[str, type]] = {

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from protocols.trace_log import said_of, switch
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
@@ -15,6 +17,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        line |= said_of(record)
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -30,8 +33,9 @@ class LineFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def setup(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard error). `style`: auto, text or json."""
+def setup(level: str, style: str, stream: TextIO | None = None, *, trace: bool = False) -> None:
+    """Send all logs of this process to `stream` (standard error). `style`: auto, text or json. `trace`: a line per fact."""
+    switch(trace)
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     plain = style == "text" or (style == "auto" and stream.isatty())

@@ -58,6 +58,7 @@ _ORDER: Final = {
     "timeline": [
         {
             "factId": _FACT,
+            "traceId": "0af7651916cd43dd8448eb211c80319c",
             "node": "w8-madrid-1",
             "epoch": "5f3a9c01d2e4b6a7",
             "seq": 17,

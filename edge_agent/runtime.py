@@ -45,6 +45,7 @@ from protocols.sqlite import Db
 from protocols.sync.seal import Sign, Verify
 from protocols.telemetry import Reading
 from protocols.topics import Channel
+from protocols.trace_log import traced
 from protocols.transport.longpoll import LongPoll
 from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
 
@@ -414,6 +415,7 @@ class EdgeRuntime:
         if isinstance(answer, LongshoreError):
             self.counts.refused_total += 1
         elif isinstance(answer, list) and all(isinstance(one, Appended) for one in answer):
+            traced("committed", [done for done in answer if not done.repeated])
             repeated = sum(done.repeated for done in answer)
             self.counts.repeated_total += repeated
             if request.telemetry:

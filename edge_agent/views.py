@@ -23,6 +23,7 @@ from protocols.orderbook import Order
 from protocols.streams import LogRow, StreamKey
 from protocols.telemetry import reading_json
 from protocols.timeline import Step, causal_order
+from protocols.trace import trace_id
 
 Json = dict[str, Any]
 TIMELINE_FACTS: Final = 1_000
@@ -190,7 +191,8 @@ def _strange(ledger: Ledger, fact: Head, seen: list[Head]) -> bool:
 def _fact_json(ledger: Ledger, row: LogRow, fact: FactRow, is_head: bool, abnormal: bool | None) -> Json:
     key = ledger.log.by_sid(row.sid).key
     return {
-        "factId": _id(ledger, row), "node": key.node, "epoch": f"{key.epoch:x}", "seq": row.seq, "status": fact.status.name,
+        "factId": _id(ledger, row), "traceId": trace_id(key.node, key.epoch, row.seq, row.h), "node": key.node,
+        "epoch": f"{key.epoch:x}", "seq": row.seq, "status": fact.status.name,
         "source": fact.source, "region": fact.region, "site": fact.site, "actor": fact.actor,
         "timestamp": iso(fact.happened_ms), "timeQuality": fact.quality.name.lower(),
         "recordedAt": iso(fact.recorded_ms), "clock": quality_word(fact.clock), "receivedAt": iso(row.at_ms),

@@ -29,6 +29,7 @@ from protocols.kernel_clock import KernelClock
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sqlite import DataLock, Db
 from protocols.topics import check_level, check_node
+from protocols.trace_log import said_of, switch
 from protocols.trust import NodeCard, NodeKey, fingerprint, narrow, new_token, parse_card, token_hash, verify, write_secret
 
 GC_THRESHOLDS: Final = (100_000, 20, 50)
@@ -200,6 +201,7 @@ def _start_log(config: HubConfig, *, as_json: bool) -> None:
     )
     logging.basicConfig(level=config.log.level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    switch(config.log.trace)
 
 
 class _JsonLines(logging.Formatter):
@@ -211,6 +213,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **said_of(record),
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)

@@ -134,6 +134,7 @@ SETTINGS: Final = (
     ),
     Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
     Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
+    Setting("log", "trace", False, "A line for each fact that is received, bridged or applied, with its trace id."),
 )
 
 HEAD: Final = """
@@ -238,6 +239,7 @@ class Log:
 
     level: str
     format: str
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from hub.fleet import Seen, look
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
+from hub.tracing import Fresh
 from protocols.clock import quality_of
 from protocols.errors import DecodeError, LedgerBroken, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
@@ -33,6 +34,7 @@ from protocols.ledger import Appended
 from protocols.messages import RunStated
 from protocols.streams import StreamKey
 from protocols.sync.frames import digest
+from protocols.trace_log import traced
 from protocols.trust import NodeCard
 
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class Engine:
 
     def __init__(self, ports: Ports, rhythm: Rhythm | None = None) -> None:
         self.counts = EngineCounts()
-        self.inputs = Inputs()
+        self.inputs, self._fresh = Inputs(), Fresh()
         self.seen: Seen = Seen()
         self._ports, self._rhythm = ports, rhythm or Rhythm()
         self._wake = asyncio.Event()
@@ -241,11 +243,13 @@ class Engine:
         try:
             if batch or self._said:
                 core.begin()
+                self._fresh.begin()
                 self._take_said(core)
                 for at in batch:
                     self._take(core, at, answers)
                 at = None
                 core.commit()
+                self._fresh.committed(answer for _, answer in answers)
             self._publish(core.effects(self._ports.now_ms()))
         except LedgerError as error:
             self._lose_core(error)
@@ -286,8 +290,7 @@ class Engine:
             if digest(item.payload[:-64]) in self._poison:
                 core.refuse(item.node, item.payload, "this hub failed on it; its log says more", now_ms)
                 return
-            done = core.take_message(item.node, item.payload, now_ms)
-            self.counts.facts_total += done.new if done is not None else 0
+            self.counts.facts_total += self._fresh.came(item.payload, core.take_message(item.node, item.payload, now_ms))
             return
         try:
             if isinstance(item, Append):
@@ -368,6 +371,7 @@ class Engine:
         if not facts and not records:
             return None
         applied = store.apply(facts, records, self._ports.now_ms())
+        traced("applied", facts)
         touched = list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)]))
         statement = store.statement(touched)
         if all(statement.streams.get(key, ()) == core.stated(key) for key in touched):

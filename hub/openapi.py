@@ -336,7 +336,7 @@ def _order_schemas() -> dict[str, Json]:
         held=_BOOL, quantities=_MAP, details=_MAP, links=_object(self=_STR, events=_STR, page=_STR),
     )  # fmt: skip
     fact = _object(
-        factId=_STR, epoch=_STR, seq=_INT, status=status, **place, actor=_OPT, recordedAt=_WHEN, storedAt=_WHEN, isHead=_BOOL,
+        factId=_STR, traceId=_STR, epoch=_STR, seq=_INT, status=status, **place, actor=_OPT, recordedAt=_WHEN, storedAt=_WHEN, isHead=_BOOL,
         abnormal=_BOOL, context=_list({"type": "array"}), details=_MAP, clock=_OPT, recordedAbout=_WHEN, replaces=_OPT, replacedBy=_OPT,
     )  # fmt: skip
     note = _object(text=_STR, by=_STR, factId=_STR)

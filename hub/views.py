@@ -155,6 +155,7 @@ def event_view_json(view: EventView) -> Json:
     """One fact of a timeline."""
     return {
         "factId": view.fact_id,
+        "traceId": view.trace_id,
         "node": view.node,
         "epoch": str(view.epoch),
         "seq": view.seq,

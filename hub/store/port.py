@@ -174,6 +174,8 @@ class EventView:
     """what its author thought of the clock that says `recorded_ms` (`protocols.fact.Clock`); None: it did not say"""
     about_ms: int | None = None
     """when it was recorded, where that clock is known to have been wrong; a store leaves that to who shows it"""
+    trace_id: str = ""
+    """see `protocols.trace`"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from protocols.merge import Head, load_heads, ranked, shown
 from protocols.policy import Policies, Told
 from protocols.sql import Sql
 from protocols.streams import StreamKey
+from protocols.trace import trace_id
 
 Row = tuple[Any, ...]
 CANDIDATES: Final = 1_000
@@ -147,6 +148,7 @@ def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
         None if target is None else fact_id(StreamKey(node, target[0], cls), target[1], target[2]),
         None if by[0] is None else fact_id(StreamKey(by[0], by[1], by[2]), by[3], by[4]),
         fact.replaces.place[:2] if fact.replaces is not None else None, None if fact.clock is None else int(fact.clock),
+        trace_id=trace_id(node, epoch, seq, bytes(h)),
     )  # fmt: skip
 
 

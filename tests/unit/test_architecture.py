@@ -49,7 +49,13 @@ PURE: Final = (
     "hub/store/reading.py",
     "hub/store/statement.py",
 )
-SHELLS: Final = ("protocols/transport/**", "protocols/sqlite.py", "protocols/supervision.py", "protocols/trust.py")
+SHELLS: Final = (
+    "protocols/transport/**",
+    "protocols/sqlite.py",
+    "protocols/supervision.py",
+    "protocols/trace_log.py",
+    "protocols/trust.py",
+)
 """Inside `protocols/`, what touches sockets, files or chance."""
 
 CLOCKS_AND_CHANCE: Final = ("time", "random", "secrets", "uuid")

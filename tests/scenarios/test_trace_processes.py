@@ -1,0 +1,106 @@
+"""One fact followed through the JSON logs of real processes by its trace id, from the edge's commit to the central store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from hub.cli_ask import client_of
+from hub.config import read_config
+from tests.support.ports import free_port
+from tests.support.procs import Child, python, started
+
+pytestmark = pytest.mark.slow  # whole processes
+
+WITHIN_S: Final = 60
+TRACED: Final = {"LONGSHORE_LOG__TRACE": "true", "LONGSHORE_LOG__FORMAT": "json"}
+
+
+def done(*args: str | Path) -> Any:
+    ran = subprocess.run(python("-m", *args), capture_output=True, text=True, timeout=WITHIN_S)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return json.loads(ran.stdout) if "--json" in args else ran.stdout
+
+
+def traced(child: Child) -> list[tuple[str, str, str]]:
+    """(step, fact, trace id) of each line that says so; every line of a log is JSON."""
+    lines = [json.loads(line) for line in child.output().splitlines() if line.startswith("{")]
+    return [(line["step"], line["factId"], line["traceId"]) for line in lines if "step" in line]
+
+
+class Site:
+    """A hub and an edge in two folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hub, self.edge = folder / "hub", folder / "edge"
+        ports = ("--api-port", "0", "--broker-port", str(free_port()))
+        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json")
+        place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
+        done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
+        done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
+
+    @contextmanager
+    def running(self, env: dict[str, str]) -> Iterator[tuple[Child, Child]]:
+        """Hub and edge."""
+        ready = self.edge / "ready"
+        with (
+            started(python("-m", "hub.cli", "run", "--dir", self.hub), env=env) as hub,
+            started(python("-m", "edge_agent.cli", "run", "--config", self.edge / "edge.toml", "--ready-file", ready), env=env) as edge,
+        ):
+            edge.wait_until(ready.exists)
+            hub.wait_until(lambda: "ready: " in hub.output())
+            yield hub, edge
+
+    def capture(self, *events: dict[str, Any], path: str = "/v1/events") -> list[str]:
+        """At the edge, over HTTP; the facts' ids."""
+        url = (self.edge / "ready").read_text("utf-8").strip()
+        request = urllib.request.Request(f"{url}{path}", json.dumps(events).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
+            return list(json.load(answer)["ids"])
+
+    def ask(self, path: str) -> Any:
+        """The hub's API."""
+        return client_of(read_config(self.hub, {})).get(path)
+
+
+EVENT: Final = {"orderId": "GLOBAL/1234", "source": "DOCK", "status": "SHIPPED", "timestamp": "2026-05-21T14:05:12Z"}
+READING: Final = {"device": "scanner-7", "kind": "health", "timestamp": "2026-05-21T14:05:12Z", "values": {"batteryPercent": 87}}
+
+
+def test_one_trace_id_from_the_commit_to_the_store(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.running(TRACED) as (hub, edge):
+        [fact] = site.capture(EVENT)
+        [other] = site.capture(READING, path="/v1/telemetry")
+
+        def arrived() -> bool:
+            said = {(step, told) for step, told, _ in traced(hub)}
+            return {("applied", fact), ("applied", other)} <= said
+
+        hub.wait_until(arrived, what="applying both facts")
+        events = site.ask(f"/v1/orders/{urllib.parse.quote(str(EVENT['orderId']), safe='')}/events")["events"]
+        [trace] = {one["traceId"] for one in events if one["factId"] == fact}
+        assert [(step, told) for step, told, _ in traced(edge)] == [("committed", fact), ("committed", other)]
+        for name in (fact, other):
+            steps = [(step, mark) for step, told, mark in [*traced(edge), *traced(hub)] if told == name]
+            assert [step for step, _ in steps] == ["committed", "received", "applied"]
+            assert len({mark for _, mark in steps}) == 1
+        assert [mark for _, told, mark in traced(edge) if told == fact] == [trace]
+        assert len({mark for _, _, mark in traced(edge)}) == 2
+        assert len(trace) == 32
+
+
+def test_nothing_is_traced_where_nobody_asked(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.running({"LONGSHORE_LOG__FORMAT": "json"}) as (hub, edge):
+        site.capture(EVENT)
+        hub.wait_until(lambda: bool(site.ask("/v1/orders")["orders"]), what="showing the order")
+        assert traced(hub) == traced(edge) == []
