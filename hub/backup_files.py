@@ -19,6 +19,7 @@ from hub.cli_ask import client_of, is_running
 from hub.config import HubConfig
 from hub.store.backups import Backup
 from hub.store.sqlite import SqliteStore
+from hub.stores import made
 from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LedgerError, LongshoreError
@@ -29,6 +30,7 @@ from protocols.verify import Verdict, verify_database
 WHAT: Final = "hub"
 TOOL: Final = "longshore-hub backup"
 DATABASES: Final = (settings.STORE_FILE, settings.LEDGER_FILE)
+ELSEWHERE: Final = "longshore-hub backups register --tool pg_dump --place …; pg_dump …; longshore-hub backups complete ID"
 CONFIGURATION: Final = (settings.FILE, settings.KEY_FILE, settings.TOKEN_FILE)
 
 
@@ -72,7 +74,7 @@ class Registrar:
         if is_running(self._config):
             client = client_of(self._config)
             return client.get(path) if method == "GET" else client.post(path, body)
-        if not self._config.storage.path(settings.STORE_FILE).exists():
+        if not made(self._config):
             raise ConfigError(
                 "This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {self._config.file}"
             )
@@ -82,6 +84,11 @@ class Registrar:
                 return here(register_of(self._config, store, self._now_ms()))
             finally:
                 store.close()
+
+
+def databases_of(config: HubConfig) -> tuple[str, ...]:
+    """The files that this hub's data is in; a store on a server is none of them."""
+    return DATABASES if config.store.sqlite else (settings.LEDGER_FILE,)
 
 
 @contextlib.contextmanager
@@ -111,6 +118,8 @@ def make_backup(
     config: HubConfig, dest: Path, program: str, now_ms: Callable[[], int], tell: Tell, *, store_only: bool, with_keys: bool, quick: bool
 ) -> Made:
     """Copy the databases of a hub, running or not. Errors: InvalidInput, ConfigError, LedgerError; then nothing of it stays."""
+    if not config.store.sqlite:
+        return _without_store(config, dest, program, now_ms, tell, store_only=store_only, with_keys=with_keys, quick=quick)
     began_ms = now_ms()
     place = files.destination(dest, f"{config.hub.node}-{files.stamp(began_ms)}").absolute()
     registrar = Registrar(config, now_ms)
@@ -128,6 +137,29 @@ def make_backup(
         undo.pop_all()
     expired = registrar.complete(backup_id)["expired"]
     return Made(place, manifest, notes, expired)
+
+
+def _without_store(
+    config: HubConfig, dest: Path, program: str, now_ms: Callable[[], int], tell: Tell, *, store_only: bool, with_keys: bool, quick: bool
+) -> Made:
+    """The hub's ledger alone: the store is copied by its server's own tools, which say themselves what they do."""
+    if store_only:
+        raise InvalidInput("--store-only", "is not possible: the store is a PostgreSQL database.", remedy=f"Copy it there: {ELSEWHERE}")
+    began_ms = now_ms()
+    place = files.destination(dest, f"{config.hub.node}-{files.stamp(began_ms)}").absolute()
+    with files.staged(place) as stage:
+        names = databases_of(config)
+        entries = {name: files.copy_database(config.storage.path(name), stage, name, tell) for name in names}
+        if with_keys:
+            entries |= _copy_configuration(config, stage)
+        notes = [] if quick else _sound(stage, names, tell)
+        described = {name: files.describe(stage / name) for name in names}
+        manifest = Manifest(
+            new_id(), WHAT, config.hub.node, config.hub.org, program, began_ms, now_ms(), entries,
+            {name: versions for name, (versions, _) in described.items()}, {name: streams for name, (_, streams) in described.items()}, {},
+        )  # fmt: skip
+        files.write_manifest(stage, manifest)
+    return Made(place, manifest, [*notes, f"the store is a PostgreSQL database and not in it; copy it there: {ELSEWHERE}"], [])
 
 
 def _give_up(registrar: Registrar, backup_id: str) -> None:

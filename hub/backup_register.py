@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hub.config import REGISTER_DIR, STORE_FILE, HubConfig
+from hub.config import REGISTER_DIR, HubConfig
 from hub.store.backups import Backup, to_expire, unpack_cover
 from hub.store.port import CentralStore
-from hub.store.sqlite import SqliteStore
-from protocols.backup import refuse_half_restored, sync
-from protocols.errors import ConfigError
+from hub.stores import open_writer
+from protocols.backup import sync
+from protocols.errors import ConfigError, LongshoreError
 from protocols.event import iso
 from protocols.policy import Policies
 
@@ -144,14 +144,12 @@ def register_of(config: HubConfig, store: CentralStore, now_ms: int) -> Register
     return Register(store, files_of(config), now_ms, keep=config.backup.keep, max_age_days=config.backup.max_age_days)
 
 
-def open_store(config: HubConfig, now_ms: Callable[[], int], policies: Policies | None = None) -> SqliteStore:
+def open_store(config: HubConfig, now_ms: Callable[[], int], policies: Policies | None = None) -> CentralStore:
     """The store for its writer, with every backup that is remembered. Errors: ConfigError, LedgerError."""
-    refuse_half_restored(Path(config.storage.data_dir))
-    file = config.storage.path(STORE_FILE)
-    store = SqliteStore(file, backup_required=config.backup.required, policies=policies or config.policies())
+    store = open_writer(config, policies)
     try:
         register_of(config, store, now_ms()).merge(())
-    except ConfigError:
+    except LongshoreError:
         store.close()
         raise
     return store

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask, cli_backup, cli_broker, cli_conflicts, cli_devices, cli_import, cli_quarantine
+from hub import cli_admin, cli_ask, cli_backup, cli_broker, cli_conflicts, cli_devices, cli_import, cli_quarantine, cli_store
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_asking(commands)
     cli_import.add(commands, _asking)
     cli_backup.add(commands, _asking)
+    cli_store.add(commands, _asking)
     cli_broker.add(commands, _asking)
     cli_devices.add(commands, _asking)
     return parser
@@ -122,6 +123,7 @@ def _add_init(commands: Any) -> None:
     command.add_argument(
         "--loopback-without-token", action="store_true", help="let programs and people on this very machine call without a token"
     )
+    cli_store.add_choice(command)
     command.add_argument("--api-port", type=_port, metavar="PORT", help="of API and web (default: 8800; 0 takes a free one)")
     command.add_argument("--broker-port", type=_port, metavar="PORT", help="of the embedded broker (default: 1883; 0 takes a free one)")
 

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 from hub import config as settings
 from hub.cli_ask import client_of, config_of, is_running, say
+from hub.cli_store import chosen_store, store_finding
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
 from protocols.errors import ConfigError, InvalidInput, LongshoreError
@@ -46,12 +47,14 @@ def init(args: argparse.Namespace) -> int:
     check_level(args.region, "--region")
     check_node(args.node, "--node")
     folder = Path(args.dir)
+    store = chosen_store(args)
     _claim(folder)
     key = NodeKey.generate()
     key.save(folder / settings.KEY_FILE)
     token = new_token()
     write_secret(folder / settings.TOKEN_FILE, token + "\n", what="API token")
     chosen: dict[str, Any] = {"hub.org": args.org, "hub.region": args.region, "hub.node": args.node, "api.token_hashes": token_hash(token)}
+    chosen |= store
     if args.loopback_without_token:
         chosen["api.loopback_without_token"] = True
     ports = {"api.port": args.api_port, "broker.port": args.broker_port}
@@ -265,6 +268,8 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
             yield _port_free("broker port", config.broker.host, config.broker.port)
     if not config.broker.embedded:
         yield _reachable(config)
+    if not config.store.sqlite:
+        yield Finding("store", *store_finding(config))
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

@@ -141,7 +141,7 @@ def restore(args: argparse.Namespace) -> int:
     if args.with_keys:
         _restore_configuration(args, src)
     config = config_of(args)
-    names = (settings.STORE_FILE,) if args.store_only else (settings.LEDGER_FILE,) if args.hub_only else backup_files.DATABASES
+    names = (settings.STORE_FILE,) if args.store_only else (settings.LEDGER_FILE,) if args.hub_only else backup_files.databases_of(config)
     done = backup_files.restore(config, src, now_ms(), _progress(), names=names, force=args.force, quick=args.quick)
     if args.json:
         aside = [str(path) for path in done.aside]
@@ -187,7 +187,7 @@ def verify(args: argparse.Namespace) -> int:
         what = f"backup {manifest.id} of {manifest.what} {manifest.node}"
     else:
         config = config_of(args)
-        wrong, verdicts = [], backup_files.verify_folder(_data(config), backup_files.DATABASES, _progress())
+        wrong, verdicts = [], backup_files.verify_folder(_data(config), backup_files.databases_of(config), _progress())
         what = f"the databases in {config.storage.data_dir}"
     troubles = wrong + [f"{name}: {text}" for name, verdict in verdicts.items() for text in verdict.troubles()]
     notes = [f"{name}: {text}" for name, verdict in verdicts.items() for text in verdict.notes()]
@@ -208,7 +208,7 @@ def _counts(v: Verdict) -> dict[str, int]:
 
 def _data(config: HubConfig) -> Path:
     folder = Path(config.storage.data_dir)
-    if not (folder / settings.STORE_FILE).exists():
+    if not all((folder / name).exists() for name in backup_files.databases_of(config)):
         remedy = "Finish the restore." if (folder / UNFINISHED).exists() else f"Start it: longshore-hub run --config {config.file}"
         raise ConfigError(f"There are no databases in {folder}.", remedy=remedy)
     return folder
@@ -216,7 +216,13 @@ def _data(config: HubConfig) -> Path:
 
 def audit(args: argparse.Namespace) -> int:
     """Walk the chains."""
-    folder = _data(config_of(args))
+    config = config_of(args)
+    if not config.store.sqlite:
+        raise ConfigError(
+            "The central store is a PostgreSQL database, which this command does not walk.",
+            remedy="longshore-hub store check walks the store's chains, longshore-hub verify those of hub.db.",
+        )
+    folder = _data(config)
     ledger = Db(folder / settings.LEDGER_FILE, read_only=True)
     try:
         store = Db(folder / settings.STORE_FILE, read_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hub import config as settings
-from hub import views
+from hub import stores, views
 from hub.cli_ask import Broken
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
@@ -18,7 +18,6 @@ from hub.device_views import page_json
 from hub.devices_api import select
 from hub.fleet import Seen, look
 from hub.store.port import CentralStore, OrderQuery
-from hub.store.sqlite import SqliteStore
 from hub.times import as_shown
 from protocols.errors import ConfigError, InvalidInput
 from protocols.parameters import page_size
@@ -28,13 +27,12 @@ from protocols.trust import NodeKey, verify
 
 def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
     """What the API would say at `path`. The data directory's lock is held meanwhile. Errors: ConfigError: there is nothing yet."""
-    store_file = config.storage.path(settings.STORE_FILE)
     of_store = path.startswith(("/v1/orders", "/v1/conflicts"))
-    if of_store and not store_file.exists():
+    if of_store and not stores.made(config):
         raise ConfigError("This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {config.file}")
     with contextlib.ExitStack() as undo:
         undo.callback(DataLock(config.storage.path(settings.LOCK_FILE)).release)
-        store = SqliteStore(store_file, read_only=of_store, policies=config.policies())
+        store = stores.open_reader(config) if of_store else stores.open_writer(config)
         undo.callback(store.close)
         return _from_store(store, path, params) if of_store else _from_look(config, store, path, params)
 

@@ -29,6 +29,7 @@ REGISTER_DIR: Final = "backups.d"
 LOCK_FILE: Final = "run.lock"
 PORTS_FILE: Final = "run.ports.json"
 """where a running hub says on which ports it listens, for commands that ask it"""
+SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _GIB: Final = 1024**3
 
 SETTINGS: Final = (
@@ -53,6 +54,17 @@ SETTINGS: Final = (
         most=100,
     ),
     Setting("storage", "floor_days", 7, "Facts that the central store and its backups have stay at least as long.", least=0, most=3_650),
+    Setting(
+        "store",
+        "kind",
+        "sqlite",
+        "The central store: store.db in the data directory, or a PostgreSQL server (13 or newer).",
+        allowed=("sqlite", "postgres"),
+    ),
+    Setting("store", "dsn", "", 'Where PostgreSQL is, without a password: "host=db port=5432 user=longshore dbname=orders".'),
+    Setting("store", "password_file", "", "Holds the password of this hub at PostgreSQL; only its owner may read it.", path=True),
+    Setting("store", "sslmode", "", "TLS to PostgreSQL; verify-full checks who answers.", allowed=("", *SSL_MODES)),
+    Setting("store", "sslrootcert", "", "Authority (PEM) that signed PostgreSQL's certificate.", path=True),
     Setting("api", "host", "127.0.0.1", "Address of the HTTP API and the web pages. Beyond loopback every caller needs the token."),
     Setting("api", "port", 8800, "Its port; 0 takes a free one.", least=0, most=65_535),
     Setting("api", "token_hashes", "", "Hashes of the bearer tokens that may call, with spaces between them. `init` makes the first."),
@@ -168,6 +180,22 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """Section [store]."""
+
+    kind: str = "sqlite"
+    dsn: str = ""
+    password_file: str = ""
+    sslmode: str = ""
+    sslrootcert: str = ""
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether it is a file beside the hub's own."""
+        return self.kind == "sqlite"
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """Section [api]."""
 
@@ -249,6 +277,7 @@ class HubConfig:
     file: Path
     hub: Identity
     storage: Storage
+    store: Store
     api: Api
     broker: Broker
     sync: Sync
@@ -291,6 +320,7 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
         file,
         Identity(**parts["hub"]),
         Storage(**parts["storage"]),
+        Store(**parts["store"]),
         Api(**parts["api"]),
         Broker(**parts["broker"]),
         Sync(**parts["sync"]),
@@ -300,6 +330,7 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
     )
     _check_names(config.hub, loaded.origins)
     _check_broker(config.broker)
+    check_store(config.store)
     if config.conflicts.policy_file:
         config.policies()
     return config
@@ -329,6 +360,18 @@ def _check_broker(broker: Broker) -> None:
         raise ConfigError("broker.port is 0, but the broker is an external one.", remedy="Set the port where it listens, such as 8883.")
     if bool(broker.username) != bool(broker.password_file) and not broker.embedded:
         raise ConfigError("broker.username and broker.password_file go together.", remedy="Set both, or neither.")
+
+
+def check_store(store: Store) -> None:
+    """What only a look at several settings of [store] can tell. Errors: ConfigError."""
+    if store.sqlite:
+        if store.dsn:
+            raise ConfigError("store.dsn is set, but store.kind is sqlite.", remedy='Set store.kind = "postgres", or remove the dsn.')
+        return
+    if not store.dsn.strip():
+        raise ConfigError("store.dsn is empty.", remedy='Write it like "host=db user=longshore dbname=orders".')
+    if store.sslmode.startswith("verify") and not store.sslrootcert:
+        raise ConfigError(f"store.sslmode is {store.sslmode}, which needs store.sslrootcert.", remedy="Name the authority's PEM file.")
 
 
 def is_wildcard(host: str) -> bool:

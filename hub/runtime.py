@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hub.api import create_app
 from hub.backup_register import Register, open_store, register_of
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
-from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, STORE_FILE, HubConfig, hub_address
+from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
 from hub.engine import Engine, Ports, Rhythm
 from hub.facade import Metric
@@ -36,7 +36,7 @@ from hub.post import Post
 from hub.readers import Readers
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Change
-from hub.store.sqlite import SqliteStore
+from hub.stores import Patient, open_reader
 from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
@@ -97,17 +97,14 @@ class Hub:
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
-        self._readers = Readers(lambda: SqliteStore(self._store_path, read_only=True, policies=self._policies))
+        self._opener = Patient(lambda: open_store(config, now_ms, self._policies), at_once=config.store.sqlite)
+        self._readers = Readers(lambda: open_reader(config, self._policies))
         self.engine: Engine = Engine(
-            Ports(self._open_core, self._open_store, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised),
+            Ports(self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised),
             Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
         )
 
     # ------------------------------------------------------------ what the engine works with
-
-    @property
-    def _store_path(self) -> Path:
-        return self.config.storage.path(STORE_FILE)
 
     def _open_core(self) -> HubCore:
         hub = self.config.hub
@@ -125,9 +122,6 @@ class Hub:
             raise
         self._grants = {node.address.node: _grant(node) for node in core.registry.all()}
         return core
-
-    def _open_store(self) -> CentralStore:
-        return open_store(self.config, now_ms, self._policies)
 
     def _turn_away(self, name: str, why: str) -> None:
         if self.broker is not None:
@@ -209,6 +203,7 @@ class Hub:
         if self.broker is not None:
             await self.broker.stop()
         await self.engine.close()
+        self._opener.close()
         self._readers.close()
 
     @property

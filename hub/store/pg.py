@@ -23,12 +23,11 @@ from protocols.trust import read_secret
 OLDEST_SERVER: Final = 130_000
 """as the server counts versions"""
 CONNECT_S: Final = 5
-STATEMENT_MS: Final = 60_000
-SILENCE_S: Final = 20.0
+STATEMENT_MS: Final = 15_000
+SILENCE_S: Final = 5.0
 """beyond the server's own limit; then it is taken for dead"""
 LONG: Final = 0
 """for `limit`: as long as it takes"""
-SSL_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _SETTINGS: Final = (
     "SET synchronous_commit = on",
     "SET client_min_messages = warning",
@@ -279,9 +278,8 @@ def _cannot_connect(e: psycopg.Error, place: str) -> LedgerError | ConfigError:
 
 
 def _words(e: psycopg.Error) -> str:
-    """The server's first line, of a connection that failed the last one: libpq tells of each address that it tried."""
+    """The server's first line, or of a connection that failed the last reason: libpq tells of each address that it tried."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    if not lines:
-        return ""
-    line = lines[0] if e.sqlstate else lines[-1]
+    reasons = [line for line in lines if "failed: " in line]
+    line = reasons[-1] if reasons and not e.sqlstate else lines[0] if lines else ""
     return line.rpartition("failed: ")[2][:200]

@@ -3,7 +3,7 @@
 Rows are never deleted, so a run that was once read from the rows stays true as long as the database is the same, and only its gaps and what
 lies above need to be read again: in those streams whose count of facts has moved. All of a run is read anew
 
-- when the connection is new, and when the database is not the one it was (`_SAME`: another cluster, timeline, table: a restore),
+- when the connection is new; and it is made anew when the database is not the one it was (`_SAME`: another cluster, timeline, table),
 - when a stream's count went back, does not agree with its rows, or a run's last row is gone,
 - and in turn, a stretch at each regular question after everything (`PERIODIC_FACTS`), so that damage does not stay unseen for ever.
 """
@@ -18,6 +18,7 @@ from hub.store.log import joined, place
 from hub.store.pg import LONG, STATEMENT_MS, Pg
 from hub.store.pg_log import PgStreams
 from protocols.chains import Run, RunKind
+from protocols.errors import LedgerBroken
 from protocols.messages import RunStated
 from protocols.streams import Stream, StreamKey
 from protocols.sync.intervals import Intervals
@@ -50,9 +51,6 @@ class Held:
     def __init__(self, db: Pg) -> None:
         self._db = db
         self._same: tuple[Any, ...] | None = None
-        self._forget()
-
-    def _forget(self) -> None:
         self.log = PgStreams(self._db)
         self.backups: Backups | None = None
         self._listed: list[tuple[Any, ...]] = []
@@ -65,9 +63,9 @@ class Held:
     def read(self, keys: Sequence[StreamKey] | None) -> list[Stream]:
         """Bring what is known of these streams, or of all, up to this moment. Those that the store does not know are left out."""
         same = self._db.one(_SAME)
-        if same != self._same:
-            self._forget()
-            self._same = same
+        if self._same is not None and same != self._same:
+            raise LedgerBroken(f"{self._db.place} is not the database it was", remedy="it is opened again, and read whole")
+        self._same = same
         rows = self._db.query(_STREAMS) if keys is None else self._db.query(_STREAMS + _OF_KEYS, _lists(keys))
         streams = [self.log.made_known(row[0], StreamKey(row[1], row[2], row[3]), row[6]) for row in rows]
         moved = [

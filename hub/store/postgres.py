@@ -33,6 +33,7 @@ from hub.store.port import (
     StreamCounts,
 )
 from hub.store.reading import read_fact
+from hub.store.rebuild import Step, Tell, rebuild
 from hub.store.statement import closed_by_records, read_facts
 from hub.store.view import ViewBook
 from protocols.chains import RunKind
@@ -80,7 +81,14 @@ class PostgresStore:
     def _adopt_policies(self, _careful: bool) -> None:
         """One process at a time; the others then find it done."""
         self._db.run("LOCK TABLE meta IN SHARE ROW EXCLUSIVE MODE")
-        ViewBook(self._db, PgLog(self._db, careful=True), PgShelf(self._db, careful=True), policies=self._policies).adopt_policies()
+        self._careful_book().adopt_policies()
+
+    def _careful_book(self) -> ViewBook:
+        """A view of any orders, while no stream with branches changes."""
+        log = PgLog(self._db, careful=True)
+        log.load_forked()
+        log.lock([stream.sid for stream in log.all()])
+        return ViewBook(self._db, log, PgShelf(self._db, careful=True), policies=self._policies)
 
     # ------------------------------------------------------------ applying
 
@@ -94,6 +102,14 @@ class PostgresStore:
             return PgBatch(self._db, self._policies, now_ms, careful=careful).take(facts, records, read)
 
         return self._transaction(work)
+
+    def rebuild(self, now_ms: int, tell: Tell) -> int:
+        """See `hub.store.rebuild`. Others may go on writing."""
+
+        def transaction(step: Step) -> int | None:
+            return self._transaction(lambda _: step(self._db, self._careful_book()))
+
+        return rebuild(transaction, self._db, now_ms, tell)
 
     def claim(self, topic: str, partition: int, fence: int) -> int | None:
         """See `CentralStore.claim`."""

@@ -27,6 +27,7 @@ from hub.store.port import (
     StoreRecord,
     StreamCounts,
 )
+from hub.store.rebuild import Step, Tell, rebuild
 from hub.store.schema import STORE, has_text_index, make_text_index
 from hub.store.shelf import SqliteShelf
 from hub.store.sqlite_queries import SqliteQueries
@@ -149,6 +150,17 @@ class SqliteStore:
                 self._undo()
                 self._broken = not retry
         return applied
+
+    def rebuild(self, now_ms: int, tell: Tell) -> int:
+        """See `hub.store.rebuild`."""
+
+        def transaction(step: Step) -> int | None:
+            return self._change(lambda: step(self._db, self._book))
+
+        try:
+            return rebuild(transaction, self._db, now_ms, tell)
+        finally:
+            self._load()  # orders that are kept in memory are not what they were
 
     def claim(self, topic: str, partition: int, fence: int) -> int | None:
         """See `CentralStore.claim`."""

@@ -16,7 +16,7 @@ from hub.store.fold import Known, OrderFold, covers, fold_order
 from hub.store.orders import PROMISE, Order, promise, show
 from hub.store.shelf import LoggedFact, Shelf
 from protocols import merged
-from protocols.fact import FactRow
+from protocols.fact import FactRow, Replaces
 from protocols.fixes import Fixes, Identity
 from protocols.ledger import fact_id, parse_row
 from protocols.lifecycle import Status, may_follow
@@ -219,6 +219,43 @@ class ViewBook:
                 order.conflict, order.held = outcome is not Outcome.ACCEPT, outcome is Outcome.HOLD
                 self._shelf.save([order])
         self._disputes.note_in_use()
+
+    # ------------------------------------------------------------ anew
+
+    def place_again(self, sid: int, seq: int, h: bytes, replaces: Replaces | None, gone: bool) -> None:
+        """Take in a fix that is logged. Inside a transaction."""
+        if replaces is not None:
+            self.fixes.take(self._log.by_sid(sid), seq, h, replaces, gone=gone)
+
+    def rebuild(self, okeys: Sequence[int], now_ms: int) -> None:
+        """Fold these orders from the log as if nothing were kept of them but their positions. Inside a transaction."""
+        known = {order.okey: order for order in self._shelf.of_numbers(okeys)}
+        for okey, logged in self._shelf.facts(okeys):
+            first = parse_row(logged[0][3])
+            order = known.get(okey)
+            if order is None:
+                self._shelf.remove(okey)
+                self._pos += 1
+                order = Order(okey, first.org, first.order_id, pos=self._pos, moved=True)
+            self._shelf.forget_odd(okey)
+            order.abnormal, order.counted = False, {}
+            order.conflict = True  # conflicts are judged whether one is known or not
+            for sid, seq, h, row, _ in logged:
+                self._count_if_said(order, sid, seq, bytes(h), parse_row(row))
+            self._refold(order, logged, now_ms)
+            if order.heads:
+                self._shelf.save([order])
+            else:
+                self._shelf.remove(okey)
+
+    def _count_if_said(self, order: Order, sid: int, seq: int, h: bytes, fact: FactRow) -> None:
+        if merged.says(fact.details):
+            self._count(order, self.as_head(sid, self._log.by_sid(sid).key.cls, seq, h, fact), fact)
+
+    def drop(self, okeys: Sequence[int]) -> None:
+        """Take orders out of the view. Inside a transaction."""
+        for okey in okeys:
+            self._shelf.remove(okey)
 
     # ------------------------------------------------------------ writing down
 

@@ -35,10 +35,10 @@ def done(*args: str | Path, stdin: str = "") -> Any:
 class Pair:
     """A hub and an edge in two folders, running or not."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *store: str) -> None:
         self.hub, self.edge = folder / "hub", folder / "edge"
         ports = ("--api-port", "0", "--broker-port", str(free_port()))
-        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json")
+        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json", *store)
         place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
         done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
         self.env = {"LONGSHORE_STORAGE__FLOOR_DAYS": "0", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_SYNC__IDLE_HELLO_MS": "1000"}

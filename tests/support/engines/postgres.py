@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from hub.store.pg import Server
+from tests.support.certificates import Certificates
 from tests.support.needs import where
 from tests.support.ports import lasting_port
 from tests.support.procs import Child, children
@@ -138,6 +139,17 @@ class Postgres:
         return self.tool(
             "psql", *self.reach, "-d", database, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, password=True
         ).strip()
+
+    def with_tls(self, certificates: Certificates) -> None:
+        """Restart it so that it offers TLS."""
+        self.stop()
+        for name, source in (("server.crt", certificates.cert), ("server.key", certificates.key)):
+            target = self.data / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            _give_away(target)
+        self._settings = (*self._settings, "ssl=on")
+        self.start()
 
     def copy(self, name: str) -> None:
         """A cold backup of all, while it is down."""
