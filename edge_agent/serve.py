@@ -14,7 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -31,10 +31,12 @@ from protocols.heads import bounded
 from protocols.sqlite import DataLock
 from protocols.supervision import supervised
 from protocols.topics import Channel
-from protocols.transport.http import HttpSettings, HttpTransport
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Presence, Transport
 from protocols.trust import NodeKey, read_secret, verify
+
+if TYPE_CHECKING:
+    from protocols.transport.http import HttpSettings
 
 GRACE_S: Final = 5
 """Requests under way at the end may take so long to finish."""
@@ -88,6 +90,8 @@ def mqtt_settings(config: EdgeConfig) -> MqttSettings:
 
 def http_settings(config: EdgeConfig) -> HttpSettings:
     """How this node syncs over HTTP. Errors: ConfigError."""
+    from protocols.transport.http import HttpSettings  # its library takes 8 MB: only who has no broker pays for it
+
     token = read_secret(config.hub.token_file, what="token").strip() if config.hub.token_file else ""
     settings = HttpSettings(
         config.hub.url.rstrip("/"),
@@ -102,6 +106,8 @@ def http_settings(config: EdgeConfig) -> HttpSettings:
 
 def http_maker(config: EdgeConfig) -> MakeTransport:
     """A line over HTTP: nobody hears of its end, so it says nothing of its beginning."""
+    from protocols.transport.http import HttpTransport
+
     settings = http_settings(config)
     return lambda _epoch: HttpTransport(settings, config.address)
 

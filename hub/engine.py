@@ -45,7 +45,7 @@ LOOK_EVERY_MS: Final = 500
 BACKOFF_FIRST_MS: Final = 250
 BACKOFF_MOST_MS: Final = 30_000
 POISON_KEPT: Final = 1_000
-TURN_FACTS: Final = 4_000
+TURN_FACTS: Final = 6_000
 """handed over in one turn: more than one turn takes in, so that the store keeps up"""
 REFILL_FACTS: Final = 1_000
 

@@ -93,11 +93,14 @@ class Feeds:
         self.scopes.flush()
 
     def _nothing_new(self, one: Taken, author: str) -> bool:
-        """Most facts of a backlog: the order stays where it is, and nobody but the author follows that site."""
-        if one.site is None or not self.scopes.stays(one.order.okey, one.site):
+        """Most facts of a backlog: the order begins at the site it names, or stays there, and nobody but the author follows that site."""
+        order, site = one.order, one.site
+        if site is None:
             return False
-        nodes = self._nodes.get((one.order.org, one.site))
-        return nodes is None or (nodes == [author] and not self._entangled(one.order))  # an author with branches is told of them, too
+        nodes = self._nodes.get((order.org, site))
+        if nodes is not None and (nodes != [author] or self._entangled(order)):  # an author with branches is told of them, too
+            return False
+        return self.scopes.stays(order.okey, site) or self.scopes.begins(order, site)
 
     def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
         entangled = self._entangled(order)
@@ -120,8 +123,9 @@ class Feeds:
     def _entangled(self, order: Order) -> bool:
         """Is a stream with branches among its heads, or seen by them? Or a fact that stands in the place of another?"""
         log = self._ledger.log
-        if any(h.by for h in order.heads):
-            return True
+        for h in order.heads:
+            if h.by:
+                return True
         if not log.forked_nodes:
             return False
         sids = [sid for h in order.heads for sid in (h.sid, *(e[0] for e in h.ctx))]

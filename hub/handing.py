@@ -10,12 +10,14 @@ from protocols.chains import Run, RunKind
 from protocols.fact import FactRow
 from protocols.ledger import Ledger, Offered
 from protocols.messages import RunStated
-from protocols.streams import Stream, StreamKey
-from protocols.sync.handover import lacking, records_lacking
+from protocols.streams import LogRow, Stream, StreamKey
+from protocols.sync.handover import Gap, lacking, records_lacking
 from protocols.sync.receiver import Receiver
 
 HAND_OVER_SHARE: Final = 200
 """of these, for each stream at least: smaller pieces cost more than they are fair"""
+NEWEST_SHARE: Final = 4
+"""a quarter of the room, as live frames have at least of a node's credit"""
 READ_KEPT: Final = 20_000
 """facts that were read when they came and are handed over soon: the store is spared the reading"""
 
@@ -27,7 +29,7 @@ class Handing:
         self._ledger, self._receiver = ledger, receiver
         self.unhanded: dict[StreamKey, None] = {}
         self.stated: dict[StreamKey, tuple[RunStated, ...]] = {}
-        self._read: dict[tuple[int, int, bytes], FactRow] = {}
+        self._read: dict[tuple[int, int], tuple[LogRow, FactRow]] = {}
 
     @property
     def read_kept(self) -> int:
@@ -35,11 +37,11 @@ class Handing:
         return len(self._read)
 
     def keep_read(self, done: Offered) -> None:
-        """Facts that were just read and are handed over soon: the store is spared the reading."""
+        """Facts that were just logged and are handed over soon: the log and the store are spared reading them."""
         if len(self._read) + len(done.folded) > READ_KEPT:
             self._read.clear()
         for row, fact, _ in done.folded:
-            self._read[row.sid, row.seq, row.h] = fact
+            self._read[row.sid, row.seq] = row, fact
 
     def lacking(self, limit: int) -> tuple[list[StoreFact], list[StoreRecord]]:
         """What the store's last statement lacks, at most `limit` facts, each stream in chain order.
@@ -53,12 +55,10 @@ class Handing:
             stream = self._ledger.log.open(key)
             gaps = lacking(stream.chain, self.stated.get(key, ()))
             room = min(share, limit - len(facts))
-            for gap in gaps:
-                taken = list(self._facts(stream, gap.run, gap.first, min(gap.last, gap.first + room - 1)))
+            for run, first, last in _pieces(gaps, room):
+                taken = list(self._facts(stream, run, first, last))
                 facts += taken
                 room -= len(taken)
-                if room <= 0:
-                    break
             if room <= 0:
                 del self.unhanded[key]
                 self.unhanded[key] = None
@@ -73,10 +73,15 @@ class Handing:
         return facts, records
 
     def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
-        why, read = self._receiver.quarantine_reasons(stream.sid, first, last), self._read
+        why, key = self._receiver.quarantine_reasons(stream.sid, first, last), stream.key
+        kept = [self._read.pop((stream.sid, seq), None) for seq in range(first, last + 1)]
+        if not why and stream.fork_point is None and None not in kept:  # without branches, a seq names a fact
+            for row, fact in filter(None, kept):
+                yield StoreFact(key, row.seq, row.h, row.prev, row.row, row.at_ms, "", fact)
+            return
+        read = {(row.seq, row.h): fact for row, fact in filter(None, kept)}
         for r in self._ledger.log.read_branch(stream, run, first, last):
-            reason = why.get((r.seq, r.h), "") if why else ""
-            yield StoreFact(stream.key, r.seq, r.h, r.prev, r.row, r.at_ms, reason, read.pop((r.sid, r.seq, r.h), None))
+            yield StoreFact(key, r.seq, r.h, r.prev, r.row, r.at_ms, why.get((r.seq, r.h), ""), read.get((r.seq, r.h)))
 
     def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
         rows = self._ledger.db.query("SELECT first, last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
@@ -86,6 +91,27 @@ class Handing:
             for r in stream.chain.runs
             if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
         ]
+
+
+def _pieces(gaps: Sequence[Gap], room: int) -> Iterator[tuple[Run, int, int]]:
+    """What to hand over of a stream, (run, first, last), at most `room` facts.
+
+    What was captured just now lies at its end and does not stand behind a backlog: first of that, a share of the room, then all from the
+    lowest.
+    """
+    if len(gaps) > 1 and room > 1:
+        newest = gaps[-1]
+        last = min(newest.last, newest.first + max(1, room // NEWEST_SHARE) - 1)
+        yield newest.run, newest.first, last
+        room -= last - newest.first + 1
+        rest = [newest._replace(first=last + 1)] if last < newest.last else []
+        gaps = [*gaps[:-1], *rest]
+    for gap in gaps:
+        if room <= 0:
+            return
+        last = min(gap.last, gap.first + room - 1)
+        yield gap.run, gap.first, last
+        room -= last - gap.first + 1
 
 
 def _word_on(record: Run, signed: Sequence[tuple[int, int, bytes, bytes, int]]) -> tuple[bytes, int]:

@@ -30,6 +30,7 @@ from hub.facade import Metric
 from hub.feed import Sampler
 from hub.fleet import node_json
 from hub.freshness import Freshness
+from hub.ledger_file import open_ledger
 from hub.line import Line, down_because, external_line, inside_line, says_online
 from hub.metrics import samples
 from hub.post import Post
@@ -46,7 +47,7 @@ from protocols.event import EventDefaults, OrderEvent
 from protocols.heads import bounded
 from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
-from protocols.sqlite import DataLock, Db
+from protocols.sqlite import DataLock
 from protocols.supervision import Progress, supervised
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttTransport
@@ -114,7 +115,7 @@ class Hub:
             self.config.sync.credit_facts, storage.budget_bytes, storage.pressure_percent, storage.floor_days * 86_400_000
         )
         refuse_half_restored(Path(self.config.storage.data_dir))
-        db = Db(self.config.storage.path(LEDGER_FILE))
+        db = open_ledger(self.config.storage.path(LEDGER_FILE))
         try:
             core = HubCore(db, identity, self.key.sign, verify, SystemRandom(), settings)
         except LongshoreError:

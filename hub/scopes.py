@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from protocols.downlink import order_k
 from protocols.ledger import Ledger
 from protocols.orderbook import Order
 from protocols.schema import migrate
@@ -51,6 +50,13 @@ class Scopes:
         """Does the order, as far as memory tells, concern this site alone? Then a fact that names it changes nothing."""
         return self._sites.get(okey) == (site,)
 
+    def begins(self, order: Order, site: str) -> bool:
+        """Was nothing known of the order? Then it is where its first fact says."""
+        if order.stored or order.okey in self._sites:
+            return False
+        self._write(order, (), (site,))
+        return True
+
     def _remember(self, okey: int, sites: tuple[str, ...]) -> None:
         if len(self._sites) >= CACHED:
             self.flush()
@@ -66,7 +72,7 @@ class Scopes:
         return before, after
 
     def _write(self, order: Order, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-        db, k = self._ledger.db, order_k(order.org, order.order_id)
+        db, k = self._ledger.db, order.place
         gone = [(order.org, site, k, order.okey) for site in before if site not in after]
         if gone:
             self.flush()

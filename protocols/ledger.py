@@ -300,14 +300,15 @@ class Ledger:
         poison: list[tuple[int, bytes, str]] = []
         fixes: list[tuple[LogRow, Replaces, bool]] = []
         prev = hashes[start - 1] if start else h_before
-        for i in range(start, end):
+        judged = [self._judged(stream, first + i, hashes[i], facts[i][1], judge) for i in range(start, end)]
+        orders = self.book.open_all([(fact.org, fact.order_id) for fact, _, _ in judged if fact is not None], now_ms)
+        for i, (fact, head, why) in enumerate(judged, start):
             data, values = facts[i]
-            fact, why = judge.of(first + i, values)
-            order = self.book.open(fact.org, fact.order_id, now_ms) if fact is not None else None
+            order = orders[fact.org, fact.order_id] if fact is not None else None
             row = LogRow(stream.sid, first + i, hashes[i], prev, order.okey if order is not None else None, now_ms, data)
             rows.append(row)
-            if fact is not None and order is not None:
-                parsed.append((row, fact, order, self.book.as_head(row.sid, row.seq, row.h, fact)))
+            if fact is not None and order is not None and head is not None:
+                parsed.append((row, fact, order, head))
                 self.book.count(order, stream.key, (row.seq, row.h), fact.details)
                 if fact.replaces is not None:
                     fixes.append((row, fact.replaces, False))
@@ -330,6 +331,11 @@ class Ledger:
         if touched:
             settle_fixes(self, touched, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
+
+    def _judged(self, stream: Stream, seq: int, h: bytes, values: object, judge: Judge) -> tuple[FactRow | None, Head | None, str]:
+        """A fact as the fold needs it, before the next one is judged: the streams that it names count from now on."""
+        fact, why = judge.of(seq, values)
+        return fact, None if fact is None else self.book.as_head(stream.sid, seq, h, fact), why
 
     def offer_opaque(
         self, key: StreamKey, seq: int, h_before: bytes, h: bytes, data: bytes, reason: str, now_ms: int, *, bounded: bool = True

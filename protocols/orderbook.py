@@ -6,9 +6,10 @@ the orders concerned are folded again from their facts (sync.md, rule 13): what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from protocols import merged
 from protocols.codec import unpack
@@ -23,6 +24,10 @@ from protocols.sqlite import Db
 from protocols.streams import StreamKey, StreamLog
 
 CACHED_ORDERS: Final = 20_000
+_INSERT: Final = """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms, k, digest, followed, held, counted)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_UPDATE: Final = "UPDATE orders SET heads=?, status=?, conflict=?, at_ms=?, digest=?, followed=?, held=?, counted=? WHERE okey=?"
+_READ: Final = "o.okey, o.heads, o.at_ms, o.followed, o.conflict, o.held, o.counted"
 
 
 @dataclass(slots=True)
@@ -42,6 +47,14 @@ class Order:
     """by the table of policies: somebody has to look; it rests until that is done"""
     counted: merged.Counted = field(default_factory=dict)
     """what is known of its quantities"""
+    _place: int = field(default=-1, compare=False, repr=False)
+
+    @property
+    def place(self) -> int:
+        """`order_k`, looked for once."""
+        if self._place < 0:
+            self._place = order_k(self.org, self.order_id)
+        return self._place
 
 
 class Folded(NamedTuple):
@@ -86,23 +99,46 @@ class OrderBook:
         """The order, if any fact of it is here."""
         found = self._orders.get((org, order_id))
         if found is None:
-            row = self._db.one(
-                "SELECT okey, heads, at_ms, followed, conflict, held, counted FROM orders WHERE org=? AND order_id=?", (org, order_id)
-            )
+            row = self._db.one(f"SELECT {_READ} FROM orders o WHERE o.org=? AND o.order_id=?", (org, order_id))
             if row is None:
                 return None
-            flags = bool(row[3]), bool(row[4]), bool(row[5])
-            found = Order(row[0], org, order_id, load_heads(row[1]), row[2], True, *flags, merged.load(row[6]))
-            self._orders[org, order_id] = found
+            found = self._enter(org, order_id, row)
         return found
+
+    def _enter(self, org: str, order_id: str, row: Sequence[Any]) -> Order:
+        """What `_READ` found."""
+        flags = bool(row[3]), bool(row[4]), bool(row[5])
+        order = self._orders[org, order_id] = Order(row[0], org, order_id, load_heads(row[1]), row[2], True, *flags, merged.load(row[6]))
+        return order
 
     def open(self, org: str, order_id: str, at_ms: int) -> Order:
         """The order, begun if it is new."""
-        order = self.get(org, order_id)
-        if order is None:
-            order = self._orders[org, order_id] = Order(self._next, org, order_id, (), at_ms, False)
-            self._next += 1
+        return self.get(org, order_id) or self._begin(org, order_id, at_ms)
+
+    def _begin(self, org: str, order_id: str, at_ms: int) -> Order:
+        order = self._orders[org, order_id] = Order(self._next, org, order_id, (), at_ms, False)
+        self._next += 1
         return order
+
+    def open_all(self, names: Iterable[tuple[str, str]], at_ms: int) -> dict[tuple[str, str], Order]:
+        """`open` for many (org, order id) at once, with one query for each organisation."""
+        found: dict[tuple[str, str], Order] = {}
+        wanted: dict[str, list[str]] = {}
+        for name in dict.fromkeys(names):
+            order = self._orders.get(name)
+            if order is None:
+                wanted.setdefault(name[0], []).append(name[1])
+            else:
+                found[name] = order
+        for org, ids in wanted.items():
+            rows = self._db.query(
+                f"SELECT o.order_id, {_READ} FROM json_each(?2) j CROSS JOIN orders o ON o.org=?1 AND o.order_id=j.value",
+                (org, json.dumps(ids)),
+            )
+            stored = {order_id: self._enter(org, order_id, row) for order_id, *row in rows}
+            for order_id in ids:
+                found[org, order_id] = stored.get(order_id) or self._begin(org, order_id, at_ms)
+        return found
 
     def seen(self, order: Order, own_sid: int) -> tuple[Entry, ...]:
         """The context of a fact that is said now, by who has seen this order as it stands."""
@@ -247,15 +283,8 @@ class OrderBook:
         self._log.flush()
         if self._dirty:
             self._judge()
-            rows = [_columns(o) for o in self._dirty.values()]
-            self._db.many(
-                """INSERT INTO orders (okey, org, order_id, heads, status, conflict, at_ms, k, digest, followed, held, counted)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                   ON CONFLICT (okey) DO UPDATE
-                   SET heads=excluded.heads, status=excluded.status, conflict=excluded.conflict, at_ms=excluded.at_ms,
-                       digest=excluded.digest, followed=excluded.followed, held=excluded.held, counted=excluded.counted""",
-                rows,
-            )
+            self._db.many(_UPDATE, [_changed(o) for o in self._dirty.values() if o.stored])
+            self._db.many(_INSERT, [_new(o) for o in self._dirty.values() if not o.stored])
             for order in self._dirty.values():
                 order.stored = True
             self._dirty = {}
@@ -264,16 +293,23 @@ class OrderBook:
                 del self._orders[key]
 
 
-def _columns(o: Order) -> Sequence[int | str | bytes | None]:
+def _new(o: Order) -> Sequence[int | str | bytes | None]:
     return (
         o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms,
-        None if o.stored else order_k(o.org, o.order_id), digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
+        o.place, digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
+    )  # fmt: skip
+
+
+def _changed(o: Order) -> Sequence[int | str | bytes | None]:
+    return (
+        dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms, digest_of(o.heads), int(o.followed),
+        int(o.held), merged.dump(o.counted), o.okey,
     )  # fmt: skip
 
 
 def digest_of(heads: Sequence[Head]) -> int:
     """The digest of an order with these heads, as both ends of the downlink compare it."""
-    return heads_digest(h.fact[2] for h in heads)
+    return heads_digest([h.fact[2] for h in heads])
 
 
 def _row(data: bytes) -> list[object]:

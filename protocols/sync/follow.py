@@ -10,10 +10,10 @@ Every message may be lost: whatever is asked is asked again, with back-off.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
 from random import Random
 from typing import Final
 
@@ -40,6 +40,8 @@ from protocols.topics import Channel
 
 _DAY_MS: Final = 86_400_000
 _MASK: Final = (1 << DIGEST_BITS) - 1
+_PAGE: Final = 2_000
+_PLACE: Final = (1 << 32) - 1
 _CURSOR: Final = "feed"
 """key in `meta`: epoch in hex, position"""
 
@@ -60,12 +62,16 @@ class FollowSettings:
 
 
 class Snapshot:
-    """The digests of what a node follows, at one moment: (k, digest) in order of k."""
+    """The digests of what a node follows, at one moment: (k, digest) in order of k. In arrays: a node may follow a million orders."""
 
-    def __init__(self, orders: Sequence[tuple[int, int]]) -> None:
-        self._ks = [k for k, _ in orders]
-        self._digests = [d for _, d in orders]
-        self._sums = [0, *accumulate(self._digests)]
+    def __init__(self, orders: Iterable[tuple[int, int]]) -> None:
+        self._ks, self._digests, self._sums = array("Q"), array("Q"), array("Q", (0,))
+        total = 0
+        for k, digest in orders:
+            self._ks.append(k)
+            self._digests.append(digest)
+            total = (total + digest) & _MASK
+            self._sums.append(total)
 
     def _span(self, bucket: Bucket, from_k: int = 0) -> tuple[int, int]:
         return bisect_left(self._ks, max(bucket.low, from_k)), bisect_left(self._ks, bucket.high + 1)
@@ -286,16 +292,21 @@ class Follower:
         p.asked_ms = now
         return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves))
 
-    def _digests(self) -> list[tuple[int, int]]:
-        """Of what the hub can know: an order with facts that it has not received differs anyway, and after a long outage most do."""
-        rows: dict[int, tuple[int, int]] = {
-            okey: (k, d)
-            for okey, k, d in self._ledger.db.query("SELECT okey, k, digest FROM orders WHERE followed=1 AND k IS NOT NULL ORDER BY k")
-        }
-        for sid, above in self.unreceived():
-            for (okey,) in self._ledger.db.query("SELECT DISTINCT okey FROM log WHERE sid=? AND seq>? AND okey IS NOT NULL", (sid, above)):
-                rows.pop(okey, None)
-        return list(rows.values())
+    def _digests(self) -> Iterator[tuple[int, int]]:
+        """(k, digest) of what the hub can know, by k: an order with facts that it has not received differs anyway, and after a long outage
+        most do."""
+        unheard = list(self.unreceived())
+        known = " AND NOT EXISTS (SELECT 1 FROM log l WHERE l.okey=o.okey AND l.sid=? AND l.seq>?)" * len(unheard)
+        found, digests, after = array("Q"), array("Q"), 0
+        while page := self._ledger.db.query(
+            f"SELECT okey, k, digest FROM orders o WHERE okey>? AND followed=1 AND k IS NOT NULL{known} ORDER BY okey LIMIT {_PAGE}",
+            (after, *(n for one in unheard for n in one)),
+        ):
+            after = page[-1][0]
+            found.extend(k << 32 | len(digests) + n for n, (_, k, _) in enumerate(page))
+            digests.extend(digest for _, _, digest in page)
+        for one in sorted(found):
+            yield one >> 32, digests[one & _PLACE]
 
     def _retry_at(self, p: _Pass) -> int:
         s = self.settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.core import EdgeSettings
 from hub.core import HubSettings
 from protocols.chains import RunKind
 from protocols.codec import FrameHeader, Kind, envelope, pack
@@ -12,7 +13,7 @@ from protocols.messages import Record
 from protocols.sync import receiver
 from protocols.sync.frames import Opened, open_frame
 from protocols.sync.seal import Control, seal, unseal
-from protocols.sync.uplink import Out
+from protocols.sync.uplink import Out, UplinkSettings
 from protocols.topics import Channel
 from protocols.trust import NodeKey
 from tests.unit.hub.hub_world import START_MS, World, make_card, order_event
@@ -258,7 +259,7 @@ def test_both_branches_of_a_clone_reach_the_store_and_the_balance_closes() -> No
 
 
 def test_a_record_closes_a_hole_and_data_that_comes_after_all_supersedes_it() -> None:
-    world = World()
+    world = World(edge_settings=EdgeSettings(UplinkSettings(frame_facts=3, linger_ms=0)))
     dock = world.edge("dock-7", linked=False)
     dock.says("A1", *["PLACED"] * 9)
     stream = dock.core.ledger.own()
@@ -271,7 +272,6 @@ def test_a_record_closes_a_hole_and_data_that_comes_after_all_supersedes_it() ->
         frames[opened[1].first] = payload
         return []
 
-    dock.core.uplink.settings = type(dock.core.uplink.settings)(frame_facts=3, linger_ms=0)
     world.bend = three_at_a_time
     dock.link()
     world.run(3)

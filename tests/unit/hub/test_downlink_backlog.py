@@ -69,15 +69,42 @@ def test_a_fact_that_leaves_its_order_where_it_was_costs_no_look_at_the_scope(mo
     move = Scopes.move
     monkeypatch.setattr(Scopes, "move", lambda self, order, taken: looked.append(order.order_id) or move(self, order, taken))  # type: ignore[func-returns-value]
     dock.says("A1", "APPROVED")
-    dock.says("A2", "PLACED")
+    dock.says("A2", "PLACED", "APPROVED")
     world.run()
-    assert looked == ["A2"]
+    assert looked == []
     other = world.edge("dock-2")  # now somebody else wants to hear of it
     world.run()
     dock.says("A1", "ALLOCATED")
     world.run()
-    assert looked == ["A2", "A1"]
+    assert looked == ["A1"]
     same(world, other, "A1", "A2")
+
+
+def test_an_order_that_begins_and_moves_on_in_one_message_stands_where_it_ended() -> None:
+    world = World()
+    dock = world.edge("dock-1", linked=False)
+    dock.says("A1", "PLACED", site="Lisbon")
+    dock.says("A1", "PICKED", site="Oslo")
+    dock.says("A2", "PLACED", site="Lisbon")
+    dock.says("A2", "PICKED", site=None)
+    dock.link()
+    world.run()
+    names = "SELECT o.order_id, s.site FROM scopes s JOIN orders o USING (okey) ORDER BY 1, 2"
+    assert world.hub.ledger.db.query(names) == [("A1", "Oslo"), ("A2", "Lisbon")]
+    lisbon, oslo = world.edge("dock-2", site="Lisbon"), world.edge("dock-3", site="Oslo")
+    world.run()
+    assert (state(lisbon, "A1"), state(lisbon, "A2"), state(oslo, "A1")) == (None, "PICKED", "PICKED")
+
+
+def test_an_order_that_memory_has_forgotten_still_leaves_where_it_was() -> None:
+    world = World()
+    dock = world.edge("dock-1", site="Lisbon")
+    dock.says("A1", "PLACED", site="Lisbon")
+    world.run()
+    world.restart()
+    dock.says("A1", "PICKED", site="Oslo")
+    world.settle()
+    assert world.hub.ledger.db.query("SELECT site FROM scopes") == [("Oslo",)]
 
 
 def test_an_order_keeps_its_place_for_comparisons_however_often_it_is_written() -> None:
