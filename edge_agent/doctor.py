@@ -21,6 +21,7 @@ from protocols.event import format_time
 from protocols.kernel_clock import KernelClock
 from protocols.sqlite import DataLock, Db
 from protocols.transport.port import Down, Event, Transport, Up
+from protocols.transport.refusals import REMEDIES, Refusal
 from protocols.trust import NodeCard, NodeKey, parse_card, read_secret
 
 BUILT_AFTER_MS: Final = 1_735_689_600_000
@@ -224,8 +225,16 @@ def _broker(scene: _Scene) -> Check:
     if isinstance(said, Up):
         return Check("broker", Verdict.FINE, f"{to.host}:{to.port} let this node in{' over TLS' if to.tls else ' (no TLS: loopback)'}")
     reason = said.reason if isinstance(said, Down) else "no answer in time"
-    remedy = "Has `longshore-hub nodes add` seen this card?" if "refused" in reason and "reach" not in reason else "Does the hub run there?"
-    return Check("broker", Verdict.WRONG, f"{to.host}:{to.port}: {reason}.", f"{remedy} Capturing works without it.")
+    return Check("broker", Verdict.WRONG, f"{to.host}:{to.port}: {reason}.", f"{_remedy(said)} Capturing works without it.")
+
+
+def _remedy(said: Event | None) -> str:
+    refusal = said.refusal if isinstance(said, Down) else None
+    if refusal is None:
+        return "Does the hub run there?"
+    if refusal in (Refusal.CREDENTIALS, Refusal.ACL):
+        return "Has `longshore-hub nodes add` seen this card? Mosquitto must then be told: `longshore-hub broker passwords`, `broker acl`."
+    return REMEDIES[refusal]
 
 
 def _first_word(transport: Transport) -> Event | None:

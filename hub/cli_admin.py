@@ -312,12 +312,14 @@ def _port_free(what: str, host: str, port: int) -> Finding:
 
 
 def _reachable(config: HubConfig) -> Finding:
+    """Does the external broker let this hub in?"""
+    from hub.line import try_line
+
     where = f"{config.broker.host}:{config.broker.port}"
-    try:
-        socket.create_connection((config.broker.host, config.broker.port), timeout=3).close()
-    except OSError as error:
-        return Finding("broker", False, f"{where}: {error.strerror or error}", "start the broker, or correct [broker]")
-    return Finding("broker", True, f"{where} answers")
+    why, remedy = try_line(config.broker)
+    if why:
+        return Finding("broker", False, f"{where}: {why}", remedy or "start the broker, or correct [broker]")
+    return Finding("broker", True, f"{where} let this hub in{' over TLS' if config.broker.tls else ''}")
 
 
 def _of_running(config: HubConfig) -> Iterator[Finding]:

@@ -12,13 +12,17 @@ from typing import Any, Final
 
 from hub.broker import HubAccess
 from hub.config import Broker
-from protocols.errors import TransportError
-from protocols.transport.mqtt import MqttSettings
+from protocols.errors import ConfigError, TransportError
+from protocols.topics import hub_subscriptions
+from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
+from protocols.transport.refusals import REMEDIES
 from protocols.transport.versions import THREE
+from protocols.trust import read_secret
 
 log = logging.getLogger(__name__)
 
+TRY_S: Final = 20.0
 RECEIVE_MOST: Final = 1_000
 """messages that a broker of MQTT 5 may send the hub before one is acknowledged: all of a region comes this way"""
 
@@ -34,6 +38,34 @@ def external_line(broker: Broker, password: str) -> MqttSettings:
 def inside_line(access: HubAccess) -> MqttSettings:
     """To the embedded broker."""
     return MqttSettings(access.host, access.port, access.username, access.password, version=THREE, backoff_min_s=0.1, backoff_max_s=2.0)
+
+
+def password_of(broker: Broker) -> str:
+    """The hub's password at an external broker. Errors: ConfigError."""
+    return read_secret(broker.password_file, what="broker password").strip() if broker.password_file else ""
+
+
+def try_line(broker: Broker) -> tuple[str, str]:
+    """Why an external broker does not let this hub in, and what to do; two empty texts: it does. Waits for some seconds at most."""
+    words: list[Up | Down] = []
+    told = threading.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Up | Down):
+            words.append(event)
+            told.set()
+
+    try:
+        transport = MqttTransport(external_line(broker, password_of(broker)), subscriptions=hub_subscriptions())
+    except ConfigError as error:
+        return error.reason, error.remedy
+    transport.start(listen)
+    told.wait(TRY_S)
+    transport.stop()
+    said = words[0] if words else Down("no answer in time")
+    if isinstance(said, Up):
+        return "", ""
+    return said.reason, REMEDIES[said.refusal] if said.refusal is not None else ""
 
 
 class Line:

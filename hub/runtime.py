@@ -31,7 +31,7 @@ from hub.feed import Sampler
 from hub.fleet import node_json
 from hub.freshness import Freshness
 from hub.ledger_file import open_ledger
-from hub.line import Line, down_because, external_line, inside_line, says_online
+from hub.line import Line, down_because, external_line, inside_line, password_of, says_online
 from hub.metrics import samples
 from hub.post import Post
 from hub.readers import Readers
@@ -52,7 +52,7 @@ from protocols.supervision import Progress, supervised
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttTransport
 from protocols.transport.port import Message, Transport
-from protocols.trust import NodeKey, parse_card, read_secret, token_matches, verify
+from protocols.trust import NodeKey, parse_card, token_matches, verify
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -185,8 +185,7 @@ class Hub:
         broker = self.config.broker
         subscriptions = hub_subscriptions()
         if not broker.embedded:
-            password = read_secret(broker.password_file, what="broker password").strip() if broker.password_file else ""
-            return MqttTransport(external_line(broker, password), subscriptions=subscriptions)
+            return MqttTransport(external_line(broker, password_of(broker)), subscriptions=subscriptions)
         settings = BrokerSettings(broker.host, broker.port, broker.cert_file or None, broker.key_file or None, broker.max_connections)
         self.broker = EmbeddedBroker(settings, lambda node: self._grants.get(node))
         await self.broker.start()

@@ -42,6 +42,7 @@ class DeviceIndex:
         self._told: dict[Key, dict[str, Told]] = {}
         self._known: dict[Key, Device] = {}
         self._keys: list[Key] | None = None
+        self._nodes: dict[str, None] = {}
         self._summaries: dict[str, Summary] = {}
 
     def note(self, node: str, reading: Reading, place: tuple[int, int], taken_ms: int) -> None:
@@ -50,6 +51,7 @@ class DeviceIndex:
         kinds = self._told.get(key)
         if kinds is None:
             kinds, self._keys = self._told.setdefault(key, {}), None
+            self._nodes[node] = None
         before = kinds.get(reading.kind)
         if before is not None and before.place > place:
             return
@@ -73,10 +75,10 @@ class DeviceIndex:
 
     def summaries(self) -> dict[str, Summary]:
         """By node, in the order of their names."""
-        for key in self._sorted():
-            if key[0] not in self._summaries:
-                self._summaries[key[0]] = self._summary(key[0])
-        return {node: self._summaries[node] for node in dict.fromkeys(key[0] for key in self._sorted())}
+        for node in self._nodes:
+            if node not in self._summaries:
+                self._summaries[node] = self._summary(node)
+        return {node: self._summaries[node] for node in sorted(self._nodes)}
 
     def _summary(self, node: str) -> Summary:
         devices = [self._device(key) for key in takewhile(lambda key: key[0] == node, self._after((node, "")))]

@@ -19,9 +19,9 @@ from typing import Any, Final
 import pytest
 
 from tests.support.certificates import Certificates, make_certificates
-from tests.support.engines.mosquitto import Mosquitto, shipped
+from tests.support.engines.mosquitto import Mosquitto, shipped, write_access
 from tests.support.needs import needs
-from tests.support.ports import free_port
+from tests.support.ports import free_port, lasting_port
 from tests.support.procs import Child, ChildError, python
 
 pytestmark = [pytest.mark.slow, needs("mosquitto")]
@@ -72,8 +72,12 @@ class Site:
     def __init__(self, folder: Path, version: str, undo: ExitStack) -> None:
         self.folder, self.version, self._undo = folder, version, undo
         self.events = 0
-        self.api_port, self.port = free_port(), free_port()
+        self.api_port, self.port = free_port(), lasting_port()
         self.certificates: Certificates = make_certificates(folder)
+        write_access(folder, {}, [])
+        self.broker = Mosquitto(shipped(folder, self.port, self.certificates), self.port)
+        undo.callback(lambda: self.broker.stop())
+        self.broker.start()  # first: the port is its own from here on
         self.hub_dir, self.edge = folder / "hub", folder / "dock-7" / "edge.toml"
         password = folder / "hub.password"
         password.write_text(secrets.token_urlsafe(24))
@@ -90,10 +94,8 @@ class Site:
         place = ("--node", "dock-7", "--site", "W8", "--region", "EMEA", "--port", "0", "--hub", address)
         done("edge_agent.cli", "init", folder / "dock-7", *place)
         done("hub.cli", "nodes", "add", folder / "dock-7" / "node.card.json", "--dir", self.hub_dir)
-        self.broker = Mosquitto(shipped(folder, self.port, self.certificates), self.port)
         self.write_access()
-        self.broker.start()
-        undo.callback(lambda: self.broker.stop())
+        self.broker.reload()
         self.running: Child | None = None
 
     def write_access(self) -> None:
@@ -240,6 +242,8 @@ def test_passwords_that_are_wrong_are_named(site: Site) -> None:
     passwords.write_text(f"{dock}\n")
     site.restart_broker()
     site.until(site.hub_names("credentials"), "a wrong password at the hub")
+    broker = next(f for f in done("hub.cli", "doctor", "--dir", site.hub_dir, code=1)["findings"] if f["what"] == "broker")
+    assert not broker["ok"] and "Not authorized" in broker["text"] and "broker passwords" in broker["remedy"]
     site.write_access()
     site.broker.reload()
     site.nothing_is_lost()

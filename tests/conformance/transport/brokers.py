@@ -18,7 +18,7 @@ from protocols.transport.versions import AUTO, FIVE, THREE
 from protocols.trust import hash_password
 from tests.support.certificates import make_certificates
 from tests.support.engines.mosquitto import Mosquitto, shipped, write_access, write_config
-from tests.support.ports import free_port
+from tests.support.ports import lasting_port
 
 E = TypeVar("E", bound=Event)
 
@@ -122,7 +122,7 @@ class _OverTcp:
     version = THREE
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = lasting_port()
         self.pump: Callable[[], object] | None = None
         self.tls: dict[str, Any] = {}
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from protocols import mosquitto
 from protocols.errors import ConfigError
 from protocols.topics import Channel, hub_subscriptions
 from protocols.trace import traceparent
-from protocols.transport.mqtt import MqttSettings, MqttTransport
+from protocols.transport.mqtt import MqttSettings, MqttTransport, _publish_properties
 from protocols.transport.port import Down, Dropped, Event, Extra, Message, Presence, Published, Up
 from protocols.transport.refusals import Refusal
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, PASSWORDS, Bench, Embedded, Line, MosquittoUnderTest
@@ -23,13 +24,15 @@ from tests.support.ports import free_port
 
 pytestmark = needs("mosquitto")
 
-LIVE = MADRID.topic(Channel.LIVE)
+LIVE, RECEIPT = MADRID.topic(Channel.LIVE), MADRID.topic(Channel.RECEIPT)
 TRACE = traceparent("madrid-1", 7, 1, b"\1" * 8)
 
 
 @contextmanager
-def broker(folder: Path, *, mqtt5: bool, **limits: str) -> Iterator[Bench]:
+def broker(folder: Path, *, mqtt5: bool, acl: list[str] | None = None, **limits: str) -> Iterator[Bench]:
     bench = Bench(MosquittoUnderTest(folder, mqtt5=mqtt5, tls=True, limits=limits))
+    if acl is not None:
+        (folder / "acl").write_text("\n".join([*acl, ""]))
     bench.harness.start()
     try:
         yield bench
@@ -154,7 +157,7 @@ def test_a_certificate_of_another_authority(tmp_path: Path, mqtt5: bool) -> None
 
 
 def test_a_broker_that_wants_a_certificate_of_ours_and_gets_it(tmp_path: Path) -> None:
-    mutual = {"tls_version": f"tlsv1.2\nrequire_certificate true\ncafile {tmp_path / 'ca.pem'}"}
+    mutual: dict[str, Any] = {"tls_version": f"tlsv1.2\nrequire_certificate true\ncafile {tmp_path / 'ca.pem'}"}
     with broker(tmp_path, mqtt5=True, **mutual) as bench:
         without = bench.line(MADRID.node, up=False)
         without.until(Down, 2)
@@ -182,13 +185,39 @@ def test_who_comes_when_the_broker_is_full_is_told_where_to_look(tmp_path: Path)
 # ------------------------------------------------------------------ limits and what goes beside
 
 
-def test_the_broker_s_receive_maximum_is_kept_to(tmp_path: Path) -> None:
+def test_no_more_waits_for_the_broker_than_it_said_it_takes() -> None:
+    """Mosquitto says so and bears more; this one counts."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    line = Line(MqttTransport(MqttSettings("127.0.0.1", port, version="5"), subscriptions=()), None).start()
+    connection, _ = listener.accept()
+    try:
+        connection.recv(4_096)
+        connection.sendall(b"\x20\x06\0\0\3\x21\0\3")  # success; Receive Maximum 3
+        line.until(Up)
+        for number in range(9):
+            line.transport.publish("a", b"%d" % number)
+        taken = b""
+        connection.settimeout(0.3)
+        with suppress(TimeoutError):
+            while True:
+                taken += connection.recv(4_096)
+        assert taken[8::9] == b"012", "three packets of nine bytes, and then it waits"
+        connection.sendall(b"\x40\x02\0\1")  # the first is acknowledged
+        assert connection.recv(4_096).endswith(b"3")
+    finally:
+        connection.close()
+        listener.close()
+        line.transport.stop()
+
+
+def test_not_one_more_is_sent_at_the_end_either(tmp_path: Path) -> None:
     with broker(tmp_path, mqtt5=True, max_inflight_messages="3") as bench:
         node = bench.line(MADRID.node, presence=Presence(MADRID.topic(Channel.STATE), b"here", b"gone", b"bye"))
         tokens = [node.transport.publish(LIVE, b"x" * 2_000) for _ in range(100)]
         assert all(isinstance(end, Published) for end in node.ended(tokens).values())
         node.transport.stop()
-        assert [down.reason for down in node.of(Down)] == ["stopped"], "not one more than it allows, also at the end"
+        assert [down.reason for down in node.of(Down)] == ["stopped"]
 
 
 def test_trace_context_goes_along_on_mqtt_5(tmp_path: Path) -> None:
@@ -199,6 +228,27 @@ def test_trace_context_goes_along_on_mqtt_5(tmp_path: Path) -> None:
         node.transport.publish(LIVE, b"3")
         hub.payloads(3)
         assert hub.of(Message) == [Message(LIVE, b"1", traceparent=TRACE), Message(LIVE, b"2"), Message(LIVE, b"3")]
+
+
+def test_what_goes_beside_is_written_as_the_standard_says() -> None:
+    expiry = _publish_properties(Extra(600))
+    assert expiry is not None and expiry.pack() == b"\x05\x02\0\0\2\x58"
+    both = _publish_properties(Extra(600, TRACE))
+    assert both is not None and both.pack()[1:] == b"\x02\0\0\2\x58\x26\0\x0btraceparent\0\x37" + TRACE.encode()
+    assert _publish_properties(Extra()) is None, "most messages carry nothing, and cost nothing"
+
+
+def test_patterns_confine_nodes_as_well(tmp_path: Path) -> None:
+    with broker(tmp_path, mqtt5=True, acl=mosquitto.acl_patterns(hub_user=HUB)) as bench:
+        hub, node = bench.line(HUB, *hub_subscriptions("acme")), bench.line(MADRID.node, *MADRID.subscriptions())
+        forged = end_of(node, node.transport.publish(LISBON.topic(Channel.LIVE), b"forged"))
+        assert isinstance(forged, Dropped) and forged.refusal is Refusal.ACL
+        assert isinstance(end_of(node, node.transport.publish(RECEIPT, b"forged")), Dropped), "what it reads it may not write"
+        node.transport.publish(LIVE, b"own")
+        assert hub.payloads(1) == [b"own"]
+        hub.transport.publish(LISBON.topic(Channel.RECEIPT), b"not for Madrid")
+        hub.transport.publish(RECEIPT, b"for Madrid")
+        assert node.payloads(1) == [b"for Madrid"]
 
 
 def test_trace_context_is_left_out_on_3_1_1(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,6 @@ from typing import Final
 from protocols.mosquitto import SALT_BYTES, password_hash
 from tests.support.certificates import Certificates
 from tests.support.needs import where
-from tests.support.ports import listening
 from tests.support.procs import Child
 from tests.support.source import ROOT
 
@@ -32,9 +32,9 @@ class Mosquitto:
         return self._child.pid
 
     def start(self) -> None:
-        """Return when it listens."""
+        """Return when it serves."""
         self._child = Child([where("mosquitto"), "-c", os.fspath(self._config)])
-        self._child.wait_until(lambda: listening(self.port), what="listening")
+        self._child.wait_until(lambda: serving(self.port), what="serving")
 
     def reload(self) -> None:
         """Have it read passwords and rules anew."""
@@ -50,6 +50,19 @@ class Mosquitto:
             self._child.kill()
             self._child.discard()
             self._child = None
+
+
+def serving(port: int) -> bool:
+    """Whether it answers. It listens some time before that, and a SIGHUP would end it then."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as line:
+            line.sendall(bytes(16))  # neither MQTT nor TLS: it hangs up
+            line.recv(64)
+    except ConnectionResetError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def shipped(folder: Path, port: int, certificates: Certificates, limits: Mapping[str, str] | None = None) -> Path:

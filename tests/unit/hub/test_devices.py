@@ -36,7 +36,7 @@ FLEET = [
     of("scanner-1", "provisioning", provisioning="active", serial="SN-1", mac="02:42:ac:11:00:02", firmware="2.4.1"),
     of("scanner-1", batteryPercent=12, signalDbm=-92),
     of("scanner-2", "provisioning", NOW_MS - 48 * HOUR_MS, provisioning="active", serial="SN-2"),
-    of("scanner-3", "provisioning", provisioning="retired", serial="SN-3", batteryPercent=1),
+    of("scanner-3", "provisioning", NOW_MS - 48 * HOUR_MS, provisioning="retired", serial="SN-3", batteryPercent=1),
     of("scanner-4", batteryPercent=40),
 ]
 
@@ -111,6 +111,7 @@ def test_the_page_tells_state_names_times_and_what_to_look_at(client: AppClient)
     assert "-92 dBm 12 % battery low signal weak" in said
     assert "silent" in said.split("scanner-2")[1].split("scanner-3")[0], "in service, and not heard of for two days"
     assert "battery low" not in said.split("scanner-3")[1], "what is retired may be empty"
+    assert "silent" not in said.split("scanner-3")[1], "and silent"
     assert "unstated" in said.split("scanner-4")[1]
 
 
