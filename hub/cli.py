@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask, cli_backup, cli_broker, cli_conflicts, cli_devices, cli_import, cli_quarantine, cli_store
+from hub import cli_admin, cli_ask, cli_backup, cli_bridge, cli_broker, cli_conflicts, cli_devices, cli_import, cli_quarantine, cli_store
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_import.add(commands, _asking)
     cli_backup.add(commands, _asking)
     cli_store.add(commands, _asking)
+    cli_bridge.add(commands, _asking)
     cli_broker.add(commands, _asking)
     cli_devices.add(commands, _asking)
     return parser

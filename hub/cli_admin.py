@@ -163,7 +163,7 @@ def _add_to_files(config: HubConfig, card: NodeCard, orgs: Sequence[str] | None)
 def run(args: argparse.Namespace) -> int:
     """Run the hub."""
     config = config_of(args)
-    _start_log(config, as_json=args.json)
+    start_log(config, as_json=args.json)
     # The loop's worker computes for long stretches; the loop's thread must not wait 5 ms (the default) for each of its short ones.
     sys.setswitchinterval(SWITCH_S)
     # Facts in flight are many and free of cycles: looking through them again and again took a third of the time.
@@ -197,7 +197,8 @@ async def _serve(config: HubConfig, as_json: bool) -> None:
     await serve(config, ready=ready, stop=stop)
 
 
-def _start_log(config: HubConfig, *, as_json: bool) -> None:
+def start_log(config: HubConfig, *, as_json: bool) -> None:
+    """Log to standard error, as configured."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonLines() if as_json or config.log.format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")

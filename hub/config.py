@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hub import bridge_config
+from hub.bridge_config import Bridge
 from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import TEXT_CHARS
@@ -144,6 +146,7 @@ SETTINGS: Final = (
     Setting(
         "conflicts", "policy_file", "", "A table of policies (YAML) in place of the shipped one; see protocols/CONFLICTS.md.", path=True
     ),
+    *bridge_config.SETTINGS,
     Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
     Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
     Setting("log", "trace", False, "A line for each fact that is received, bridged or applied, with its trace id."),
@@ -283,6 +286,7 @@ class HubConfig:
     sync: Sync
     backup: Backup
     conflicts: Conflicts
+    bridge: Bridge
     log: Log
 
     @property
@@ -326,11 +330,13 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
         Sync(**parts["sync"]),
         Backup(**parts["backup"]),
         Conflicts(**parts["conflicts"]),
+        Bridge(**parts["bridge"]),
         Log(**parts["log"]),
     )
     _check_names(config.hub, loaded.origins)
     _check_broker(config.broker)
     check_store(config.store)
+    bridge_config.check(config.bridge)
     if config.conflicts.policy_file:
         config.policies()
     return config

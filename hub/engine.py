@@ -17,13 +17,24 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from hub.core import HubCore, Publish
-from hub.engine_ports import EngineCounts, Ports, Rhythm
+from hub.engine_ports import (
+    BACKOFF_FIRST_MS,
+    BACKOFF_MOST_MS,
+    POISON_KEPT,
+    REFILL_FACTS,
+    TURN_FACTS,
+    Done,
+    EngineCounts,
+    Ports,
+    Rhythm,
+)
 from hub.first_word import FirstWord
-from hub.fleet import Seen, look
+from hub.fleet import Seen
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
+from hub.lookout import look_around
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
 from hub.tracing import Fresh
@@ -41,21 +52,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 __all__ = ["Engine", "EngineCounts", "Ports", "Rhythm"]
 
-LOOK_EVERY_MS: Final = 500
-BACKOFF_FIRST_MS: Final = 250
-BACKOFF_MOST_MS: Final = 30_000
-POISON_KEPT: Final = 1_000
-TURN_FACTS: Final = 6_000
-"""handed over in one turn: more than one turn takes in, so that the store keeps up"""
-REFILL_FACTS: Final = 1_000
-
-
-class _Done(NamedTuple):
-    """What a transaction led to: answers for those who wait, and items about which nothing was decided."""
-
-    answers: list[tuple[Asked, Any]]
-    put_back: Sequence[Input] = ()
-
 
 class Engine:
     """See the module. All methods are for the thread of the event loop."""
@@ -64,7 +60,7 @@ class Engine:
         self.counts = EngineCounts()
         self.inputs, self._fresh = Inputs(), Fresh()
         self.seen: Seen = Seen()
-        self._ports, self._rhythm = ports, rhythm or Rhythm()
+        self._ports, self._rhythm, self._desk = ports, rhythm or Rhythm(), ports.desk
         self._wake = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._stopping = False
@@ -138,6 +134,8 @@ class Engine:
             due = [self._core_due_ms]
         else:
             due = [self._store_due_ms if self._store is None else self._check_due_ms, *([self._look_due_ms] if self._changed else [])]
+            if self._desk is not None and self._store is not None:
+                due.append(self._desk.due_ms(else_ms=due[0]))
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
         try:
             await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -205,7 +203,7 @@ class Engine:
         return type(failure)(failure.reason, remedy=failure.remedy or "send it again in a moment")
 
     def touched(self) -> None:
-        """Something that `seen` shows has changed outside of the engine (a node came or went)."""
+        """Something that `seen` shows has changed outside of the engine (a node came or went, the bus answered)."""
         self._changed = True
         self._wake.set()
 
@@ -231,13 +229,13 @@ class Engine:
         self._look()
         return self._core
 
-    def _transaction(self, batch: list[Input]) -> _Done:
+    def _transaction(self, batch: list[Input]) -> Done:
         """One commit for all that waits, then what follows from it."""
         if self._core is None and not self._reopen():
-            return _Done(self._failed(batch, self._again()))
+            return Done(self._failed(batch, self._again()))
         core = self._core
         if core is None or not (batch or self._said or core.feeds.busy):
-            return _Done([])
+            return Done([])
         answers: list[tuple[Asked, Any]] = []
         at: Input | None = None
         try:
@@ -253,7 +251,7 @@ class Engine:
             self._publish(core.effects(self._ports.now_ms()))
         except LedgerError as error:
             self._lose_core(error)
-            return _Done(self._failed(batch, error))
+            return Done(self._failed(batch, error))
         # boundary: a bug must not end the hub, nor may one input stop the rest: it is set aside, and the others are taken again
         except Exception as error:
             log.exception("The hub failed on an input; it is set aside")
@@ -262,7 +260,7 @@ class Engine:
         self.counts.commits_total += 1
         self._changed = self._committed = True
         self._look_if_due(at_once=any(isinstance(item, Admit | Do) for item in batch))  # who admits a node expects to see it
-        return _Done(answers)
+        return Done(answers)
 
     def _after(self) -> Applied | None:
         """A look at everything when it is time for one (also while the store is given more and more), and the store's part of a turn."""
@@ -278,6 +276,8 @@ class Engine:
     def _take_said(self, core: HubCore) -> None:
         for statement, whole in self._said:
             older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
+            if self._desk is not None:
+                self._desk.heard(core, statement.streams, self._ports.now_ms(), whole=whole)
             if whole:
                 own = core.identity.node
                 self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)
@@ -311,16 +311,16 @@ class Engine:
     def _failed(self, batch: Sequence[Input], error: LedgerError) -> list[tuple[Asked, Any]]:
         return [(item, error) for item in batch if not isinstance(item, Came)]
 
-    def _without(self, culprit: Input | None, batch: list[Input], error: Exception) -> _Done:
+    def _without(self, culprit: Input | None, batch: list[Input], error: Exception) -> Done:
         if isinstance(culprit, Came):
             if len(self._poison) >= POISON_KEPT:
                 self._poison.clear()
             self._poison[digest(culprit.payload[:-64])] = None
         lost = LedgerBroken(f"internal error: {type(error).__name__}")
         if culprit is None:
-            return _Done(self._failed(batch, lost))
+            return Done(self._failed(batch, lost))
         spared = [item for item in batch if item is not culprit or isinstance(item, Came)]  # a frame comes again to be refused
-        return _Done(self._failed([culprit], lost), spared)
+        return Done(self._failed([culprit], lost), spared)
 
     def _publish(self, effects: Sequence[Publish]) -> None:
         for effect in effects:
@@ -332,7 +332,7 @@ class Engine:
     def _store_turn(self, core: HubCore) -> Applied | None:
         now_ms = self._ports.now_ms()
         if self._store is None and (now_ms < self._store_due_ms or not self._reopen_store()):
-            return None
+            return self._bridge_turn(core, now_ms)
         assert self._store is not None
         try:
             if now_ms >= self._check_due_ms:
@@ -342,7 +342,11 @@ class Engine:
             if self._refill:
                 self._take_back(core, self._store)
                 return None
-            return self._hand_over(core, self._store)
+            if self._desk is None:
+                return self._hand_over(core, self._store)
+            if keys := self._desk.asks(now_ms):
+                self._said.append((self._store.statement(keys), False))
+            return self._bridge_turn(core, now_ms)
         except LedgerError as error:
             self._lose_store(error)
         # boundary: a bug in the store must not keep the hub from taking what edges send; it is tried again with back-off
@@ -350,6 +354,14 @@ class Engine:
             log.exception("The central store failed on a batch")
             self._lose_store(LedgerBroken(f"internal error: {type(error).__name__}"))
         return None
+
+    def _bridge_turn(self, core: HubCore, now_ms: int) -> Applied | None:
+        """Facts that go over a bus go on their way also while the store is away."""
+        try:
+            return self._desk.turn(core, now_ms, self.counts) if self._desk is not None else None
+        except LedgerError as error:
+            self._lose_core(error)
+            return None
 
     def _with_store(self, work: Callable[[CentralStore], T]) -> T:
         if self._store is None:
@@ -482,16 +494,6 @@ class Engine:
 
     def _look(self) -> None:
         """Made between two turns, so that ledger and store are seen at one moment. What takes long is made seldom."""
-        if self._core is None:
-            return
-        began_ms = self._ports.now_ms()
-        try:
-            self.seen = look(
-                self._core, self._store, began_ms, self._ports.left, self._rhythm.offline_after_ms, taking_back=bool(self._refill)
-            )
-        # boundary: a page that cannot be drawn is no reason to stop taking facts
-        except Exception:
-            log.exception("The hub could not look at its fleet")
-        took_ms = self._ports.now_ms() - began_ms
-        self._changed = False
-        self._look_due_ms = began_ms + max(LOOK_EVERY_MS, 20 * took_ms)
+        if self._core is not None:
+            self.seen, self._look_due_ms = look_around(self._core, self._store, self._ports, self._rhythm, self.seen, bool(self._refill))
+            self._changed = False

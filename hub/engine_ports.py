@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
+from hub.bridge_desk import BridgeDesk
 from hub.core import HubCore
 from hub.fleet import Left
+from hub.inputs import Asked, Input
 from hub.store.port import Applied, CentralStore
+
+LOOK_EVERY_MS: Final = 500
+BACKOFF_FIRST_MS: Final = 250
+BACKOFF_MOST_MS: Final = 30_000
+POISON_KEPT: Final = 1_000
+TURN_FACTS: Final = 6_000
+"""handed over in one turn: more than one turn takes in, so that the store keeps up"""
+REFILL_FACTS: Final = 1_000
+
+
+class Done(NamedTuple):
+    """What a transaction led to: answers for those who wait, and items about which nothing was decided."""
+
+    answers: list[tuple[Asked, Any]]
+    put_back: Sequence[Input] = ()
 
 
 @dataclass(slots=True)
@@ -38,6 +56,8 @@ class Ports:
     left: Left
     synchronised: Callable[[], bool | None] = lambda: None
     """what the kernel says of that clock"""
+    desk: BridgeDesk | None = None
+    """where facts go to the store over a bus: its end in the engine. None: the engine applies them itself"""
 
 
 @dataclass(frozen=True, slots=True)

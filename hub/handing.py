@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from hub.store.port import StoreFact, StoreRecord
@@ -30,6 +30,11 @@ class Handing:
         self.unhanded: dict[StreamKey, None] = {}
         self.stated: dict[StreamKey, tuple[RunStated, ...]] = {}
         self._read: dict[tuple[int, int], tuple[LogRow, FactRow]] = {}
+        self.elsewhere: Callable[[StreamKey], Sequence[RunStated]] = lambda _: ()
+        """what is on its way to the store by other means, and is not handed over again"""
+
+    def _has(self, key: StreamKey) -> tuple[RunStated, ...]:
+        return (*self.stated.get(key, ()), *self.elsewhere(key))
 
     @property
     def read_kept(self) -> int:
@@ -53,10 +58,11 @@ class Handing:
         share = max(HAND_OVER_SHARE, limit // max(1, len(self.unhanded)))
         for key in sorted(self.unhanded, key=lambda k: k.cls):  # facts of orders before telemetry
             stream = self._ledger.log.open(key)
-            gaps = lacking(stream.chain, self.stated.get(key, ()))
+            has = self._has(key)
+            gaps = lacking(stream.chain, has)
             room = min(share, limit - len(facts))
             for run, first, last in _pieces(gaps, room):
-                taken = list(self._facts(stream, run, first, last))
+                taken = list(self.facts(stream, run, first, last))
                 facts += taken
                 room -= len(taken)
             if room <= 0:
@@ -65,14 +71,15 @@ class Handing:
                 if len(facts) >= limit:
                     return facts, records
                 continue
-            new_records = records_lacking(stream.chain, self.stated.get(key, ()))
+            new_records = records_lacking(stream.chain, has)
             if new_records:
-                records += self._records(stream, {(r.last, r.h_last) for r in new_records})
+                records += self.records(stream, {(r.last, r.h_last) for r in new_records})
             elif not gaps:
                 del self.unhanded[key]
         return facts, records
 
-    def _facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
+    def facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
+        """A part of a run as the store is given it."""
         why, key = self._receiver.quarantine_reasons(stream.sid, first, last), stream.key
         kept = [self._read.pop((stream.sid, seq), None) for seq in range(first, last + 1)]
         if not why and stream.fork_point is None and None not in kept:  # without branches, a seq names a fact
@@ -83,7 +90,8 @@ class Handing:
         for r in self._ledger.log.read_branch(stream, run, first, last):
             yield StoreFact(key, r.seq, r.h, r.prev, r.row, r.at_ms, why.get((r.seq, r.h), ""), read.get((r.seq, r.h)))
 
-    def _records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
+    def records(self, stream: Stream, wanted: set[tuple[int, bytes]]) -> list[StoreRecord]:
+        """The records of a stream that end in these points."""
         rows = self._ledger.db.query("SELECT first, last, h_last, signed, at_ms FROM records WHERE sid=? ORDER BY last", (stream.sid,))
         signed = [(int(first), int(last), bytes(h), bytes(data), int(at)) for first, last, h, data, at in rows]
         return [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hub import metrics_sites
 from hub.alarms import unaccounted
+from hub.bridge import status
 from hub.device_views import SHOWN_STATES
 from hub.facade import Metric
 from protocols.fact import Clock
@@ -74,6 +75,14 @@ def _broker(name: str) -> Callable[[Hub], Values]:
 
 def _line_refused(hub: Hub) -> Values:
     return {kind: float(count) for kind, count in hub.line.refused_totals().items()} if hub.line is not None else {}
+
+
+def _bridge(name: str, without: float = math.nan, unit: float = 1) -> Callable[[Hub], Values]:
+    def read(hub: Hub) -> Values:
+        said = status(hub.bridge, hub.now_ms())
+        return without if said is None else float(said[name]) / unit
+
+    return read
 
 
 FAMILIES: Final = (
@@ -159,6 +168,16 @@ FAMILIES: Final = (
         "Facts in quarantine that wait for their author (of the newest 1000).",
         lambda hub: sum(row["state"] == "open" for row in hub.quarantined()),
     ),
+    Family("longshore_bridge_up", "1 while Kafka takes what it is given, 0 while it does not, NaN without a bridge.", _bridge("up")),
+    Family("longshore_bridge_backlog_events", "Facts that Kafka has not acknowledged.", _bridge("backlog", 0)),
+    Family("longshore_bridge_backlog_seconds", "Age of the oldest of them.", _bridge("backlogAgeMs", 0, 1_000)),
+    Family("longshore_bridge_unsettled_events", "Facts that Kafka has and the store has not stated.", _bridge("unsettled", 0)),
+    Family("longshore_bridge_unsettled_seconds", "Since the oldest of them was acknowledged.", _bridge("unsettledAgeMs", 0, 1_000)),
+    Family("longshore_bridge_produced_total", "Facts and records that Kafka acknowledged.", _bridge("produced", 0)),
+    Family("longshore_bridge_produced_again_total", "Of these, those that the store lacked after a while.", _bridge("producedAgain", 0)),
+    Family("longshore_bridge_producers_total", "Producers that were made: one, and one for each that failed.", _bridge("producers", 0)),
+    Family("longshore_bridge_errors_total", "Times that Kafka failed or could not be reached.", _bridge("errors", 0)),
+    Family("longshore_bridge_too_large_total", "Records that Kafka refused for their size.", _bridge("tooLarge", 0)),
     Family("longshore_feed_listeners", "Live streams that are open.", lambda hub: hub.feed.listeners),
     Family("longshore_feed_unshown_total", "Changes that the live feed only counted.", lambda hub: hub.unshown_total),
     Family(

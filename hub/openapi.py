@@ -317,8 +317,14 @@ def _schemas() -> dict[str, Json]:
         **_fleet_schemas(),
         **_copies_and_gaps(),
         "Alive": _object(status=_STR),
-        "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR), line=_line()),
+        "Ready": _object(ready=_BOOL, reasons=_list(_STR), findings=_list(_STR), line=_line(), bridge=_bridge()),
     }  # fmt: skip
+
+
+def _bridge() -> Json:
+    """The way to the central store over Kafka; null where the hub applies to the store itself."""
+    counts = ("backlog", "backlogAgeMs", "unsettled", "unsettledAgeMs", "produced", "producedAgain", "producers", "errors", "tooLarge")
+    return {**_object(kind=_STR, up=_BOOL, error=_STR, **dict.fromkeys(counts, _INT)), "type": ["object", "null"]}
 
 
 def _line() -> Json:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hub.api import create_app
 from hub.backup_register import Register, open_store, register_of
+from hub.bridge import Bridge, status, troubles
+from hub.bridge_open import bridge_of
 from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
+from hub.claims import listen, locked, make_folder
 from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
 from hub.engine import Engine, Ports, Rhythm
@@ -42,12 +44,11 @@ from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
 from protocols.backup import refuse_half_restored
-from protocols.errors import ConfigError, InvalidInput, LedgerBusy, LongshoreError
+from protocols.errors import InvalidInput, LongshoreError
 from protocols.event import EventDefaults, OrderEvent
 from protocols.heads import bounded
 from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
-from protocols.sqlite import DataLock
 from protocols.supervision import Progress, supervised
 from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttTransport
@@ -60,7 +61,6 @@ _KERNEL: Final = KernelClock()
 
 LINE_UP_S: Final = 10.0
 STOP_S: Final = 5.0
-LOCK_TRIES: Final = 20
 STUCK_S: Final = 600.0
 """an engine that ends no turn for so long is not alive: it idles for a second, and asks a store that is away within its own time"""
 _UP: Final = (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL)
@@ -100,8 +100,10 @@ class Hub:
         self._left_ms: dict[str, int] = {}
         self._opener = Patient(lambda: open_store(config, now_ms, self._policies), at_once=config.store.sqlite)
         self._readers = Readers(lambda: open_reader(config, self._policies))
+        self.bridge: Bridge | None = bridge_of(config.bridge, lambda: self.engine.touched())
+        desk = self.bridge.desk if self.bridge is not None else None
         self.engine: Engine = Engine(
-            Ports(self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised),
+            Ports(self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised, desk),
             Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
         )
 
@@ -177,6 +179,8 @@ class Hub:
         log.info("%d nodes admitted, %d streams", len(core.registry.all()), len(core.ledger.log.all()))
         for found in self.engine.seen.findings:
             log.warning("%s", found)
+        if self.bridge is not None:
+            self.bridge.start()
         transport = await self._connect()
         self.line = Line(transport, self._heard)
         self.line.start()
@@ -202,6 +206,8 @@ class Hub:
             await self.line.stop()
         if self.broker is not None:
             await self.broker.stop()
+        if self.bridge is not None:
+            await self.bridge.stop()
         await self.engine.close()
         self._opener.close()
         self._readers.close()
@@ -300,8 +306,10 @@ class Hub:
         reasons = self.engine.troubles()
         if self.line is None or not self.line.connected:
             reasons.append(down_because(self.line))
+        reasons += troubles(self.bridge)
+        said = {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings}
         line = self.line.status() if self.line is not None else None
-        return {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings, "line": line}
+        return {**said, "line": line, "bridge": status(self.bridge, now_ms())}
 
     def metrics(self) -> Iterable[Metric]:
         """See `HubFacade`."""
@@ -332,10 +340,10 @@ class Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def running(config: HubConfig) -> AsyncIterator[Hub]:
     """A hub from its lock to its last byte: yields once it listens and its line is up. Errors: ConfigError, LedgerError."""
-    _make_folder(Path(config.storage.data_dir))
+    make_folder(Path(config.storage.data_dir))
     async with contextlib.AsyncExitStack() as undo:
-        undo.callback((await _locked(config)).release)
-        listener = _listen(config)
+        undo.callback((await locked(config.storage.path(LOCK_FILE))).release)
+        listener = listen(config.api.host, config.api.port)
         undo.callback(listener.close)
         hub = Hub(config)
         undo.push_async_callback(hub.stop)
@@ -402,37 +410,9 @@ async def serve(config: HubConfig, *, ready: Any, stop: asyncio.Event) -> None:
         watch.cancel()
 
 
-async def _locked(config: HubConfig) -> DataLock:
-    """The data directory for this process alone. Commands that ask whether a hub runs hold the lock for a moment: that is waited out."""
-    for _ in range(LOCK_TRIES):
-        with contextlib.suppress(LedgerBusy):
-            return DataLock(config.storage.path(LOCK_FILE))
-        await asyncio.sleep(0.05)
-    return DataLock(config.storage.path(LOCK_FILE))
-
-
 def _note_ports(hub: Hub) -> Path:
     """For commands that ask a hub which took free ports. That it cannot be left (a full disk) keeps nothing from running."""
     path, noted = hub.config.storage.path(PORTS_FILE), {"api": hub.api_port, "broker": hub.broker_port, "address": hub.address}
     with contextlib.suppress(OSError):
         path.write_text(json.dumps(noted) + "\n", "utf-8")
     return path
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "Set storage.data_dir to a folder that may be written."
-        raise ConfigError(f"The data directory {folder} cannot be made: {error.strerror}.", remedy=remedy) from None
-
-
-def _listen(config: HubConfig) -> socket.socket:
-    """The socket of the API, bound here so that a port in use is one clear line."""
-    host, port = config.api.host, config.api.port
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address, family=family, backlog=1_024)
-    except OSError as error:
-        remedy = "Choose another api.port, or end what uses it."
-        raise ConfigError(f"The API cannot listen on {host}:{port}: {error.strerror}.", remedy=remedy) from None

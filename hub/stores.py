@@ -29,7 +29,8 @@ def open_writer(config: HubConfig, policies: Policies | None = None) -> CentralS
     judges, required = policies or config.policies(), config.backup.required
     if config.store.sqlite:
         refuse_half_restored(Path(config.storage.data_dir))
-        return SqliteStore(config.storage.path(STORE_FILE), backup_required=required, policies=judges)
+        shared = config.bridge.kafka  # hub and projectors write one file
+        return SqliteStore(config.storage.path(STORE_FILE), backup_required=required, policies=judges, shared=shared)
     from hub.store.postgres import PostgresStore  # here, because libpq takes memory and time that a hub with SQLite does not need
 
     return PostgresStore(server_of(config.store), backup_required=required, policies=judges)

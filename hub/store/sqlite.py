@@ -185,9 +185,11 @@ class SqliteStore:
     # ------------------------------------------------------------ what is held
 
     def _fresh(self) -> Verified:
-        """A reader's runs are as of now: it has no part in the writer's memory."""
+        """A reader's runs are as of now: it has no part in the writer's memory. What was counted stays counted: rows never go."""
         if self._read_only:
+            counted = self._verified.counted
             self._load()
+            self._verified.counted = counted
         self._catch_up()
         return self._verified
 

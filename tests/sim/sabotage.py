@@ -237,12 +237,12 @@ def record_beats_data() -> Patch:
 
 
 def poison_stays_at_the_hub() -> Patch:
-    real = Handing._facts
+    real = Handing.facts
 
     def facts(self: Handing, stream: Stream, run: Any, first: int, last: int) -> Iterator[StoreFact]:
         return (f for f in real(self, stream, run, first, last) if not f.quarantined)
 
-    return swapped(Handing, "_facts", facts)
+    return swapped(Handing, "facts", facts)
 
 
 def store_never_asked_back() -> Patch:

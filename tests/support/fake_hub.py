@@ -208,7 +208,9 @@ class FakeHub:
 
     def health(self) -> dict[str, Any]:
         line = {"connected": True, "protocol": "MQTT 5", "problem": "", "refusals": []}
-        return {"ready": not self.reasons, "reasons": self.reasons, "findings": [], "line": line}
+        counts = ("backlog", "backlogAgeMs", "unsettled", "unsettledAgeMs", "produced", "producedAgain", "producers", "errors", "tooLarge")
+        bridge = {"kind": "kafka", "up": True, "error": "", **dict.fromkeys(counts, 0)}
+        return {"ready": not self.reasons, "reasons": self.reasons, "findings": [], "line": line, "bridge": bridge}
 
     def metrics(self) -> list[Metric]:
         return self.samples

@@ -28,6 +28,7 @@ OWNERS: Final = {
     "cryptography": "protocols/trust.py",
     "paho": "protocols/transport/mqtt.py",
     "amqtt": "hub/broker.py",
+    "aiokafka": "hub/kafka.py",
     "httpx": "protocols/transport/http.py",
 }
 """One library, one module: to change a library is to change one file."""
@@ -42,6 +43,9 @@ PURE: Final = (
     "edge_agent/handout.py",
     "edge_agent/rules.py",
     "hub/core.py",
+    "hub/bridging.py",
+    "hub/bridge_records.py",
+    "hub/bridge_topics.py",
     "hub/fleet.py",
     "hub/store/fold.py",
     "hub/store/orders.py",

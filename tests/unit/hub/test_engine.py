@@ -91,7 +91,7 @@ class Doors:
 def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doors:
     monkeypatch.setattr(engine_module, "BACKOFF_FIRST_MS", 20)
     monkeypatch.setattr(engine_module, "BACKOFF_MOST_MS", 50)
-    monkeypatch.setattr(engine_module, "LOOK_EVERY_MS", 5)
+    monkeypatch.setattr("hub.lookout.LOOK_EVERY_MS", 5)
     monkeypatch.setattr(first_word, "GRACE_MS", 1_000)
     return Doors(tmp_path)
 
@@ -266,7 +266,7 @@ def test_while_a_lost_ledger_is_refilled_the_balance_is_not_known_and_the_nodes_
     async def story() -> None:
         monkeypatch.setattr(engine_module, "REFILL_FACTS", 2)
         monkeypatch.setattr(Engine, "_look_if_due", lambda self, at_once=False: None if self._said else self._look())
-        monkeypatch.setattr(engine_module, "look", watched)
+        monkeypatch.setattr("hub.lookout.look", watched)
         (doors.folder / "store.db").write_bytes(world.store._db.dump())
         async with running(doors) as engine:
             (finding,) = engine.seen.findings

@@ -350,7 +350,7 @@ def test_ready_names_what_is_missing(tmp_path: Path) -> None:
     async def story() -> None:
         async with calling(make_hub(tmp_path)) as hub:
             line = {"connected": True, "protocol": "MQTT 3.1.1", "problem": "", "refusals": []}
-            assert await hub.get("/readyz") == {"ready": True, "reasons": [], "findings": [], "line": line}
+            assert await hub.get("/readyz") == {"ready": True, "reasons": [], "findings": [], "line": line, "bridge": None}
             assert hub.hub.broker is not None
             await hub.hub.broker.stop()
 

@@ -1,0 +1,28 @@
+"""The look that the engine takes at itself between two turns: what pages and metrics show of fleet, balance and gaps."""
+
+from __future__ import annotations
+
+import logging
+
+from hub.core import HubCore
+from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
+from hub.fleet import Seen, look
+from hub.store.port import CentralStore
+
+log = logging.getLogger(__name__)
+
+
+def look_around(
+    core: HubCore, store: CentralStore | None, ports: Ports, rhythm: Rhythm, before: Seen, taking_back: bool
+) -> tuple[Seen, int]:
+    """What is seen now (`before` where that fails), and when to look again: what takes long is made seldom."""
+    began_ms, seen = ports.now_ms(), before
+    try:
+        if ports.desk is not None:
+            ports.desk.look()
+        seen = look(core, store, began_ms, ports.left, rhythm.offline_after_ms, taking_back=taking_back)
+    # boundary: a page that cannot be drawn is no reason to stop taking facts
+    except Exception:
+        log.exception("The hub could not look at its fleet")
+    took_ms = ports.now_ms() - began_ms
+    return seen, began_ms + max(LOOK_EVERY_MS, 20 * took_ms)

@@ -1,0 +1,157 @@
+"""Facts as records of the bus and back; whatever else comes from there is refused with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.bridge_records import Encoder, read
+from hub.bridge_topics import DEAD_HEADERS, EVENTS, HEADERS, RECORDS, TELEMETRY, TOPICS, differences, plans
+from hub.bus import BusRecord, Place, Taken, TopicFound
+from hub.store.port import StoreFact, StoreRecord
+from protocols.chains import RunKind
+from protocols.codec import pack
+from protocols.errors import DecodeError
+from protocols.event import EXAMPLES, EventDefaults, TimeQuality, event_json, parse_event
+from protocols.fact import chain, continues_row, genesis, to_row
+from protocols.streams import StreamKey
+from protocols.telemetry import Reading, telemetry_row
+from tests.support.source import ROOT
+
+NOW = 1_795_000_000_000
+KEY = StreamKey("dock-7", 0x1A2B, 0)
+
+
+def fact(row: list[Any], key: StreamKey = KEY, *, quarantined: str = "", seq: int = 1) -> StoreFact:
+    packed, prev = pack(row), genesis(*key) if seq == 1 else b"12345678"
+    return StoreFact(key, seq, chain(prev, [packed])[0], prev, packed, NOW, quarantined)
+
+
+def event_row() -> list[Any]:
+    return to_row(parse_event(EXAMPLES[0], defaults=EventDefaults("acme"), now_ms=NOW), NOW, [])
+
+
+def came(record: BusRecord, **changed: bytes | None) -> Taken:
+    headers = [(name, changed.get(name, value)) for name, value in record.headers]
+    more = [(name, value) for name, value in changed.items() if name not in dict(record.headers)]
+    kept = [(name, value) for name, value in [*headers, *more] if value is not None]
+    return Taken(Place(record.topic, 0), 0, record.key, record.value, kept, record.timestamp_ms)
+
+
+def test_an_event_is_a_cloud_event_for_others_and_a_fact_for_the_projector() -> None:
+    given_fact = fact(event_row())
+    record = Encoder().fact(given_fact)
+    headers = dict(record.headers)
+    assert (record.topic, record.key) == (EVENTS, b"acme/GLOBAL1234")
+    event = parse_event(EXAMPLES[0], defaults=EventDefaults("acme"), now_ms=NOW)
+    assert json.loads(record.value) == {k: v for k, v in event_json(event).items() if k != "idempotencyKey"}
+    assert headers["ce_id"] == f"dock-7/1a2b/1/{given_fact.h.hex()}".encode()
+    assert headers["ce_type"] == b"longshore.order.event.v1" and headers["ce_specversion"] == b"1.0"
+    assert headers["ce_time"] == b"2026-05-21T14:05:12Z" and headers["ce_subject"] == b"acme/GLOBAL1234"
+    assert headers["traceparent"].endswith(b"-" + given_fact.h.hex().encode() + b"-01")
+    assert read(came(record)) == given_fact
+
+
+def test_a_reading_goes_by_its_device() -> None:
+    reading = Reading("scanner-3", "battery", None, TimeQuality.UNKNOWN, {"batteryPercent": 87})
+    given_fact = fact(telemetry_row(reading, NOW), StreamKey("dock-7", 5, 1))
+    record = Encoder().fact(given_fact)
+    assert (record.topic, record.key) == (TELEMETRY, b"scanner-3")
+    assert json.loads(record.value)["values"] == {"batteryPercent": 87}
+    assert read(came(record)) == given_fact
+
+
+@pytest.mark.parametrize(
+    ("row", "quarantined", "kind"),
+    [
+        pytest.param([*continues_row(3, 9, b"12345678")], "", "bookkeeping", id="bookkeeping"),
+        pytest.param([99, "of a later version"], "", "unreadable", id="later"),
+        pytest.param([1, "x"], "status: 99 is no code known here", "quarantined", id="quarantined"),
+    ],
+)
+def test_what_is_no_event_goes_with_the_records(row: list[Any], quarantined: str, kind: str) -> None:
+    given_fact = fact(row, quarantined=quarantined)
+    record = Encoder().fact(given_fact)
+    assert (record.topic, record.key) == (RECORDS, b"dock-7/1a2b/0")
+    assert json.loads(record.value)["kind"] == kind
+    assert read(came(record)) == given_fact
+
+
+def test_bytes_in_quarantine_are_carried_as_they_are() -> None:
+    given_fact = StoreFact(KEY, 4, b"abcdefgh", b"12345678", b"\xff\x00no msgpack", NOW, "does not decode")
+    assert read(came(Encoder().fact(given_fact))) == given_fact
+
+
+def test_an_authors_word_on_a_hole() -> None:
+    word = StoreRecord(KEY, 3, b"12345678", 9, b"abcdefgh", RunKind.EVICTED, b"signed", NOW)
+    record = Encoder().record(word)
+    assert (record.topic, record.key) == (RECORDS, b"dock-7/1a2b/0")
+    assert read(came(record)) == word
+
+
+def test_every_header_is_in_the_table() -> None:
+    told = {header.name for header in HEADERS}
+    word = StoreRecord(KEY, 3, b"", 9, b"abcdefgh", RunKind.LOST, b"", NOW)
+    made = [Encoder().fact(fact(event_row())), Encoder().fact(fact([99], quarantined="why")), Encoder().record(word)]
+    assert {name for record in made for name, _ in record.headers} == told
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        pytest.param({"ls_stream": None}, "ls_stream: missing", id="no-stream"),
+        pytest.param({"ls_stream": pack(["Not A Node", 1, 0])}, "cannot name a node", id="bad-node"),
+        pytest.param({"ls_stream": pack(["dock-7", 0, 0])}, "no number of a stream", id="bad-epoch"),
+        pytest.param({"ls_seq": b"0"}, "ls_seq: not a number from 1", id="zero"),
+        pytest.param({"ls_seq": b"-1"}, "ls_seq: not a number", id="negative"),
+        pytest.param({"ls_seq": "٣".encode()}, "ls_seq: not a number", id="other-digits"),
+        pytest.param({"ls_h": b"short"}, "ls_h: 8 bytes", id="short-hash"),
+        pytest.param({"ls_h": b"x" * 8}, "ls_h: not the hash of ls_prev and ls_row", id="wrong-hash"),
+        pytest.param({"ls_prev": b"x" * 8}, "does not follow its genesis", id="wrong-genesis"),
+        pytest.param({"ls_row": b"x"}, "ls_h: not the hash", id="another-row"),
+        pytest.param({"ls_received_ms": b""}, "ls_received_ms: not a number", id="no-time"),
+        pytest.param({"ls_quarantined": b"\xff"}, "ls_quarantined: not UTF-8", id="reason"),
+        pytest.param({"ls_record": pack([1, b"", 2])}, "ls_record:", id="short-record"),
+        pytest.param({"ls_record": pack([5, b"", 2, b"12345678", 2, b""])}, "ls_record: not a range", id="backwards"),
+        pytest.param({"ls_record": pack([1, b"", 2, b"12345678", 0, b""])}, "ls_record: not a kind", id="data"),
+    ],
+)
+def test_a_record_that_is_none_is_refused_by_name(changed: dict[str, bytes | None], says: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        read(came(Encoder().fact(fact(event_row())), **changed))
+    assert says in refused.value.reason
+
+
+@given(st.dictionaries(st.sampled_from([h.name for h in HEADERS]), st.binary(max_size=40)))
+def test_no_bytes_make_it_fail_otherwise(changed: dict[str, bytes]) -> None:
+    with contextlib.suppress(DecodeError):
+        read(came(Encoder().fact(fact(event_row())), **changed))
+
+
+def test_each_topic_states_its_retention_and_has_dead_letters_beside_it() -> None:
+    made = {plan.name: plan for plan in plans(6, 3, 7)}
+    assert set(made) == {name for topic in TOPICS for name in (topic.name, topic.dead)}
+    assert all("retention.ms" in plan.settings or plan.settings["cleanup.policy"] == "compact" for plan in made.values())
+    assert made[EVENTS].settings["retention.ms"] == str(7 * 86_400_000) and made[EVENTS].settings["min.insync.replicas"] == "2"
+    plan = made[EVENTS]
+    assert differences(plan, TopicFound(EVENTS, 8, 3, dict(plan.settings))) == []
+    assert differences(plan, TopicFound(EVENTS, 4, 1, {**plan.settings, "retention.ms": "5"})) == [
+        "partitions is 4, not 6", "replicas is 1, not 3", "retention.ms is 5, not 604800000",
+    ]  # fmt: skip
+
+
+def test_the_operators_page_names_every_topic_header_and_command() -> None:
+    page = (ROOT / "hub" / "KAFKA.md").read_text("utf-8")
+    wanted = [
+        *(topic.name for topic in TOPICS),
+        *(header.name for header in (*HEADERS, *DEAD_HEADERS)),
+        "topics create",
+        "project",
+        "dlq replay",
+    ]
+    assert [name for name in wanted if name not in page] == []

@@ -1,0 +1,70 @@
+"""Commands of the bridge where something is wrong: one clear line, an exit code, what to do, and no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hub.cli import main
+from hub.config import read_config
+from protocols.errors import ConfigError
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def hub(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["init", str(tmp_path / "hub"), "--json"]) == 0
+    capsys.readouterr()
+    return tmp_path / "hub"
+
+
+def configured(hub: Path, text: str) -> Path:
+    folder = hub / "hub.toml.d"
+    folder.mkdir(exist_ok=True)
+    (folder / "bridge.toml").write_text(f"[bridge]\n{text}\n")
+    return hub
+
+
+@pytest.mark.parametrize("command", [["topics", "show"], ["project"], ["dlq", "ls"], ["dlq", "replay"]], ids="-".join)
+def test_without_a_bridge_they_say_so(hub: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--dir", str(hub)]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "bridge.kind is 'none'" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["topics", "show"], ["topics", "create"], ["dlq", "ls"], ["dlq", "replay"]], ids=lambda words: "-".join(words)
+)
+def test_a_kafka_that_is_not_there_is_named(hub: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    configured(hub, f'kind = "kafka"\nservers = "127.0.0.1:{port}"')
+    assert main([*command, "--json", "--dir", str(hub)]) == 6
+    said = json.loads(capsys.readouterr().err)
+    assert said["error"] == f"Kafka cannot be reached: 127.0.0.1:{port} refuses connections" and said["exitCode"] == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param('servers = ""', "bridge.servers names no broker", id="none"),
+        pytest.param('servers = "kafka-1"', "'kafka-1' is not host:port", id="no-port"),
+        pytest.param('servers = "a:1,b:99999"', "'b:99999' is not host:port", id="port"),
+        pytest.param('security = "sasl_tls"', "do not fit security 'sasl_tls'", id="no-user"),
+        pytest.param('username = "hub"', "do not fit security 'plaintext'", id="user"),
+        pytest.param('security = "ssl"', "bridge.security", id="word"),
+        pytest.param("partitions = 0", "bridge.partitions", id="partitions"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(hub: Path, text: str, says: str) -> None:
+    configured(hub, f'kind = "kafka"\n{text}')
+    with pytest.raises(ConfigError, match=r".") as refused:
+        read_config(hub)
+    assert says in refused.value.reason and "\n" not in str(refused.value)
+
+
+def test_dlq_ls_takes_no_names(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configured(hub, 'kind = "kafka"')
+    assert main(["dlq", "ls", "x@1", "--dir", str(hub)]) == 2
+    assert "takes no names" in capsys.readouterr().err
