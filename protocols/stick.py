@@ -81,14 +81,14 @@ class _Reader:
     def parts(self) -> Iterator[Part | Damage]:
         found = damaged = 0
         while True:
-            at, step = self._base, self._next()
+            step = self._next()
             if step is None:
                 break
             found += isinstance(step, Part)
             damaged += isinstance(step, Damage)
             yield step
             if isinstance(step, Damage):
-                self._seek_mark(at)
+                self._seek_mark()
         yield from self._ending(found, damaged)
 
     def _next(self) -> Part | Damage | None:
@@ -114,10 +114,9 @@ class _Reader:
         self._drop(_PART_HEAD_BYTES + length)
         return Part(at, payload)
 
-    def _seek_mark(self, damaged_at: int) -> None:
-        """Slide to the next mark after damage, or to the end."""
-        if self._base == damaged_at:
-            self._drop(1)
+    def _seek_mark(self) -> None:
+        """Slide from what is damaged to the next mark, or to the end."""
+        self._drop(1)
         while True:
             self._fill(_CHUNK_BYTES)
             found = [i for i in (self._window.find(_MARK), self._window.find(_END)) if i >= 0]

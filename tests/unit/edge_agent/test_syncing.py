@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 
+from edge_agent import syncing
 from edge_agent.core import EdgeSettings
 from edge_agent.relay import RelaySettings
 from edge_agent.runtime import EdgeRuntime
@@ -63,6 +65,7 @@ def test_a_stranger_is_told_what_to_do_and_nothing_is_kept(tmp_path: Path) -> No
         for path in ("/v1/sync", "/v1/sync?node=phone-1"):
             said = problem(await client.post(path, content=write_parcel(frames_of(one)), headers=SYNC), 403)
             assert "peer add" in said["remedy"]
+        assert "phone-1 is no peer" in problem(await client.post("/v1/sync?node=phone-1", headers=SYNC), 403)["detail"], "nor is there mail"
         assert facts(runtime) == 0
 
     tell(tmp_path, story)
@@ -83,6 +86,10 @@ def test_no_room_is_507_and_what_was_taken_stays(tmp_path: Path) -> None:
         said = problem(await client.post("/v1/sync?node=phone-1", content=write_parcel(frames_of(one)), headers=SYNC), 507)
         assert "messages were not taken" in said["detail"]
         assert 0 < facts(runtime) < 40
+        headers = {**SYNC, "accept": "application/json"}
+        counted = (await client.post("/v1/sync", content=write_parcel(frames_of(one)), headers=headers)).json()
+        assert counted["noRoom"] > 0
+        assert [left["author"] for left in counted["left"]] == ["phone-1"] * counted["noRoom"]
         assert (await client.post("/v1/events", json=event_json())).status_code == 201, "this edge's own are taken"
 
     tell(tmp_path, story, settings=replace(EdgeSettings(), relay=RelaySettings(custody_bytes=1_000)))
@@ -95,6 +102,7 @@ def test_what_is_no_parcel_is_refused_and_damage_leaves_the_rest_alone(tmp_path:
         problem(await client.post("/v1/sync", content=b"\0\0\0\x09cut", headers=SYNC), 422)
         problem(await client.post("/v1/sync", content=b"{}", headers={"content-type": "application/json"}), 415)
         problem(await client.post("/v1/sync", content=b"\0" * (PARCEL_BYTES + 1), headers=SYNC), 413)
+        assert problem(await client.post("/v1/sync?nodes=phone-1", headers=SYNC), 422)["field"] == "nodes"
         for bad in ("26", "-1", "1.5", "x", "0000000"):
             assert problem(await client.post(f"/v1/sync?wait={bad}", headers=SYNC), 422)["field"] == "wait"
         (good,) = frames_of(one)
@@ -121,6 +129,21 @@ def test_mail_for_a_peer_is_the_answer_also_to_who_waits_for_it(tmp_path: Path) 
         await runtime.act(lambda core, now: core.take_message(mail, now))
         assert (await client.post("/v1/sync?node=phone-2&wait=0", headers=SYNC)).content == b"", "another's mail is another's"
         assert read_parcel((await client.post("/v1/sync?node=phone-1&wait=9", headers=SYNC)).content) == [mail]
+
+    tell(tmp_path, story)
+
+
+def test_much_mail_comes_in_parcels_that_the_caller_takes(tmp_path: Path) -> None:
+    async def story(client: httpx.AsyncClient, runtime: EdgeRuntime) -> None:
+        await befriended(client, phone("phone-1"))
+        mail = [bytes([n]) * 90_000 for n in range(11)]
+        for one in mail:
+            runtime.core.relay.mailboxes.put("phone-1", one)
+        got: list[bytes] = []
+        while answer := (await client.post("/v1/sync?node=phone-1", headers=SYNC)).content:
+            got += read_parcel(answer)
+            assert len(answer) <= PARCEL_BYTES // 2 + 100
+        assert got == mail
 
     tell(tmp_path, story)
 
@@ -194,7 +217,7 @@ def test_peers_are_there_after_a_restart(tmp_path: Path) -> None:
         tell(tmp_path, story)
 
 
-def test_everything_that_may_be_carried_away_comes_in_pages(tmp_path: Path) -> None:
+def test_everything_that_may_be_carried_away_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(client: httpx.AsyncClient, runtime: EdgeRuntime) -> None:
         one = phone()
         await befriended(client, one)
@@ -203,6 +226,7 @@ def test_everything_that_may_be_carried_away_comes_in_pages(tmp_path: Path) -> N
             runtime.core.ledger.begin()
             runtime.core.ledger.append_all([event(f"B{i}")], 1)
             runtime.core.ledger.commit()
+        monkeypatch.setattr(syncing, "PAGE_BYTES", 300)
         cursor, pages = "", []
         while True:
             answer = await client.get("/v1/queue/frames", params={"cursor": cursor} if cursor else {})
@@ -214,6 +238,7 @@ def test_everything_that_may_be_carried_away_comes_in_pages(tmp_path: Path) -> N
         assert [(h.author, h.first, h.first + h.count - 1) for h in headers] == [
             ("madrid-1", 1, 500), ("madrid-1", 501, 700), ("phone-1", 1, 2),
         ]  # fmt: skip
+        assert len(pages) > 1
         problem(await client.get("/v1/queue/frames?cursor=own:x:1"), 422)
 
     tell(tmp_path, story)

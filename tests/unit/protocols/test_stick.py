@@ -71,7 +71,7 @@ def test_damage_costs_the_parts_that_it_touches_and_is_named(seed: int) -> None:
         data[offset] ^= 1 + rng.randrange(255)
     payloads, damage = read(bytes(data))
     assert payloads == [payload for index, payload in enumerate(PAYLOADS) if index not in hit]
-    assert damage
+    assert damage[0].at == starts[hit[0]]
     assert "20 parts were written" in damage[-1].reason
 
 
@@ -82,6 +82,57 @@ def test_a_stick_that_is_cut_off_says_so_and_gives_what_it_has(cut: int) -> None
     assert payloads == PAYLOADS[: len(payloads)]
     assert len(payloads) >= (18 if cut < 0 else 0)
     assert damage
+
+
+@pytest.mark.parametrize("cut", [13, 16, 20, 23, 24, 100])
+def test_a_part_that_is_cut_off_is_said_to_be(cut: int) -> None:
+    """At 16 nothing is left of it but its mark: not to be read as a part of no bytes."""
+    payloads, damage = read(stick(PAYLOADS)[:cut])
+    assert payloads == []
+    assert damage[0].at == 12
+    assert "cut off" in damage[0].reason or cut < 16
+
+
+class Reads(BytesIO):
+    """A file that gives at most so much at once, and notes how much it was asked for."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        super().__init__(data)
+        self.most, self.asked = most, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.asked = max(self.asked, 1 << 60 if size is None or size < 0 else size)
+        return super().read(min(self.asked if size is None or size < 0 else size, self.most))
+
+
+def test_a_file_that_comes_in_small_pieces_is_read_whole() -> None:
+    data = stick(PAYLOADS)
+    assert [one.payload for one in read_stick(Reads(data, 100)) if isinstance(one, Part)] == PAYLOADS
+
+
+def test_a_part_that_claims_to_be_endless_takes_no_memory() -> None:
+    data = bytearray(stick([b"one", b"two"]))
+    data[16:20] = b"\xff" * 4
+    file = Reads(bytes(data), 1 << 30)
+    first, *rest = read_stick(file)
+    assert isinstance(first, Damage)
+    assert "4294967295 bytes" in first.reason
+    assert [one.payload for one in rest if isinstance(one, Part)] == [b"two"]
+    assert file.asked <= FRAME_WIRE_BYTES
+
+
+def test_what_follows_the_end_is_no_part_of_it_whole_or_damaged() -> None:
+    whole = stick([b"one"])
+    assert read(whole + stick([b"another stick"])[12:]) == ([b"one"], [])
+    payloads, damage = read(whole[:20] + b"?" + whole[21:] + stick([b"another stick"])[12:])
+    assert payloads == []
+    assert [one.at for one in damage[:1]] == [12]
+
+
+@pytest.mark.parametrize("before", [*range(65_530, 65_540), *range(131_064, 131_076)])
+def test_a_mark_is_found_wherever_the_window_ends(before: int) -> None:
+    good = stick([b"good"])
+    assert read(good[:12] + b"?" * before + good[12:])[0] == [b"good"]
 
 
 @pytest.mark.parametrize("seed", range(20))
