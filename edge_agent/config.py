@@ -136,7 +136,9 @@ class Sync:
     window_facts: int = _setting(10_000, "Facts under way without a receipt at most.", least=1, most=1_000_000)
     live_share_percent: int = _setting(25, "Of the window, kept for what was just captured while a backlog drains.", least=0, most=90)
     linger_ms: int = _setting(20, "A new fact waits so long for others to share its frame.", least=0, most=10_000)
-    retry_ms: int = _setting(5_000, "Without a receipt for so long, ask the hub what it holds.", least=100, most=3_600_000)
+    retry_ms: int = _setting(
+        5_000, "Without a receipt for so long, ask the hub what it holds; later where round trips take long.", least=100, most=3_600_000
+    )
     retry_most_ms: int = _setting(300_000, "The wait doubles up to this.", least=100, most=86_400_000)
     idle_hello_ms: int = _setting(300_000, "Having heard nothing for so long, ask.", least=1_000, most=86_400_000)
     stall_ms: int = _setting(

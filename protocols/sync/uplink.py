@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from protocols.carried import StreamCarried
 from protocols.chains import RunKind
@@ -21,11 +21,13 @@ from protocols.codec import Kind, envelope
 from protocols.eviction import evicted_at
 from protocols.ledger import ORDERS, Ledger
 from protocols.limits import FRAME_FACTS, STREAMS_STATED
-from protocols.messages import DICTIONARIES, Answer, Hello, Point, Pull, Receipt, Record, Refused, RunStated, StreamHeld, StreamStated
+from protocols.messages import DICTIONARIES, Answer, Hello, Pull, Receipt, Record, Refused, RunStated, StreamStated
 from protocols.streams import Stream
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.framesize import FrameSize
 from protocols.sync.intervals import Intervals
+from protocols.sync.patience import Patience
+from protocols.sync.points import held_of
 from protocols.sync.records import below_records, gone, records
 from protocols.sync.silence import Silence
 from protocols.sync.underway import Flight as _Flight
@@ -73,11 +75,6 @@ class Heard:
     """it was the answer to the latest hello, and counts"""
 
 
-POINTS: Final = 32
-BELIEVED: Final = 4
-"""ends of what was believed received that a hello names too, beside its points"""
-
-
 class Uplink:
     """See the module. `now` is in ms of any clock of this node that never steps: only differences matter."""
 
@@ -99,7 +96,9 @@ class Uplink:
         self.refusals = 0
         self._dictionary = 0
         self._hello_due: int | None = None
-        self._attempts = 0
+        self._patience = Patience(rng, self.settings.retry_ms, self.settings.retry_most_ms)
+        self._late: _Flight | None = None
+        """the frame whose receipt did not come: the hub is asked because of it"""
         self._lingering: int | None = None
         self._idle_due: int | None = None
         self._progress_ms = 0
@@ -120,7 +119,8 @@ class Uplink:
     def on_up(self, now: int) -> None:
         """The transport is connected: greet."""
         self.connected = True
-        self._attempts = 0
+        self._patience.reset()
+        self._late = None
         self._progress_ms = now
         self._greet()
 
@@ -154,47 +154,29 @@ class Uplink:
         self._expect(now)
         self._nonce = self._rng.randbytes(8)
         self._asked = now
-        self._hello_due = now + self._backoff()
-        self._attempts += 1
+        self._hello_due = now + self._patience.answer_ms()
+        self._patience.asked(self._nonce, now)
         self.unheard.sent(now)
-        hello = Hello(self._nonce, tuple(self._held(s) for s in self._ledger.own_streams()[-STREAMS_STATED:]), held=self.carried())
+        log, streams = self._ledger.log, self._ledger.own_streams()[-STREAMS_STATED:]
+        hello = Hello(self._nonce, tuple(held_of(log, s, self.believed(s)) for s in streams), held=self.carried())
         return Out(Channel.CONTROL, Kind.HELLO, [], hello.to_list())
-
-    def _backoff(self) -> int:
-        """Doubling, bounded, and jittered so that a thousand nodes do not return in step."""
-        s = self.settings
-        wait = min(s.retry_ms << min(self._attempts, 16), s.retry_most_ms)
-        return wait // 2 + self._rng.randrange(wait // 2 + 1)
-
-    def _held(self, stream: Stream) -> StreamHeld:
-        """The head, points at doubling distances back, and how far the hub was believed to hold it: branches may part far below."""
-        seq, h = stream.head
-        progress = self._progress.get(stream.sid)
-        seqs = {last: None for _, last in list(progress.received)[-BELIEVED:]} if progress is not None else {}
-        step = 1
-        while seq - step > stream.freed_seq and len(seqs) < POINTS:
-            seqs[seq - step] = None
-            step *= 2
-        points: list[Point] = []
-        for at in sorted(seqs, reverse=True):
-            found = self._ledger.log.hash_at(stream, at) if stream.freed_seq < at < seq else None
-            if found is not None:
-                points.append((at, found))
-        return StreamHeld(stream.key.epoch, stream.key.cls, (seq, h), tuple(points), stream.freed_seq)
 
     # ------------------------------------------------------------ what the hub says
 
     def on_answer(self, a: Answer, now: int) -> Heard:
         """Absolute, and believed only with the latest nonce (rule 6)."""
         heard = Heard()
+        on_the_way = self._patience.heard(a.nonce, now)
         if not self._nonce or a.nonce != self._nonce or not self.connected:
+            if on_the_way and self._nonce and self.connected:  # answers do come, only late: so will the one to the latest hello
+                self._hello_due = max(self._hello_due or 0, self._asked + self._patience.receipt_ms())
             return heard
         self._nonce = b""
         heard.answered = True
         self.unheard.broken()
         self.incarnation = a.incarnation
         self._hello_due = None
-        self._attempts = 0
+        self._patience.answered()
         self.round_trip = (a.hub_ms, self._asked, now)
         self._dictionary = max(d for d in DICTIONARIES if d == 0 or d in a.dictionaries)
         self._note(a.hub_ms, a.credit, a.backed_up, now)
@@ -210,6 +192,10 @@ class Uplink:
         if self._received() > believed:
             self._progress_ms = now
             self.silence.broken()
+            self._patience.progress()
+        late, self._late = self._late, None
+        if late is not None and late.sid in self._progress and self._progress[late.sid].received.covers(late.first, late.last):
+            self._patience.took(now - late.sent_ms)  # it was not lost, only the wait was too short
         self._rebuild()
         for said in stated.values():
             self._record(said, now)
@@ -258,8 +244,8 @@ class Uplink:
             progress.halves[flight.first + half] = count - half
             self._rebuild()
             return
-        self._hello_due = now + self._backoff()  # a single fact: not at once again
-        self._attempts += 1
+        self._hello_due = now + self._patience.refused_ms()  # a single fact: not at once again
+        self._patience.fruitless()
 
     def on_pull(self, p: Pull) -> None:
         """The hub does not hold what it was believed to: send it again."""
@@ -316,9 +302,10 @@ class Uplink:
                 del self._flights[key]
                 sent = f.sent_ms
                 progress.halves.pop(f.first, None)
-                self._attempts = 0
                 self._progress_ms = self.last_heard_ms or 0
                 self.silence.broken()
+                self._patience.progress()
+                self._patience.took(self._progress_ms - f.sent_ms)
         return sent
 
     def _record(self, said: StreamStated, now: int) -> None:
@@ -338,6 +325,9 @@ class Uplink:
         if not self.connected:
             return []
         if self._overdue(now):
+            self._late = min(self._flights.values(), key=lambda f: f.sent_ms, default=None)
+            if self._late is not None:
+                self._patience.fruitless()
             self._greet()
         outs = [self._hello(now)] if self._greeting else []
         if self.incarnation is not None:
@@ -358,9 +348,12 @@ class Uplink:
         """When to say hello (again) if nothing is heard."""
         if self.incarnation is None:
             return self._hello_due
+        return min((t for t in (self._hello_due, self._idle_due, self._receipt_due()) if t is not None), default=None)
+
+    def _receipt_due(self) -> int | None:
+        """When the receipt of the oldest frame under way should have come."""
         oldest = min((f.sent_ms for f in self._flights.values()), default=None)
-        retry = None if oldest is None else oldest + self.settings.retry_ms
-        return min((t for t in (self._hello_due, self._idle_due, retry) if t is not None), default=None)
+        return None if oldest is None else oldest + self._patience.receipt_ms()
 
     def next_deadline(self) -> int | None:
         """When `outputs` has something to say by itself, in the same clock as `now`; None: nothing until something happens."""
