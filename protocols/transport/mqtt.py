@@ -53,6 +53,10 @@ _PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768
 _BESIDE_BYTES: Final = 128
 """What a packet may hold beside topic and payload: its head, its id, and our properties."""
 _TRACE: Final = "traceparent"
+_TRACED: Final = b"\x26" + len(_TRACE).to_bytes(2, "big") + _TRACE.encode()
+"""A user property of that name."""
+_TRACE_MOST: Final = 64
+_EXPIRY: Final = b"\x02"
 
 
 class MqttTransport(LineTransport):
@@ -334,7 +338,7 @@ class _Line:
 
     def send(self, outgoing: Outgoing) -> None:
         """Hand one message to paho. Only while `has_room`, so that paho never queues."""
-        properties = _publish_properties(outgoing.extra) if self.five else None
+        properties: Any = _publish_properties(outgoing.extra) if self.five else None
         info = self._client.publish(
             outgoing.topic, outgoing.payload, qos=outgoing.qos, retain=outgoing.retain and self._retains, properties=properties
         )
@@ -455,15 +459,23 @@ def _connect_properties(receive_most: int) -> Properties:
     return properties
 
 
-def _publish_properties(extra: Extra) -> Properties | None:
-    if extra.expiry_s is None and not extra.traceparent:
-        return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if extra.expiry_s is not None:
-        properties.MessageExpiryInterval = extra.expiry_s
+class _Beside:
+    """What goes beside a message, packed. paho's own takes 150 µs to pack the same, for each frame."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = bytes((len(packed),)) + packed  # below 128: the length is one byte
+
+    def pack(self) -> bytes:
+        """The length, and the properties (MQTT 5, 2.2.2)."""
+        return self._packed
+
+
+def _publish_properties(extra: Extra) -> _Beside | None:
+    packed = b"" if extra.expiry_s is None else _EXPIRY + extra.expiry_s.to_bytes(4, "big")
     if extra.traceparent:
-        properties.UserProperty = (_TRACE, extra.traceparent)
-    return properties
+        trace = extra.traceparent.encode()[:_TRACE_MOST]
+        packed += _TRACED + len(trace).to_bytes(2, "big") + trace
+    return _Beside(packed) if packed else None
 
 
 def _leave_it(_client: Client, _data: Any, _sock: Any) -> None:
