@@ -67,6 +67,27 @@ ROWS: Final = (
             ("rate(longshore_store_known_total[5m])", "known"), ("rate(longshore_store_refilled_total[5m])", "refilled"),
         )),
     )),
+    Row("Kafka", (
+        Panel("Waiting for Kafka, and in it", "Facts that Kafka has not, and facts that it has and the store has not.", "short", (
+            ("longshore_bridge_backlog_events", "not in Kafka"), ("longshore_bridge_unsettled_events", "not in the store"),
+            ("longshore_projector_lag_records", "lag {{instance}}"),
+        )),
+        Panel("For how long", "", "s", (
+            ("longshore_bridge_backlog_seconds", "not in Kafka"), ("longshore_bridge_unsettled_seconds", "not in the store"),
+        )),
+        Panel("Produced and applied", "A second.", "short", (
+            ("rate(longshore_bridge_produced_total[5m])", "produced"), ("rate(longshore_bridge_produced_again_total[5m])", "again"),
+            ("rate(longshore_projector_applied_total[5m])", "applied {{instance}}"),
+            ("rate(longshore_projector_known_total[5m])", "known {{instance}}"),
+        )),
+        Panel("Trouble", "An hour.", "short", (
+            ("increase(longshore_bridge_errors_total[1h])", "Kafka failed"),
+            ("increase(longshore_projector_dead_total[1h])", "dead letters"),
+            ("increase(longshore_projector_fenced_total[1h])", "taken over"),
+            ("increase(longshore_projector_rejoined_total[1h])", "rejoined"),
+            ("increase(longshore_projector_store_errors_total[1h])", "store failed"),
+        )),
+    )),
     Row("Truth", (
         Panel("Gaps", "Facts in holes and beyond what is held; holes.", "short", (
             ("longshore_gaps_events", "facts"), ("longshore_gaps_holes", "holes"),

@@ -18,6 +18,7 @@ from hub.bridge_records import Encoder
 from hub.bridging import Batch
 from hub.bus import BusError, BusRecord, Sender
 from protocols.errors import LongshoreError
+from protocols.trace_log import traced
 
 log = logging.getLogger(__name__)
 BACKOFF_FIRST_S: Final = 0.25
@@ -144,6 +145,7 @@ class Bridge:
             raise
         for n in refused:
             log.error("Kafka does not take %s: it is too large; raise max.message.bytes of its topic", _name(records[n]))
+        traced("bridged", [fact for n, fact in enumerate(given.batch.facts) if n not in refused])
         self.counts.too_large_total += len(refused)
         self.counts.records_total += len(records) - len(refused)
         self.counts.batches_total += 1

@@ -17,6 +17,7 @@ from hub.bus import Admin, TopicPlan
 from hub.cli_ask import config_of, say, table
 from hub.config import HubConfig
 from protocols.errors import ConfigError, DecodeError, InvalidInput
+from protocols.supervision import supervised
 
 T = TypeVar("T")
 LIST_MOST: Final = 1_000
@@ -94,7 +95,8 @@ async def _project(config: HubConfig, args: argparse.Namespace) -> None:
         if args.listen is not None:
             port = await undo.enter_async_context(answering(projection, args.host, args.listen))
             print(f"listening: http://{args.host}:{port}", flush=True)
-        await projection.run(stop)
+        async with supervised():
+            await projection.run(stop)
 
 
 # ------------------------------------------------------------------ topics

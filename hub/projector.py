@@ -20,6 +20,7 @@ from hub.bus import BusRecord, Place, Taken
 from hub.store.offsets import Advance, Move
 from hub.store.port import Applied, CentralStore, StoreFact, StoreRecord
 from protocols.errors import DecodeError, Fenced, LedgerError, LongshoreError
+from protocols.trace_log import traced
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class Projector:
         except Fenced:
             self.counts.fenced_total += 1
             raise
+        traced("applied", work.facts)
         self._next |= {Place(move.topic, move.partition): move.next_offset for move in work.moves}
         self.counts.batches_total += 1
         self.counts.applied_total += applied.new

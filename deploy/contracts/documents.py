@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import protocols
-from deploy.contracts import mqtt, schemas
+from deploy.contracts import kafka, mqtt, schemas
 from edge_agent import openapi as edge_openapi
 from hub import openapi as hub_openapi
 
@@ -21,6 +21,7 @@ def documents() -> dict[str, Json]:
         "openapi-edge.json": edge_openapi.document(),
         "openapi-hub.json": hub_openapi.document(),
         "asyncapi-mqtt.json": mqtt.document(),
+        "asyncapi-kafka.json": kafka.document(),
         **{f"{name}.schema.json": schema for name, schema in schemas.documents().items()},
     }
 

@@ -178,7 +178,7 @@ def _presences() -> list[Json]:
 def _examples() -> dict[Kind, bytes]:
     """A message of each kind as it travels: what was said in a small world, and what is only said when something went wrong."""
     out: dict[Kind, bytes] = {}
-    for _, wire in world.a_day():
+    for _, wire in world.a_day().said:
         out.setdefault(open_envelope(wire).kind, wire)
     incarnation = bytes(range(8))
     rare: list[tuple[Message, bool]] = [

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from edge_agent.core import EdgeCore, EdgeIdentity, Now, Publish
 from hub.core import HubCore, HubIdentity
-from hub.store.port import Statement
+from hub.store.port import Statement, StoreFact
 from hub.store.sqlite import SqliteStore
 from protocols.event import EXAMPLES, EventDefaults, parse_event
 from protocols.sqlite import Db
+from protocols.telemetry import EXAMPLES as READINGS
+from protocols.telemetry import parse_reading
 from protocols.topics import Address, Channel, parse_topic
 from protocols.trust import NodeKey, make_card, parse_card, verify
 
@@ -27,10 +29,11 @@ Said = tuple[Channel, bytes]
 
 
 class World:
-    """See the module. `said` is all that went over the line, in its order."""
+    """See the module. `said` is all that went over the line, `handed` what the hub gave to the store, each in its order."""
 
     def __init__(self) -> None:
         self.said: list[Said] = []
+        self.handed: list[StoreFact] = []
         self._at = 0
         self.edge = EdgeCore(Db(":memory:"), EdgeIdentity(ADDRESS, HUB, HUB_KEY.public), EDGE_KEY.sign, verify, Random(1))
         self.hub = HubCore(Db(":memory:"), HubIdentity("acme", "EMEA", HUB, HUB_KEY.public), HUB_KEY.sign, verify, Random(2))
@@ -61,6 +64,12 @@ class World:
         self.edge.take_events([parse_event(dict(e), defaults=_DEFAULTS, now_ms=self.now.wall) for e in events], self.now)
         self.edge.commit()
 
+    def read(self, *readings: dict[str, Any]) -> None:
+        """The edge says yes to readings of devices."""
+        self.edge.begin()
+        self.edge.take_telemetry([parse_reading(dict(one), now_ms=self.now.wall) for one in readings], self.now)
+        self.edge.commit()
+
     def at_the_centre(self, event: dict[str, Any]) -> None:
         """A source system tells the hub."""
         self.hub.begin()
@@ -85,6 +94,7 @@ class World:
     def _down(self) -> None:
         sent = [*self.hub.effects(self.now.wall)]
         facts, records = self.hub.lacking_in_store()
+        self.handed += facts
         if facts:
             self.store.apply(facts, records, self.now.wall)
             self.hub.begin()
@@ -101,12 +111,13 @@ class World:
         self.said += [(parse_topic(topic)[1], payload) for topic, payload in sent]
 
 
-def a_day() -> list[Said]:
-    """An order placed at the centre is shipped at the edge; all that is said until both know."""
+def a_day() -> World:
+    """An order placed at the centre is shipped at the edge, where a device tells of itself, too; until both know."""
     world = World()
     world.at_the_centre(_ORDER)
     world.run(1)
     world.capture(EXAMPLES[0])
+    world.read(READINGS[0])
     world.link()
     world.run(20)
-    return world.said
+    return world

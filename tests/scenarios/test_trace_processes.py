@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
+from hub.bridge_topics import EVENTS
+from hub.bus import Headers
 from hub.cli_ask import client_of
 from hub.config import read_config
+from tests.support.engines.kafka import Kafka
+from tests.support.needs import needs
 from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 
@@ -104,3 +110,35 @@ def test_nothing_is_traced_where_nobody_asked(tmp_path: Path) -> None:
         site.capture(EVENT)
         hub.wait_until(lambda: bool(site.ask("/v1/orders")["orders"]), what="showing the order")
         assert traced(hub) == traced(edge) == []
+
+
+@needs("kafka")
+def test_the_same_trace_id_goes_through_kafka(tmp_path: Path) -> None:
+    """Hub and projector each log their part, and the record in the topic bears it, too."""
+    kafka = Kafka(tmp_path / "kafka")
+    site = Site(tmp_path)
+    (site.hub / "hub.toml.d").mkdir()
+    (site.hub / "hub.toml.d" / "kafka.toml").write_text(f'[bridge]\nkind = "kafka"\nservers = "{kafka.servers}"\n', "utf-8")
+    hub_dir = ("--dir", site.hub)
+    with ExitStack() as undo:
+        undo.callback(kafka.stop)
+        kafka.start()
+        done("hub.cli", "topics", "create", *hub_dir)
+        projector = undo.enter_context(started(python("-m", "hub.cli", "project", *hub_dir), env=TRACED))
+        hub, edge = undo.enter_context(site.running(TRACED))
+        [fact] = site.capture(EVENT)
+        projector.wait_until(lambda: "applied" in [step for step, _, _ in traced(projector)], within_s=WITHIN_S, what="applying it")
+        said = [*traced(edge), *traced(hub), *traced(projector)]
+        assert [step for step, told, _ in said if told == fact] == ["committed", "received", "bridged", "applied"]
+        assert [step for step, _, _ in traced(projector)] == ["applied"]
+        [trace] = {mark for _, told, mark in said if told == fact}
+        [record] = asyncio.run(records(kafka.servers, EVENTS))
+        assert dict(record)["traceparent"].decode().split("-")[1] == trace
+        assert dict(record)["ce_id"].decode().startswith("dock-7/")
+
+
+async def records(servers: str, topic: str) -> list[Headers]:
+    """Headers of all that lies in a topic, of which there is something."""
+    async with AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        found = await consumer.getmany(timeout_ms=20_000)
+    return [list(record.headers) for batch in found.values() for record in batch]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.contracts import arrays, documents, mqtt, schemas, world
+from deploy.contracts import arrays, documents, kafka, mqtt, schemas, world
+from hub.bridge_records import read as read_record
+from hub.bridge_topics import DEAD_HEADERS, HEADERS, TOPICS
 from protocols import contracts
 from protocols.codec import FrameHeader, Kind, decode_body, encode_body, envelope, open_envelope, pack, unpack
 from protocols.errors import InvalidInput
@@ -158,7 +160,7 @@ def test_a_message_cut_short_does_not_fit_its_schema(kind: Kind) -> None:
 
 def test_all_that_is_said_in_a_day_fits_the_document() -> None:
     document = contracts.read("asyncapi-mqtt.json")
-    said = world.a_day()
+    said = world.a_day().said
     assert {channel for channel, _ in said} >= {Channel.CONTROL, Channel.BACKFILL, Channel.RECEIPT, Channel.ORDERS}
     for channel, wire in said:
         name = open_envelope(wire).kind.name.lower()
@@ -171,6 +173,47 @@ def test_all_that_is_said_in_a_day_fits_the_document() -> None:
 def test_a_type_that_no_message_has_had_is_named() -> None:
     with pytest.raises(TypeError, match="complex"):
         arrays.of_type(complex)
+
+
+# ------------------------------------------------------------------ Kafka
+
+
+def test_the_kafka_document_is_asyncapi() -> None:
+    document = contracts.read("asyncapi-kafka.json")
+    assert complaints(theirs("asyncapi-3.0.0.json"), document) == []
+    assert [ref for ref in _refs(document) if not _resolves(document, ref)] == []
+    addresses = [channel["address"] for channel in document["channels"].values()]
+    assert sorted(addresses) == sorted([topic.name for topic in TOPICS] + [topic.dead for topic in TOPICS])
+
+
+RECORDS = [(topic, n) for topic, records in kafka.examples().items() for n in range(len(records))]
+
+
+@pytest.mark.parametrize(("topic", "n"), RECORDS, ids=[f"{topic}-{n}" for topic, n in RECORDS])
+def test_records_hold_both_ways(topic: str, n: int) -> None:
+    """The committed example fits its schemas; a projector reads the same fact out of it that went in."""
+    message = contracts.read("asyncapi-kafka.json")["components"]["messages"][kafka.MESSAGES[topic]]
+    record, example = kafka.examples()[topic][n], message["examples"][n]
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    assert complaints({**draft, **message["payload"]}, example["payload"]) == []
+    assert complaints({**draft, **message["headers"]}, example["headers"]) == []
+    assert set(example["headers"]) <= set(message["headers"]["properties"])
+    headers = [(name, bytes.fromhex(text) if name in kafka.BINARY else text.encode()) for name, text in example["headers"].items()]
+    assert read_record(kafka.taken(record._replace(headers=headers))) == read_record(kafka.taken(record))
+
+
+def test_every_topic_that_carries_something_has_an_example() -> None:
+    messages = contracts.read("asyncapi-kafka.json")["components"]["messages"]
+    assert [name for name, message in messages.items() if not message.get("examples")] == ["jeopardy"]
+    given = {name for message in messages.values() for example in message.get("examples", []) for name in example["headers"]}
+    assert given == {header.name for header in (*HEADERS, *DEAD_HEADERS)}
+
+
+def test_what_a_reader_of_the_topic_sees_can_be_captured_again() -> None:
+    messages = contracts.read("asyncapi-kafka.json")["components"]["messages"]
+    for example in messages["orderEvent"]["examples"]:
+        said = dict(example["payload"])
+        assert event_json(parse_event(said, defaults=NOBODY, now_ms=schemas.NOW_MS)) == example["payload"]
 
 
 # ------------------------------------------------------------------ APIs

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -13,8 +14,9 @@ import yaml
 
 from deploy import dashboards
 from edge_agent.metrics import ALWAYS, OPEN, exposition
-from hub import freshness, metrics, metrics_sites, metrics_store
+from hub import freshness, metrics, metrics_sites, metrics_store, project_http
 from hub.facade import Metric
+from hub.projector import ProjectorCounts
 from hub.views import FleetRow
 from tests.support.needs import find, needs, where
 from tests.support.source import ROOT
@@ -29,6 +31,8 @@ HUB: Final = (
 )  # fmt: skip
 EDGE: Final = tuple(metric.name for metric in (*ALWAYS, *OPEN))
 PROMETHEUS: Final = ("up",)
+_IDLE: Any = SimpleNamespace(lag=dict, places=list, error="", rejoined_total=0, counts=ProjectorCounts())
+PROJECTOR: Final = tuple(sample.name for sample in project_http.samples(_IDLE))
 
 
 def rules() -> list[dict[str, Any]]:
@@ -45,7 +49,7 @@ def named_in(expression: str) -> list[str]:
 def known() -> set[str]:
     """Every series that exists, or that a rule records."""
     parts = {freshness.NAME + suffix for suffix in ("_bucket", "_sum", "_count")}
-    return {*HUB, *EDGE, *PROMETHEUS, *parts, *(rule["record"] for rule in rules() if "record" in rule)}
+    return {*HUB, *EDGE, *PROJECTOR, *PROMETHEUS, *parts, *(rule["record"] for rule in rules() if "record" in rule)}
 
 
 @pytest.mark.parametrize("expression", [*dict.fromkeys([*dashboards.expressions(), *(rule["expr"] for rule in rules())])])
