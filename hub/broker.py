@@ -9,6 +9,7 @@ amqtt 0.12 as it comes would not do. What is overridden in `_Broker`, and why:
   over the session of another by naming its id -> every session is clean, gets a random id from us, and is removed when its socket is;
 * on connect it sends a newcomer every retained message that *anybody* subscribed to, unchecked -> only own subscriptions count;
 * a will goes to any topic -> checked at login;
+* it writes out all subscriptions at each new one -> their text is short;
 * its router walks the subscriptions while others change them, and can lose the message -> an own, synchronous router;
 * it waits in silence for the end of a CONNECT of MQTT 5 -> told to come with 3.1.1;
 * no bound on packets, on the time to say CONNECT, on what waits for a slow reader, no end for a silent client -> bounded, see the
@@ -46,9 +47,10 @@ from amqtt.session import Session
 from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
 from hub.broker_connect import COME_WITH_3, connect_level
 from hub.broker_log import library_quiet
-from protocols.errors import ConfigError, InvalidInput
+from hub.broker_tables import Filters, is_retained
+from protocols.errors import ConfigError
 from protocols.limits import FRAME_WIRE_BYTES
-from protocols.topics import CHANNELS, Access, Rule, matches, parse_topic
+from protocols.topics import Access, Rule, matches
 
 __all__ = ["BrokerCounts", "BrokerSettings", "BrokerThread", "EmbeddedBroker", "HubAccess", "NodeGrant"]
 
@@ -316,6 +318,7 @@ class _Broker(Broker):  # type: ignore[misc]
     ) -> None:
         listeners = {_HUB: ListenerConfig(), _NODES: ListenerConfig()}
         super().__init__(BrokerConfig(listeners=listeners, plugins={}))
+        self._subscriptions = Filters()
         self.counts = counts
         self._door = door
         self.sockets = sockets
@@ -442,7 +445,7 @@ class _Broker(Broker):  # type: ignore[misc]
 
     async def retain_message(self, source_session: Any, topic_name: str | None, data: Any, qos: int | None = None) -> None:
         """Only where the table of channels says so: else a node could fill the memory with what nobody clears."""
-        if topic_name is not None and _is_retained(topic_name):
+        if topic_name is not None and is_retained(topic_name):
             await super().retain_message(source_session, topic_name, data, qos)
 
     async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Session) -> None:
@@ -491,10 +494,3 @@ class _Broker(Broker):  # type: ignore[misc]
         suppressed = self._seldom.ask(key)
         if suppressed is not None:
             log.warning("%s%s", message % args, f" ({suppressed} more like this)" if suppressed else "")
-
-
-def _is_retained(topic: str) -> bool:
-    try:
-        return CHANNELS[parse_topic(topic)[1]].retained
-    except InvalidInput:
-        return False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,7 +44,7 @@ def wants_page(request: Request) -> bool:
     return not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", "")
 
 
-def install(app: FastAPI, page: Callable[[Request, Problem], Response]) -> None:
+def install(app: Starlette, page: Callable[[Request, Problem], Response]) -> None:
     """Render every error of `app`; `page` draws the ones that people see."""
 
     async def answer(request: Request, error: Exception) -> Response:

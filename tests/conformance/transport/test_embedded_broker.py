@@ -362,6 +362,13 @@ def test_only_states_are_retained(bench: Bench) -> None:
     assert bench.line(HUB, *hub_subscriptions("acme")).until(Message) == [Message(STATE, b"kept", retain=True)]
 
 
+def test_a_new_subscription_does_not_write_out_all_that_are_there(bench: Bench, embedded: Embedded) -> None:
+    bench.line(HUB, *hub_subscriptions("acme"))
+    filters = running(embedded)._broker._subscriptions  # type: ignore[union-attr]
+    assert len(filters) == len(hub_subscriptions("acme"))
+    assert repr(filters) == f"<{len(filters)} filters>"
+
+
 def test_what_waits_for_a_node_that_does_not_read_is_bounded(bench: Bench, embedded: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "NODE_WAITING", 16)
     hub = bench.line(HUB)
