@@ -116,6 +116,7 @@ class HubApi:
             "/v1/orders/{order:path}": {"GET": self.order},
             "/v1/fleet": {"GET": self.fleet},
             **self._devices.routes(),
+            "/v1/workers": {"GET": self.workers},
             "/v1/balance": {"GET": self.balance},
             **self._conflicts.routes(),
             "/v1/stream": {"GET": self.stream},
@@ -208,6 +209,10 @@ class HubApi:
         orgs = [org.strip() for org in params["org"].split(",")] if "org" in params else None
         async with self._bodies.json(request, requests.CARD_BYTES) as card:
             return reply(await self._hub.admit(card, orgs), 201)
+
+    async def workers(self, _request: Request) -> Response:
+        """Who shares this hub's nodes."""
+        return reply(self._hub.workers_json())
 
     async def fleet(self, request: Request) -> Response:
         """Every node, with what is not here yet."""

@@ -184,6 +184,7 @@ def _count(text: str) -> int:
 
 
 def _add_asking(commands: Any) -> None:
+    _asking(commands, "workers", cli_ask.workers, "who shares the nodes of this hub, and holds what", "longshore-hub workers --json")
     _asking(commands, "fleet", cli_ask.fleet, "every node, and what is not here yet", "longshore-hub fleet")
     _asking(
         commands,

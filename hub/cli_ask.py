@@ -181,6 +181,22 @@ def fleet(args: argparse.Namespace) -> int:
     return show(args, found, rows, columns, "no node is admitted; see: longshore-hub nodes add --help")
 
 
+def workers(args: argparse.Namespace) -> int:
+    """Who shares the nodes; 1 while something is nobody's or this worker has a trouble."""
+    found = ask(args, "/v1/workers")
+    rows = [{**row, "partitions": len(row["partitions"]), "leaseLeft": f"{row['leaseLeftMs'] / 1_000:.0f} s"} for row in found["workers"]]
+    show(
+        args, found, rows, ("worker", "here", "place", "partitions", "leaseLeft", "aliveMs", "lastChangeMs"), "one process serves all nodes"
+    )
+    for trouble in () if args.json else [*found["troubles"], *_unheld(found["unheld"])]:
+        print(f"TROUBLE {trouble}")
+    return 1 if found["troubles"] or found["unheld"] else 0
+
+
+def _unheld(partitions: Sequence[int]) -> list[str]:
+    return [f"{len(partitions)} partitions are nobody's: {', '.join(map(str, partitions[:10]))}"] if partitions else []
+
+
 def balance(args: argparse.Namespace) -> int:
     """The balance; 1 when it is known not to close. Not known yet is no alarm."""
     found = ask(args, "/v1/balance")

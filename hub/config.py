@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hub import bridge_config
+from hub import bridge_config, workers_config
 from hub.bridge_config import Bridge
+from hub.workers_config import Workers
 from protocols.callers import is_loopback
 from protocols.errors import ConfigError, InvalidInput
 from protocols.limits import TEXT_CHARS
@@ -39,6 +40,7 @@ SETTINGS: Final = (
     Setting("hub", "region", "central", "The region this hub stands for."),
     Setting("hub", "node", "hub", "The name of this hub; it is in its address and on every receipt."),
     Setting("storage", "data_dir", ".", "Where hub.db, store.db and run.lock live.", path=True),
+    Setting("storage", "store_dir", "", "Where store.db lives, if several workers of this machine share it; else in data_dir.", path=True),
     Setting(
         "storage",
         "budget_bytes",
@@ -147,6 +149,7 @@ SETTINGS: Final = (
         "conflicts", "policy_file", "", "A table of policies (YAML) in place of the shipped one; see protocols/CONFLICTS.md.", path=True
     ),
     *bridge_config.SETTINGS,
+    *workers_config.SETTINGS,
     Setting("log", "level", "info", "What is worth a line.", allowed=("debug", "info", "warning", "error")),
     Setting("log", "format", "text", "Lines for people, or JSON for machines.", allowed=("text", "json")),
     Setting("log", "trace", False, "A line for each fact that is received, bridged or applied, with its trace id."),
@@ -176,10 +179,11 @@ class Storage:
     budget_bytes: int
     pressure_percent: int = 80
     floor_days: int = 7
+    store_dir: str = ""
 
     def path(self, name: str) -> Path:
-        """A file of the data directory."""
-        return Path(self.data_dir) / name
+        """A file of the data directory, or of the central store."""
+        return Path(self.store_dir if self.store_dir and name in (STORE_FILE, workers_config.FILE) else self.data_dir) / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +291,7 @@ class HubConfig:
     backup: Backup
     conflicts: Conflicts
     bridge: Bridge
+    workers: Workers
     log: Log
 
     @property
@@ -331,12 +336,14 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
         Backup(**parts["backup"]),
         Conflicts(**parts["conflicts"]),
         Bridge(**parts["bridge"]),
+        Workers(**parts["workers"]),
         Log(**parts["log"]),
     )
     _check_names(config.hub, loaded.origins)
     _check_broker(config.broker)
     check_store(config.store)
     bridge_config.check(config.bridge)
+    workers_config.check(config.workers, embedded=config.broker.embedded)
     if config.conflicts.policy_file:
         config.policies()
     return config

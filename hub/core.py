@@ -108,7 +108,7 @@ class HubCore:
         self.credit = Credit(self.settings.credit_facts)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: list[tuple[Node, StreamKey]] = []
-        self.serving = Serving(self.registry, identity.node)
+        self.serving = Serving(self.registry, self.ledger)
 
     # ------------------------------------------------------------ in (inside a transaction)
 

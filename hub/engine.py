@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from hub.asking import Asking, to_take_back
 from hub.core import HubCore, Publish
 from hub.engine_ports import (
     BACKOFF_FIRST_MS,
@@ -75,7 +76,8 @@ class Engine:
         self._committed = False
         """has this core made anything durable yet?"""
         self.store_error = ""
-        self._core_due_ms = self._store_due_ms = self._check_due_ms = self._look_due_ms = 0
+        self._core_due_ms = self._store_due_ms = self._look_due_ms = 0
+        self._asking = Asking(self._rhythm)
         self._core_wait_ms, self._store_wait_ms = 0, BACKOFF_FIRST_MS
         self._changed = True
         self._first_word = FirstWord()
@@ -127,13 +129,13 @@ class Engine:
     def _own_is_here(self) -> bool:
         """Has the store spoken, and is nothing of the hub's own facts still to come back from it?"""
         core = self._core
-        return core is not None and core.asked_store and not any(key.node == core.identity.node for key, _ in self._refill)
+        return core is not None and core.asked_store and not any(core.serving.is_own(key) for key, _ in self._refill)
 
     async def _rest(self) -> None:
         if self._core is None:
             due = [self._core_due_ms]
         else:
-            due = [self._store_due_ms if self._store is None else self._check_due_ms, *([self._look_due_ms] if self._changed else [])]
+            due = [self._store_due_ms if self._store is None else self._asking.due_ms, *([self._look_due_ms] if self._changed else [])]
             if self._desk is not None and self._store is not None:
                 due.append(self._desk.due_ms(else_ms=due[0]))
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
@@ -278,9 +280,8 @@ class Engine:
             older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
             if self._desk is not None:
                 self._desk.heard(core, statement.streams, self._ports.now_ms(), whole=whole)
+            self._refill = to_take_back(core.serving, self._refill, [one for one in older if one not in self._unfit], whole=whole)
             if whole:
-                own = core.identity.node
-                self._refill = sorted((one for one in older if one not in self._unfit), key=lambda one: one[0].node != own)
                 core.take_holes(self._ports.now_ms())
         self._said = []
 
@@ -335,9 +336,8 @@ class Engine:
             return self._bridge_turn(core, now_ms)
         assert self._store is not None
         try:
-            if now_ms >= self._check_due_ms:
-                self._check_due_ms = now_ms + self._rhythm.store_check_ms
-                self._said.append((self._store.statement(None), True))
+            if (said := self._asking.ask(self._store, self._ports.now_ms)) is not None:
+                self._said.append(said)
                 return None
             if self._refill:
                 self._take_back(core, self._store)
@@ -371,7 +371,7 @@ class Engine:
         except LedgerError as error:
             self._lose_store(error)
             raise
-        self._check_due_ms = 0
+        self._asking.at_once()
         return done
 
     def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
@@ -438,7 +438,8 @@ class Engine:
             self._lose_core(error if isinstance(error, LedgerError) else LedgerBroken(error.reason, remedy=error.remedy))
             return False
         self.counts.rebuilt_total += 1
-        self._committed, self._check_due_ms = False, 0
+        self._committed = False
+        self._asking.at_once()
         return True
 
     def _open_store(self) -> bool:
@@ -447,7 +448,7 @@ class Engine:
         except LedgerError as error:
             self._lose_store(error)
             return False
-        self.store_error, self._check_due_ms = "", 0
+        self.store_error = ""
         return True
 
     def _reopen_store(self) -> bool:

@@ -62,7 +62,9 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """`store_check_ms`: how often the store is asked for all that it holds."""
+    """`store_check_ms`: how often the store is asked for all that it holds. `follow_ms`: how often for what others brought; 0: there are
+    none."""
 
     store_check_ms: int = 60_000
     offline_after_ms: int = 30_000
+    follow_ms: int = 0

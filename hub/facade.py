@@ -77,6 +77,9 @@ class HubFacade(Protocol):
     def nodes(self) -> list[dict[str, Any]]:
         """The admitted nodes, as JSON objects with at least `node`; never a password's hash."""
 
+    def workers_json(self) -> dict[str, Any]:
+        """Who shares this hub's nodes, and holds what, as of the last round; empty lists where this process serves all."""
+
     def fleet(self) -> list[FleetRow]:
         """Every node the hub knows of, admitted or waiting."""
 

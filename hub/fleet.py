@@ -69,12 +69,11 @@ class Seen:
 def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, offline_after_ms: int, *, taking_back: bool = False) -> Seen:
     """See `Seen`. Until the store has spoken, without it, and while what this hub lost comes back from it (`taking_back`), the balance says
     what it can, and that it is not known: half of it would be a false alarm. Errors: LedgerError, of the ledger."""
-    own = [s.key for s in core.ledger.own_streams()]
     beats = {name: heard for name, heard in core.registry.beats().items() if core.serving.to(name)}
     counts: dict[StreamKey, StreamCounts] | None = None
     if store is not None:
         try:
-            counts = {c.stream: c for c in store.counts() if core.serving.counts(c.stream, own)}
+            counts = {c.stream: c for c in store.counts() if core.serving.counts(c.stream)}
         except LedgerError:
             counts = None
     sheet = balance(core, beats, counts, now_ms, taking_back=taking_back)
@@ -192,8 +191,7 @@ def _share(queue: StreamQueue | None, missing: int) -> int:
 
 def _streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[StreamKey, StreamSeen]:
     queues = {StreamKey(node, q.epoch, q.cls): q for q in beat.streams} if beat is not None else {}
-    own = [s.key for s in core.ledger.own_streams()]
-    keys = dict.fromkeys([*(s.key for s in core.ledger.log.of_node(node) if core.serving.counts(s.key, own)), *queues])
+    keys = dict.fromkeys([*(s.key for s in core.ledger.log.of_node(node) if core.serving.counts(s.key)), *queues])
     return {key: stream_seen(core, key, queues.get(key)) for key in keys}
 
 

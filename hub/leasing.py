@@ -11,7 +11,7 @@ take and hand it over, the store knows facts by identity, and a node believes th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -89,6 +89,11 @@ class Leasing:
             return ()
         lost, self._held, self._until = tuple(self._held), {}, None
         return lost
+
+    def dropped(self, partitions: Iterable[int]) -> None:
+        """These are let go of; the store is told next, or the lease runs out."""
+        gone = dict.fromkeys(partitions)
+        self._held = {p: fence for p, fence in self._held.items() if p not in gone}
 
     def begins(self, now: int) -> None:
         """The store is about to be asked: what it grants counts from here."""

@@ -17,6 +17,7 @@ from hub.alarms import unaccounted
 from hub.bridge import status
 from hub.device_views import SHOWN_STATES
 from hub.facade import Metric
+from hub.workers import Workers, mono_ms
 from protocols.fact import Clock
 
 if TYPE_CHECKING:
@@ -85,7 +86,33 @@ def _bridge(name: str, without: float = math.nan, unit: float = 1) -> Callable[[
     return read
 
 
+def _workers(read: Callable[[Workers], float]) -> Callable[[Hub], Values]:
+    """0 where one process serves all nodes."""
+    return lambda hub: read(hub.workers) if hub.workers is not None else 0.0
+
+
 FAMILIES: Final = (
+    Family(
+        "longshore_hub_worker_partitions",
+        "Partitions of nodes that this worker holds.",
+        _workers(lambda w: float(len(w.leasing.held(mono_ms())))),
+    ),
+    Family(
+        "longshore_hub_worker_alive",
+        "Workers that live, as this one last read.",
+        _workers(lambda w: float(len(w.table.workers) if w.table is not None else 0)),
+    ),
+    Family(
+        "longshore_hub_worker_unheld_partitions",
+        "Partitions that are nobody's, as this worker last read.",
+        _workers(lambda w: float(sum(not p.lives for p in w.table.partitions) if w.table is not None else 0)),
+    ),
+    Family("longshore_hub_worker_takeovers_total", "Partitions that this worker took over.", _workers(lambda w: float(w.takeovers_total))),
+    Family(
+        "longshore_hub_worker_failures_total",
+        "Rounds in which the lease table was not reached.",
+        _workers(lambda w: float(w.failures_total)),
+    ),
     Family("longshore_hub_ready", "1 when facts can be taken and shown.", lambda hub: float(hub.health()["ready"])),
     Family("longshore_hub_started_seconds", "When this process started, since 1970.", lambda hub: hub.started_ms / 1_000),
     Family("longshore_hub_memory_bytes", "The most memory this process has had.", _memory_bytes),

@@ -121,6 +121,9 @@ OPERATIONS: Final = (
         Param("state", "Only devices in this state.", {"type": "string", "enum": list(SHOWN_STATES)}, "active"),
         CURSOR, _whole("limit", 200, 500),
     ), ((200, "The devices.", "Devices"),), (422,)),
+    Operation("get", "/v1/workers", "getWorkers", "Who shares this hub's nodes, and who holds what",
+              "As of this worker's last round with the lease table; empty lists where one process serves all nodes.", (),
+              ((200, "The workers.", "Workers"),)),
     Operation("get", "/v1/balance", "getBalance", "Whether every captured fact is accounted for",
               "captured = settled + queued + inCustody + quarantined + evicted, per node and for the fleet. "
               "`balanced` is null while it is not known (right after a start, or without the central store); `unknown` says why.", (),
@@ -388,6 +391,7 @@ def _conflict_schemas(status: Json) -> dict[str, Json]:
 
 
 def _fleet_schemas() -> dict[str, Json]:
+    worker = _object(worker=_STR, here=_BOOL, place=_STR, partitions=_list(_INT), leaseLeftMs=_INT, aliveMs=_INT, lastChangeMs=_OPT_INT)
     missing = _object(facts=_OPT_INT, bytes=_OPT_INT, atLeast=_BOOL, sentence=_STR)
     catch_up = {**_object(done=_INT, total=_INT, leftMs=_OPT_INT), "type": ["object", "null"]}
     node = _object(
@@ -422,6 +426,7 @@ def _fleet_schemas() -> dict[str, Json]:
     names = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
     return {
         "FleetNode": node,
+        "Workers": _object(worker=_STR, held=_INT, workers=_list(worker), unheld=_list(_INT), troubles=_list(_STR)),
         "Fleet": _object(fleet=_list(_ref("FleetNode")), cursor=_OPT, asOf=_WHEN),
         "Device": device,
         "Devices": _object(devices=_list(_ref("Device")), cursor=_OPT),

@@ -79,6 +79,10 @@ class Post:
             del self._live[gone]
             self._boxes.drop(gone)
 
+    def comes(self, node: str) -> bool:
+        """Has this node come lately? From any thread."""
+        return node in self._live
+
     def published(self, topic: str, payload: bytes) -> None:
         """What the hub says on a topic: kept for a node that comes over HTTP. From any thread."""
         if not self._live or self._loop is None:

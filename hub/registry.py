@@ -103,13 +103,22 @@ class Registry:
         """Every admitted node, by name."""
         return sorted(self._nodes.values(), key=lambda n: n.address.node)
 
+    def orgs_for(self, card: NodeCard, orgs: Sequence[str] | None) -> tuple[str, ...]:
+        """The organisations that this node would speak for beside its own. Errors: InvalidInput."""
+        known = self._nodes.get(card.node)
+        return (known.orgs if known is not None else ()) if orgs is None else _checked_orgs(orgs, card.org)
+
+    def with_mosquitto(self) -> list[tuple[Node, str]]:
+        """Every admitted node, with its password as Mosquitto reads it ("" where its card had none)."""
+        hashes = {str(node): str(text) for node, text in self._db.query("SELECT node, hash FROM mosquitto")}
+        return [(node, hashes.get(node.address.node, "")) for node in self.all()]
+
     def admit(self, card: NodeCard, hub: str, now_ms: int, orgs: Sequence[str] | None = None) -> Node:
         """Take a node in by its card. Errors: InvalidInput when the name or the key is taken; a repeat of the same card is harmless.
 
         `orgs`: which it may speak for beside its own, `*` for any; None leaves that as it was.
         """
-        known = self._nodes.get(card.node)
-        others = (known.orgs if known is not None else ()) if orgs is None else _checked_orgs(orgs, card.org)
+        known, others = self._nodes.get(card.node), self.orgs_for(card, orgs)
         if card.node == hub or (known is not None and known.public_key != card.public_key):
             raise InvalidInput("node", f"the name {card.node!r} is taken by another key", remedy="give the edge another --node name")
         twin = next((n for n in self._nodes.values() if n.public_key == card.public_key and n.address.node != card.node), None)

@@ -43,6 +43,8 @@ from hub.stores import Patient, open_reader
 from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
+from hub.workers import Workers, table_json
+from hub.workers_open import Reading, workers_of, working
 from protocols.backup import refuse_half_restored
 from protocols.errors import InvalidInput, LongshoreError
 from protocols.event import EventDefaults, OrderEvent
@@ -50,10 +52,10 @@ from protocols.heads import bounded
 from protocols.kernel_clock import KernelClock
 from protocols.ledger import Appended
 from protocols.supervision import Progress, supervised
-from protocols.topics import Channel, hub_subscriptions, node_acl, parse_topic
+from protocols.topics import Address, Channel, hub_subscriptions, node_acl, parse_topic
 from protocols.transport.mqtt import MqttTransport
 from protocols.transport.port import Message, Transport
-from protocols.trust import NodeKey, parse_card, token_matches, verify
+from protocols.trust import NodeCard, NodeKey, parse_card, token_matches, verify
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -104,8 +106,10 @@ class Hub:
         desk = self.bridge.desk if self.bridge is not None else None
         self.engine: Engine = Engine(
             Ports(self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised, desk),
-            Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000),
+            _rhythm(config),
         )
+        self.workers: Workers | None = workers_of(self, now_ms)
+        self.reading = Reading(self)
 
     # ------------------------------------------------------------ what the engine works with
 
@@ -124,7 +128,12 @@ class Hub:
             db.close()
             raise
         self._grants = {node.address.node: _grant(node) for node in core.registry.all()}
+        core.serving.only = self._serves if self.workers is not None else None
         return core
+
+    def _serves(self, address: Address) -> bool:
+        """From any thread: is it this worker that speaks to a node? Who comes here over HTTP is answered here."""
+        return self.workers is None or self.workers.serves(address) or self.post.comes(address.node)
 
     def _turn_away(self, name: str, why: str) -> None:
         if self.broker is not None:
@@ -153,11 +162,14 @@ class Hub:
         self._more = None
         self._show(())
 
-    def _heard(self, message: Message) -> None:
+    def heard(self, message: Message) -> None:
+        """The broker brings something."""
         try:
             address, channel = parse_topic(message.topic)
         except InvalidInput:
             return
+        if self.workers is not None and not self.workers.serves(address):
+            return  # another worker's, that comes late
         if channel in _UP:
             self.engine.came(address.node, message.payload)
         elif channel is Channel.STATE:
@@ -181,20 +193,23 @@ class Hub:
             log.warning("%s", found)
         if self.bridge is not None:
             self.bridge.start()
-        transport = await self._connect()
-        self.line = Line(transport, self._heard)
+        if self.config.broker.embedded:
+            await self._start_broker()
+        self.line = Line(self.transport(hub_subscriptions() if self.workers is None else ()), self.heard)
         self.line.start()
 
-    async def _connect(self) -> Transport:
+    def transport(self, subscriptions: Sequence[str]) -> Transport:
+        """A line to the broker that reads these topics."""
         broker = self.config.broker
-        subscriptions = hub_subscriptions()
-        if not broker.embedded:
-            return MqttTransport(external_line(broker, password_of(broker)), subscriptions=subscriptions)
+        if self.broker is not None:
+            return MqttTransport(inside_line(self.broker.hub_access), subscriptions=subscriptions)
+        return MqttTransport(external_line(broker, password_of(broker)), subscriptions=subscriptions)
+
+    async def _start_broker(self) -> None:
+        broker = self.config.broker
         settings = BrokerSettings(broker.host, broker.port, broker.cert_file or None, broker.key_file or None, broker.max_connections)
         self.broker = EmbeddedBroker(settings, lambda node: self._grants.get(node))
         await self.broker.start()
-        access = self.broker.hub_access
-        return MqttTransport(inside_line(access), subscriptions=subscriptions)
 
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
@@ -259,11 +274,20 @@ class Hub:
 
     async def admit(self, card: object, orgs: Sequence[str] | None = None) -> dict[str, Any]:
         """See `HubFacade`."""
-        node = await self.engine.admit(parse_card(card), orgs)
+        read = parse_card(card)
+        if self.workers is not None:
+            others = await self.engine.do(lambda core, _: core.registry.orgs_for(read, orgs))
+            await self.workers.admit(read, others, now_ms())
+        return node_json(await self.take_in(read, orgs))
+
+    async def take_in(self, card: NodeCard, orgs: Sequence[str] | None) -> Node:
+        """Admit a node to this process. Errors: InvalidInput (taken), LedgerError."""
+        node = await self.engine.admit(card, orgs)
         self._grants[node.address.node] = _grant(node)
         if self.broker is not None:
             self.broker.door.enter(node.address.node)
-        return node_json(node)
+        self.reading.ask()
+        return node
 
     async def with_register(self, work: Callable[[Register], T]) -> T:
         """See `HubFacade`."""
@@ -297,6 +321,10 @@ class Hub:
         """See `HubFacade`."""
         return self.broker.door.turned_away() if self.broker is not None else []
 
+    def workers_json(self) -> dict[str, Any]:
+        """See `HubFacade`."""
+        return self.workers.as_json() if self.workers is not None else table_json(None, "", 0, ())
+
     def quarantined(self) -> list[dict[str, Any]]:
         """See `HubFacade`."""
         return self.engine.seen.quarantined
@@ -306,6 +334,7 @@ class Hub:
         reasons = self.engine.troubles()
         if self.line is None or not self.line.connected:
             reasons.append(down_because(self.line))
+        reasons += self.workers.troubles() if self.workers is not None else []
         reasons += troubles(self.bridge)
         said = {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings}
         line = self.line.status() if self.line is not None else None
@@ -319,6 +348,11 @@ class Hub:
     def unshown_total(self) -> int:
         """Changes that the live feed only counted."""
         return self._sampler.unshown_total
+
+
+def _rhythm(config: HubConfig) -> Rhythm:
+    follow_s = config.workers.follow_s if config.workers.several else 0
+    return Rhythm(config.sync.store_check_s * 1_000, config.sync.offline_after_s * 1_000, follow_s * 1_000)
 
 
 def _grant(node: Node) -> NodeGrant:
@@ -354,6 +388,7 @@ async def running(config: HubConfig) -> AsyncIterator[Hub]:
         server = Server(_server_config(hub))
         http = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         undo.push_async_callback(_ended, http, lambda: _end_http(hub, server))
+        await undo.enter_async_context(working(hub))
         await _until_ready(hub, server, loop, http)
         undo.callback(_note_ports(hub).unlink, missing_ok=True)
         yield hub

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from hub.registry import Registry
+from protocols.ledger import Ledger
 from protocols.streams import StreamKey
 from protocols.topics import Address
 
@@ -17,8 +18,8 @@ from protocols.topics import Address
 class Serving:
     """See the module. `only`: is this node served here? None: all are."""
 
-    def __init__(self, registry: Registry, hub: str) -> None:
-        self._registry, self._hub = registry, hub
+    def __init__(self, registry: Registry, ledger: Ledger) -> None:
+        self._registry, self._ledger = registry, ledger
         self.only: Callable[[Address], bool] | None = None
 
     def to(self, name: str) -> bool:
@@ -32,8 +33,10 @@ class Serving:
         """Of these, the ones that are."""
         return [name for name in names if self.to(name)]
 
-    def counts(self, key: StreamKey, own: Iterable[StreamKey]) -> bool:
-        """Does this worker answer for a stream in fleet and balance? `own`: the streams that this ledger itself writes."""
-        if self.only is None:
-            return True
-        return key in own if key.node == self._hub else self.to(key.node)
+    def is_own(self, key: StreamKey) -> bool:
+        """Did this process write this stream? Alone, it wrote all of the hub's; among workers each has epochs of its own."""
+        return key.node == self._ledger.node and (self.only is None or any(stream.key == key for stream in self._ledger.own_streams()))
+
+    def counts(self, key: StreamKey) -> bool:
+        """Does this worker answer for a stream in fleet and balance?"""
+        return self.only is None or (self.is_own(key) if key.node == self._ledger.node else self.to(key.node))

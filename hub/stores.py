@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hub import workers_config
 from hub.config import STORE_FILE, HubConfig, Store
+from hub.store.leases import Leases, sqlite_leases
 from hub.store.port import CentralStore
 from hub.store.sqlite import SqliteStore
 from protocols.backup import refuse_half_restored
@@ -29,7 +31,7 @@ def open_writer(config: HubConfig, policies: Policies | None = None) -> CentralS
     judges, required = policies or config.policies(), config.backup.required
     if config.store.sqlite:
         refuse_half_restored(Path(config.storage.data_dir))
-        shared = config.bridge.kafka  # hub and projectors write one file
+        shared = config.bridge.kafka or config.workers.several  # several processes write one file
         return SqliteStore(config.storage.path(STORE_FILE), backup_required=required, policies=judges, shared=shared)
     from hub.store.postgres import PostgresStore  # here, because libpq takes memory and time that a hub with SQLite does not need
 
@@ -44,6 +46,17 @@ def open_reader(config: HubConfig, policies: Policies | None = None) -> CentralS
     from hub.store.postgres import PostgresStore
 
     return PostgresStore(server_of(config.store), read_only=True, backup_required=config.backup.required, policies=judges)
+
+
+def open_leases(config: HubConfig, clock_ms: Callable[[], int]) -> Leases:
+    """What the workers share, in the same engine as the store. `clock_ms`: of this machine, where the store is a file on it.
+    Errors: ConfigError, LedgerError."""
+    partitions = config.workers.partitions
+    if config.store.sqlite:
+        return sqlite_leases(config.storage.path(workers_config.FILE), clock_ms, partitions)
+    from hub.store.pg_leases import postgres_leases
+
+    return postgres_leases(server_of(config.store), partitions)
 
 
 def server_of(store: Store) -> Server:

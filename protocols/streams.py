@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from protocols.chains import Chain, Points, Run, RunKind
@@ -51,9 +51,22 @@ class Stream:
     settled_seq: int = 0
     freed_seq: int = 0
     freed_h: bytes = b""
-    dirty: bool = False
     told_fork: int | None = None
     """what a hub said: above this seq the stream has branches, of which only some facts are here"""
+    changed: dict[int, Stream] | None = field(default=None, repr=False, compare=False)
+    """its log's list of those that are to be written: a commit does not look through a hundred thousand that are not"""
+    _dirty: bool = False
+
+    @property
+    def dirty(self) -> bool:
+        """Is it to be written with the next commit?"""
+        return self._dirty
+
+    @dirty.setter
+    def dirty(self, dirty: bool) -> None:
+        self._dirty = dirty
+        if dirty and self.changed is not None:
+            self.changed[self.sid] = self
 
     @property
     def fork_point(self) -> int | None:
@@ -95,6 +108,8 @@ class StreamLog:
         self._db = db
         self._by_key: dict[StreamKey, Stream] = {}
         self._by_sid: dict[int, Stream] = {}
+        self._by_node: dict[str, list[Stream]] = {}
+        self._changed: dict[int, Stream] = {}
         self._pending: list[LogRow] = []
         self.forked_nodes: dict[str, None] = {}
         self.freed = FreedHashes(db)
@@ -120,6 +135,8 @@ class StreamLog:
 
     def _enter(self, stream: Stream) -> None:
         self._by_key[stream.key] = self._by_sid[stream.sid] = stream
+        stream.changed = self._changed
+        self._by_node.setdefault(stream.key.node, []).append(stream)
         self.mentioned += not stream.own and not stream.chain.runs
         self._note_fork(stream)
 
@@ -158,7 +175,7 @@ class StreamLog:
 
     def of_node(self, node: str) -> list[Stream]:
         """A node's streams, oldest acquaintance first."""
-        return [s for s in self._by_sid.values() if s.key.node == node]
+        return list(self._by_node.get(node, ()))
 
     # ------------------------------------------------------------ the ancestry that merge asks for
 
@@ -402,9 +419,10 @@ class StreamLog:
     def flush(self) -> None:
         """Write what is pending; the owner commits next."""
         self._write()
-        for s in self._by_sid.values():
-            if s.dirty:
-                self._flush_stream(s)
+        for sid in sorted(self._changed):
+            if self._changed[sid].dirty:
+                self._flush_stream(self._changed[sid])
+        self._changed.clear()
 
     def _flush_stream(self, s: Stream) -> None:
         self._db.run(

@@ -146,6 +146,12 @@ def hub_subscriptions(org: str | None = None) -> tuple[str, ...]:
     return tuple(_all_nodes(org, channel) for channel, row in CHANNELS.items() if row.direction is Direction.FROM_NODE)
 
 
+def site_subscriptions(org: str, site: str) -> tuple[str, ...]:
+    """What a worker of a hub reads of all the nodes of one site, in whatever region: one filter per channel that bears anything for it."""
+    place = f"{ROOT}/{check_level(org, 'org')}/+/{check_level(site, 'site')}/+"
+    return tuple(f"{place}/{channel.value}" for channel in (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL, Channel.STATE))
+
+
 def channel_filters(node: str, org: str | None = None) -> list[tuple[Direction, str]]:
     """A filter per channel of the nodes that `node` stands for (a name, `+`, or a broker's placeholder), wherever they are."""
     level = "+" if org is None else check_level(org, "org")

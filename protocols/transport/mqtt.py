@@ -57,6 +57,8 @@ _TRACED: Final = b"\x26" + len(_TRACE).to_bytes(2, "big") + _TRACE.encode()
 """A user property of that name."""
 _TRACE_MOST: Final = 64
 _EXPIRY: Final = b"\x02"
+_FILTERS: Final = 400
+"""subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes"""
 
 
 class MqttTransport(LineTransport):
@@ -250,6 +252,7 @@ class _Line:
         self.packet_most: int | None = None
         self._settings, self._subscriptions, self._presence = settings, subscriptions, presence
         self._owner, self._wake = owner, wake
+        self._granted = 0
         self._in_flight: dict[int, Outgoing] = {}
         self._window = settings.max_in_flight
         self._retains = True
@@ -418,17 +421,24 @@ class _Line:
         self._window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
         self.packet_most = getattr(properties, "MaximumPacketSize", None)
         self._retains = bool(getattr(properties, "RetainAvailable", 1))
-        if self._subscriptions:
-            client.subscribe([(topic_filter, 1) for topic_filter in self._subscriptions])
+        self._subscribe(client)
+
+    def _subscribe(self, client: Client) -> None:
+        """To what is left, in packets that a broker with limits takes."""
+        asked = self._subscriptions[self._granted : self._granted + _FILTERS]
+        if asked:
+            client.subscribe([(topic_filter, 1) for topic_filter in asked])
         else:
             self._go_up()
 
-    def _on_subscribe(self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
-        refused = [topic for topic, reason in zip(self._subscriptions, reasons, strict=False) if reason.is_failure]
-        if refused or len(reasons) != len(self._subscriptions):
+    def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
+        asked = self._subscriptions[self._granted : self._granted + _FILTERS]
+        refused = [topic for topic, reason in zip(asked, reasons, strict=False) if reason.is_failure]
+        if refused or len(reasons) != len(asked):
             self._end(f"the broker refused the subscription to {', '.join(refused) or 'some topics'}", Refusal.ACL)
         else:
-            self._go_up()
+            self._granted += len(asked)
+            self._subscribe(client)
 
     def _go_up(self) -> None:
         self._up_since_s = time.monotonic()

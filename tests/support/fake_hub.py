@@ -200,6 +200,9 @@ class FakeHub:
     def refused(self) -> list[dict[str, Any]]:
         return self.kept
 
+    def workers_json(self) -> dict[str, Any]:
+        return {"worker": "", "held": 0, "workers": [], "unheld": [], "troubles": []}
+
     def turned_away(self) -> list[dict[str, Any]]:
         return self.away
 

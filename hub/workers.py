@@ -1,0 +1,258 @@
+"""This process as one of several workers of a hub: its rounds with the lease table, the register that all share, and what follows of both.
+
+A task on the loop's thread; the table is asked in a thread of its own, so that neither a slow disk nor a busy engine delays a renewal.
+`hub.leasing` decides. What others may ask at any moment, from any thread, is `serves`: by the clock, so that a process that was stopped
+speaks for nobody whose lease ran out meanwhile, before it has looked at anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from hub.leasing import LeaseSettings, Leasing, partition_of
+from hub.registry import Node
+from hub.store.leases import Leases, Me, SharedNode, Table
+from protocols.errors import InvalidInput, LedgerError, LongshoreError
+from protocols.topics import Address, site_subscriptions
+from protocols.trust import NodeCard
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+PLACES_KEPT: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the hub does for its worker. `open_leases`: from the store, also again after a failure. `nodes`: those admitted here, with what
+    Mosquitto reads of their passwords. `admit`: take one in that another worker admitted. `changed`: partitions came (`taken`) or went."""
+
+    open_leases: Callable[[], Leases]
+    nodes: Callable[[], Awaitable[list[tuple[Node, str]]]]
+    admit: Callable[[NodeCard, Sequence[str]], Awaitable[object]]
+    changed: Callable[[bool], Awaitable[None]]
+
+
+class Workers:
+    """See the module. All methods but `serves` are for the thread of the loop."""
+
+    def __init__(self, name: str, place: Callable[[], str], settings: LeaseSettings, hooks: Hooks) -> None:
+        self.leasing = Leasing(Me(name, secrets.randbits(62)), settings)
+        self.table: Table | None = None
+        self.takeovers_total = self.failures_total = 0
+        self.problem = "the lease table was not asked yet"
+        self._place, self._hooks = place, hooks
+        self._leases: Leases | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
+        self._wake = asyncio.Event()
+        self._version = -1
+        self._known: dict[str, SharedNode] = {}
+        self._partitions: dict[tuple[str, str], int] = {}
+        self._stopping = False
+
+    # ------------------------------------------------------------ for everybody
+
+    def partition(self, org: str, site: str) -> int:
+        """Where the nodes of a site are."""
+        found = self._partitions.get((org, site))
+        if found is None:
+            if len(self._partitions) > PLACES_KEPT:
+                self._partitions = {}
+            found = self._partitions[org, site] = partition_of(org, site, self.leasing.settings.partitions)
+        return found
+
+    def serves(self, address: Address) -> bool:
+        """Is it this worker that speaks to a node, at this very moment?"""
+        return self.leasing.holds(self.partition(address.org, address.site), mono_ms())
+
+    def subscriptions(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """What this worker reads at the broker: the sites of these nodes that are in its partitions."""
+        sites = dict.fromkeys((n.address.org, n.address.site) for n in nodes if self.serves(n.address))
+        return tuple(topic for org, site in sorted(sites) for topic in site_subscriptions(org, site))
+
+    def troubles(self) -> list[str]:
+        """Why this worker cannot work as it should."""
+        if not self.leasing.alone:
+            return [f"another process runs as worker {self.leasing.me.worker!r}; it is waited for to end: give each its own workers.name"]
+        return [f"no lease: {self.problem}"] if self.problem else []
+
+    # ------------------------------------------------------------ its life
+
+    async def open(self) -> None:
+        """Before `run`. Errors: ConfigError: these settings do not fit those of the other workers. A store that is away is no error."""
+        try:
+            await self._ask(lambda leases: leases.read())
+        except LedgerError as error:
+            self._failed(error)
+
+    async def run(self) -> None:
+        """Rounds until `stop`; then everything is given back."""
+        while not self._stopping:
+            try:
+                await self._once()
+            except LongshoreError as error:
+                self._failed(error)
+            # boundary: a bug in a round costs the leases in the end, not the hub
+            except Exception as error:
+                log.exception("A round with the lease table failed")
+                self._failed(LedgerError(f"internal error: {type(error).__name__}"))
+            pause_s = max(0, self.leasing.next_deadline() - mono_ms()) / 1_000
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+            except TimeoutError:
+                continue
+        await self._leave()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _leave(self) -> None:
+        held = self.leasing.held(mono_ms())
+        self.leasing.dropped(held)
+        try:
+            if held:
+                await self._hooks.changed(False)
+            if self._leases is not None:
+                await self._ask(lambda leases: leases.leave(self.leasing.me))
+        except LongshoreError as error:
+            log.warning("The leases run out by themselves: %s", error)
+        if self._leases is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._leases.close)
+        self._thread.shutdown()
+
+    async def _ask(self, work: Callable[[Leases], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._asked, work)
+
+    def _asked(self, work: Callable[[Leases], T]) -> T:
+        """In the thread of the leases; after a failure the table is opened anew."""
+        if self._leases is None:
+            self._leases = self._hooks.open_leases()
+        try:
+            return work(self._leases)
+        except LedgerError:
+            leases, self._leases = self._leases, None
+            leases.close()
+            raise
+
+    def _failed(self, error: LongshoreError) -> None:
+        if not self.problem:
+            log.warning("The lease table was not reached: %s", error)
+        self.problem = error.reason
+        self.failures_total += 1
+        self.leasing.failed(mono_ms())
+
+    # ------------------------------------------------------------ a round
+
+    async def _once(self) -> None:
+        if self.leasing.expired(mono_ms()):
+            log.warning("The leases of this worker ran out before they were renewed; it speaks to nobody until it has new ones")
+            await self._hooks.changed(False)
+        if not self.leasing.round_due(mono_ms()):
+            return
+        self.leasing.begins(mono_ms())
+        me = self.leasing.me._replace(place=self._place())
+        table = await self._ask(lambda leases: leases.renew(me, self.leasing.settings.lease_ms))
+        await self._follow(me, table)
+        self.table, self.problem = table, ""
+
+    async def _follow(self, me: Me, table: Table) -> None:
+        plan = self.leasing.heard(table, mono_ms())
+        if plan.lost or plan.release:
+            log.info("lets go of %d partitions", len(plan.lost) + len(plan.release))
+            await self._hooks.changed(False)
+        if plan.release:
+            await self._ask(lambda leases: leases.release(me, plan.release))
+        if await self._read_register(table.nodes_version) and not plan.take:
+            await self._hooks.changed(False)  # nodes at sites that nobody read until now
+        if plan.take:
+            granted = await self._ask(lambda leases: leases.take(me, plan.take))
+            taken = self.leasing.took(granted, mono_ms())
+            if taken:
+                self.takeovers_total += len(taken)
+                log.info("takes over %d partitions", len(taken))
+                await self._hooks.changed(True)
+
+    # ------------------------------------------------------------ the register
+
+    async def _read_register(self, newest: int) -> bool:
+        """What others admitted is admitted here, and at the first look the other way round. True: there was something."""
+        first, new = self._version < 0, False
+        while self._version < newest:
+            since = max(0, self._version)
+            nodes, reached = await self._ask(lambda leases, since=since: leases.nodes_since(since))  # type: ignore[misc]
+            here = {node.address.node: node for node, _ in await self._hooks.nodes()}
+            for shared in nodes:
+                self._known[shared.node] = shared
+                new |= await self._take_in(shared, here.get(shared.node))
+            self._version = max(reached, self._version)
+            if not nodes:
+                self._version = newest
+        if first:
+            self._version = max(0, self._version)
+            for node, mosquitto in await self._hooks.nodes():
+                if node.address.node not in self._known:
+                    await self._share(_shared(node, mosquitto))
+        return new
+
+    async def _take_in(self, shared: SharedNode, here: Node | None) -> bool:
+        if here is not None and (here.public_key, here.password_hash, here.orgs) == (shared.public_key, shared.password_hash, shared.orgs):
+            return False
+        place = shared.node, shared.org, shared.region, shared.site
+        card = NodeCard(*place, shared.public_key, shared.password_hash, mosquitto_hash=shared.mosquitto_hash)
+        try:
+            await self._hooks.admit(card, shared.orgs)
+        except InvalidInput as error:
+            log.warning("%s was admitted at another worker, and cannot be here: %s", shared.node, error)
+            return False
+        return True
+
+    async def _share(self, node: SharedNode) -> None:
+        try:
+            await self._ask(lambda leases: leases.admit(node))
+        except InvalidInput as error:
+            log.warning("%s is admitted here, and the other workers know another: %s", node.node, error)
+
+    async def admit(self, card: NodeCard, orgs: Sequence[str], now_ms: int) -> None:
+        """Into the register, so that all workers learn of it. Errors: InvalidInput: name or key is another's; LedgerError."""
+        mosquitto = card.mosquitto_hash
+        node = SharedNode(card.node, card.public_key, card.org, card.region, card.site, card.password_hash, mosquitto, now_ms, tuple(orgs))
+        await self._ask(lambda leases: leases.admit(node))
+
+    # ------------------------------------------------------------ shown
+
+    def as_json(self) -> dict[str, Any]:
+        """As `GET /v1/workers` and `longshore-hub workers` show it."""
+        return table_json(self.table, self.leasing.me.worker, len(self.leasing.held(mono_ms())), self.troubles())
+
+
+def table_json(table: Table | None, here: str, held: int, troubles: Sequence[str]) -> dict[str, Any]:
+    """Who lives, what each holds, and what is nobody's."""
+    rows = []
+    for w in table.workers if table is not None else ():
+        mine = [p for p in table.partitions if (p.worker, p.boot) == (w.worker, w.boot)] if table is not None else []
+        rows.append(
+            {
+                "worker": w.worker, "here": w.worker == here, "place": w.place, "partitions": [p.partition for p in mine],
+                "leaseLeftMs": w.left_ms, "aliveMs": w.age_ms, "lastChangeMs": min((p.age_ms for p in mine), default=None),
+            }
+        )  # fmt: skip
+    free = [p.partition for p in table.partitions if not p.lives] if table is not None else []
+    return {"worker": here, "held": held, "workers": rows, "unheld": free, "troubles": list(troubles)}
+
+
+def mono_ms() -> int:
+    """The clock that leases are counted by; it runs on while the process is stopped."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def _shared(node: Node, mosquitto: str) -> SharedNode:
+    a = node.address
+    return SharedNode(a.node, node.public_key, a.org, a.region, a.site, node.password_hash, mosquitto, node.added_ms, node.orgs)
