@@ -97,6 +97,12 @@ ROWS: Final = (
             ("longshore_quarantined_events", "quarantined"), ("longshore_fleet_forked_nodes", "forked nodes"),
             ("longshore_conflicts_open", "conflicts {{job}}"),
         )),
+        Panel("Refused by the broker", "An hour, by kind.", "short", (
+            ("increase(longshore_line_refused_total[1h])", "hub, {{kind}}"),
+            ("increase(longshore_link_broker_refused_acl_total[1h])", "{{instance}}, acl"),
+            ("increase(longshore_link_broker_refused_credentials_total[1h])", "{{instance}}, credentials"),
+        )),
+        Panel("Devices", "Of which the fleet has told.", "short", (("longshore_devices", "devices"),)),
         Panel("Refused and dropped", "A minute.", "short", (
             ("60 * rate(longshore_refused_total[5m])", "refused"), ("60 * rate(longshore_sync_dropped_total[5m])", "dropped"),
             ("60 * rate(longshore_store_errors_total[5m])", "store failed"),

@@ -16,6 +16,7 @@ from protocols.messages import Answer, Heartbeat, Hello, Message, Pull, Receipt,
 from protocols.sync.seal import seal
 from protocols.sync.uplink import Out
 from protocols.topics import CHANNELS, Channel, Direction
+from protocols.trace import frame_traceparent
 
 Json = dict[str, Any]
 WIRE: Final = "x-longshore-wire"
@@ -123,14 +124,35 @@ def _message(kind: Kind) -> Json:
         pair = {"type": "array", "items": [{"title": "author", "type": "string"}, {"title": "addressee", "type": "string"}], "minItems": 2}
         parts = {"header": pair, "body": arrays.of_message(cls)}
     wire = _examples()[kind]
+    beside = {"headers": _BESIDE} if cls is None else {}
     return {
         "name": _name(kind),
         "title": duty,
         "contentType": MEDIA,
+        **beside,
         "payload": {"type": "object", "required": ["kind", *parts], "properties": {"kind": {"const": int(kind)}, **parts}},
-        "examples": [{"name": _name(kind), "payload": decoded(wire)}],
+        "examples": [{"name": _name(kind), **_told_beside(wire), "payload": decoded(wire)}],
         WIRE: wire.hex(),
     }
+
+
+_BESIDE: Final[Json] = {
+    "type": "object",
+    "description": "User properties, on MQTT 5 only: decoration, on which nothing depends.",
+    "properties": {
+        "traceparent": {
+            "type": "string",
+            "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-01$",
+            "description": "W3C trace context of the frame's last fact, computed from its identity.",
+        }
+    },
+}
+
+
+def _told_beside(wire: bytes) -> Json:
+    """User properties of a frame as it is sent; nothing of other messages."""
+    opened = open_envelope(wire)
+    return {"headers": {"traceparent": frame_traceparent(FrameHeader.parse(opened.header))}} if opened.kind is Kind.FRAME else {}
 
 
 def decoded(wire: bytes) -> Json:

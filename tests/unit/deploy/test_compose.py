@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from deploy.health import healthy
+from edge_agent.config import load_config as read_edge
+from hub.config import read_config as read_hub
 from tests.support.needs import needs, where
 from tests.support.schemas import complaints, theirs
 from tests.support.source import ROOT
@@ -184,6 +186,22 @@ def test_a_second_time_changes_no_key_and_no_password(prepared: Path) -> None:
 def test_both_edges_are_admitted_and_reach_the_broker_by_tls(prepared: Path) -> None:
     assert re.findall(r"^user (\S+)", (prepared / "broker/longshore.acl").read_text("utf-8"), re.M) == ["hub", "edge-a", "edge-b"]
     assert "longshore+mqtts://mosquitto:8883/" in (prepared / "edge-a/edge.toml").read_text("utf-8")
+
+
+def test_the_settings_of_hub_and_edges_are_taken_by_the_product(prepared: Path) -> None:
+    """Every key there is a setting, and its value one that is allowed; secrets are read where they are."""
+    more = (FOLDER / "hub.toml").read_text("utf-8")
+    for name in COMPOSE["secrets"]:
+        more = more.replace(f"/run/secrets/{name}", str(prepared / COMPOSE["secrets"][name]["file"].removeprefix(MADE)))
+    assert "/run/secrets" not in more
+    (prepared / "hub/hub.toml.d").mkdir(mode=0o700)
+    (prepared / "hub/hub.toml.d/compose.toml").write_text(more, "utf-8")
+    hub = read_hub(prepared / "hub", {})
+    assert (hub.broker.kind, hub.broker.tls, hub.bridge.kafka, hub.store.kind) == ("external", True, True, "postgres")
+    env = {key: str(value) for key, value in SERVICES["edge-a"]["environment"].items()}
+    env["LONGSHORE_HUB__CA_FILE"] = str(prepared / "secrets/broker_ca")
+    edge = read_edge(prepared / "edge-a/edge.toml", env)
+    assert (edge.api.host, edge.log.format, edge.hub_address.tls) == ("0.0.0.0", "json", True)
 
 
 @needs("promtool")

@@ -21,6 +21,7 @@ from protocols.messages import parse_message
 from protocols.sync.seal import unseal
 from protocols.telemetry import parse_reading, reading_json
 from protocols.topics import Address, Channel, parse_topic
+from protocols.trace import frame_traceparent, read_traceparent
 from protocols.trust import verify
 from tests.support.schemas import complaints, theirs
 
@@ -139,6 +140,9 @@ def test_messages_hold_both_ways(kind: Kind) -> None:
     verify((world.EDGE_KEY if example["header"][0] == world.ADDRESS.node else world.HUB_KEY).public, opened.signature, opened.signed)
     if kind is Kind.FRAME:
         header = FrameHeader.parse(opened.header)
+        beside = message["examples"][0]["headers"]
+        assert complaints({"$schema": "http://json-schema.org/draft-07/schema#", **message["headers"]}, beside) == []
+        assert read_traceparent(beside["traceparent"]) == frame_traceparent(header)
         rows = [row for row, _ in decode_body(opened.body, header.count, header.dictionary)]
         assert chain(header.h_before, rows)[-1] == header.h_after
         assert decode_body(encode_body(rows, dictionary=header.dictionary), header.count, header.dictionary)
