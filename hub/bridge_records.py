@@ -67,20 +67,21 @@ class Encoder:
 
     def _order(self, f: StoreFact, fact: FactRow) -> BusRecord:
         key = f"{fact.org}/{fact.order_id}".encode()
-        when = fact.recorded_ms if fact.happened_ms is None else fact.happened_ms
-        return BusRecord(EVENTS, key, _encode(event_json(fact)).encode(), self._headers(f, _ORDER, when, key), f.received_ms)
+        value = event_json(fact)
+        when = value["timestamp"] if fact.happened_ms is not None else format_time(fact.recorded_ms)
+        return BusRecord(EVENTS, key, _encode(value).encode(), self._headers(f, _ORDER, str(when), key), f.received_ms)
 
     def _reading(self, f: StoreFact, values: Any) -> BusRecord:
         reading, recorded_ms = read_telemetry(values)
         key = reading.device.encode()
-        when = recorded_ms if reading.happened_ms is None else reading.happened_ms
+        when = format_time(recorded_ms if reading.happened_ms is None else reading.happened_ms)
         return BusRecord(TELEMETRY, key, _encode(reading_json(reading)).encode(), self._headers(f, _READING, when, key), f.received_ms)
 
     def _aside(self, f: StoreFact, value: dict[str, object], more: Headers) -> BusRecord:
         """What is no event of an order or device: its value only says what it is."""
         key = stream_text(f.stream).encode()
         value |= {"node": f.stream.node, "epoch": f"{f.stream.epoch:x}", "class": f.stream.cls, "seq": f.seq, "h": f.h.hex()}
-        headers = self._headers(f, _RECORD, f.received_ms, key)
+        headers = self._headers(f, _RECORD, format_time(f.received_ms), key)
         return BusRecord(RECORDS, key, _encode(value).encode(), [*headers, *more], f.received_ms)
 
     def record(self, r: StoreRecord) -> BusRecord:
@@ -109,14 +110,14 @@ class Encoder:
             known = self._streams[key] = (f"{key.node}/{key.epoch:x}", source, stream)
         return known
 
-    def _headers(self, f: StoreFact, kind: tuple[str, bytes], when_ms: int, subject: bytes) -> Headers:
+    def _headers(self, f: StoreFact, kind: tuple[str, bytes], when: str, subject: bytes) -> Headers:
         text, source, stream = self._of(f.stream)
         return [
             _SPEC,
             ("ce_id", f"{text}/{f.seq}/{f.h.hex()}".encode()),
             kind,
             source,
-            ("ce_time", format_time(when_ms).encode()),
+            ("ce_time", when.encode()),
             ("ce_subject", subject),
             _CONTENT,
             ("traceparent", traceparent(*f.stream[:2], f.seq, f.h).encode()),

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
@@ -17,11 +18,12 @@ from hub.bus import Admin, TopicPlan
 from hub.cli_ask import config_of, say, table
 from hub.config import HubConfig
 from protocols.errors import ConfigError, DecodeError, InvalidInput
-from protocols.supervision import supervised
+from protocols.supervision import Progress, supervised
 
 T = TypeVar("T")
 LIST_MOST: Final = 1_000
-TEXT_CHARS: Final = 200
+STUCK_S: Final = 600.0
+"""a projector that ends no turn for so long is not alive: it polls twice a second, and a store that is away is asked within its own time"""
 
 
 def add(commands: Any, asking: Any) -> None:
@@ -95,7 +97,7 @@ async def _project(config: HubConfig, args: argparse.Namespace) -> None:
         if args.listen is not None:
             port = await undo.enter_async_context(answering(projection, args.host, args.listen))
             print(f"listening: http://{args.host}:{port}", flush=True)
-        async with supervised():
+        async with supervised(Progress(lambda: projection.turns_total, STUCK_S, time.monotonic)):
             await projection.run(stop)
 
 

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -22,11 +21,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 
 from hub.bridge_config import SASL, Bridge
 from hub.bridge_topics import RECORD_BYTES
 from hub.bus import Assigned, BusError, BusRecord, BusRefused, Place, Revoked, Taken, TopicFound, TopicPlan
+from hub.partitioning import partition_of
 from protocols.errors import LongshoreError
 from protocols.transport.tls import client_context
 from protocols.trust import read_secret
@@ -235,7 +234,7 @@ class KafkaSender:
         filling: dict[TopicPartition, tuple[Any, list[int]]] = {}
         for done, n in enumerate(places):
             record = records[n]
-            where = TopicPartition(record.topic, _partition(record.key, self._partitions[record.topic]))
+            where = TopicPartition(record.topic, partition_of(record.key, self._partitions[record.topic]))
             if where in filling and not _put(filling[where], record, n):
                 waiting.append(await self._submit(where, *filling.pop(where)))
             if where not in filling:
@@ -281,12 +280,6 @@ def _put(filling: tuple[Any, list[int]], record: BusRecord, place: int) -> bool:
         return False
     places.append(place)
     return True
-
-
-@lru_cache(65_536)
-def _partition(key: bytes, partitions: int) -> int:
-    """As every Kafka client chooses it, so that records of one key lie together, whoever wrote them."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def missing(topic: str) -> BusRefused:

@@ -50,6 +50,8 @@ class Projection:
         self.error = "joining"
         """why nothing is applied; empty while all is well"""
         self.rejoined_total = 0
+        self.turns_total = 0
+        """goes up as long as this projector is alive, whatever it waits for"""
 
     # ------------------------------------------------------------ asking
 
@@ -75,6 +77,7 @@ class Projection:
             wait_s = BACKOFF_FIRST_S
             while not stop.is_set():
                 applied = self._projector.counts.batches_total
+                self.turns_total += 1
                 await self._once(stopping)
                 if stop.is_set():
                     return
@@ -125,6 +128,7 @@ class Projection:
         await self._reader.start(self._assigned, self._revoked)
         while True:
             turn = self._turn
+            self.turns_total += 1
             polled = await self._reader.poll(POLL_MS)
             if self._lost is not None:
                 raise self._lost

@@ -8,10 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.bench import drain, herd, ingest, wire
+from deploy.bench import bridge, drain, herd, ingest, wire
 from deploy.bench.table import Figure, machine
 
-BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {"wire": wire.run, "ingest": ingest.run, "drain": drain.run, "herd": herd.run}
+BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
+    "wire": wire.run,
+    "ingest": ingest.run,
+    "drain": drain.run,
+    "herd": herd.run,
+    "bridge": bridge.run,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from protocols.streams import StreamKey
 from tests.conformance.bus.test_bus import settings
 from tests.scenarios.test_backup_processes import done, rows
 from tests.support.engines.kafka import Kafka
+from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
 from tests.support.ports import lasting_port
 from tests.support.procs import Child, ChildError, python
@@ -43,11 +44,15 @@ EVERY: Final = 40
 class Site:
     """An edge and a hub with its projectors, in folders of their own; `ends` holds what runs."""
 
-    def __init__(self, folder: Path, kafka: Kafka) -> None:
-        self.hub, self.edge, self.kafka = folder / "hub", folder / "edge", kafka
+    def __init__(self, folder: Path, kafka: Kafka, postgres: Postgres | None) -> None:
+        self.hub, self.edge, self.kafka, self.postgres = folder / "hub", folder / "edge", kafka, postgres
         self.broker_port = lasting_port()
         ports = ("--api-port", "0", "--broker-port", str(self.broker_port))
-        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json")
+        store: tuple[str | Path, ...] = ()
+        if postgres is not None:
+            where = postgres.server("central")
+            store = ("--store", "postgres", "--dsn", where.dsn, "--password-file", where.password_file)
+        made = done("hub.cli", "init", self.hub, *ports, *store, "--loopback-without-token", "--json")
         place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
         done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
         done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
@@ -112,14 +117,24 @@ class Site:
         self.waits(lambda: balanced(self.api, self.said), f"{self.said} settled")
 
     def stored(self) -> list[str]:
-        return sorted(rows(self.hub / "store.db", "SELECT order_id FROM view"), key=lambda one: int(one[1:]))
+        if self.postgres is None:
+            found = rows(self.hub / "store.db", "SELECT order_id FROM view")
+        else:
+            found = self.postgres.sql("SELECT order_id FROM orders JOIN states USING (okey)", "central").split()
+        return sorted(found, key=lambda one: int(one[1:]))
+
+    def logged(self) -> int:
+        """Rows of the store's log."""
+        if self.postgres is None:
+            return int(rows(self.hub / "store.db", "SELECT count(*) FROM log")[0])
+        return int(self.postgres.sql("SELECT count(*) FROM log", "central"))
 
     def whole(self) -> None:
         """All that was said is in the store, once, and every chain holds."""
         self.stop()
         assert self.stored() == [f"A{n}" for n in range(self.said)]
-        assert rows(self.hub / "store.db", "SELECT count(*) FROM log") == [self.said]
-        assert done("hub.cli", "audit", "--dir", self.hub, "--json")["ok"]
+        assert self.logged() == self.said
+        assert done("hub.cli", *(("store", "check") if self.postgres else ("audit",)), "--dir", self.hub, "--json")["ok"]
 
 
 def tried(condition: Callable[[], bool]) -> bool:
@@ -135,13 +150,14 @@ def balanced(api: Client, settled: int) -> bool:
     return bool(row["balanced"]) and row["settled"] >= settled and not row["queued"]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs("postgres"))])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     kafka = Kafka(tmp_path / "kafka")
     with ExitStack() as undo:
+        postgres = undo.enter_context(server()) if request.param == "postgres" else None
         undo.callback(kafka.stop)
         kafka.start()
-        site = Site(tmp_path, kafka)
+        site = Site(tmp_path, kafka, postgres)
         undo.callback(site.stop)
         yield site
 
@@ -244,6 +260,12 @@ def test_projector_hub_and_kafka_are_killed_in_turn_and_nothing_is_missing_or_tw
     assert "the bridge to Kafka is down" in site.api.get("/readyz", fine=(503,))["reasons"][0]
     site.kafka.start()
     site.settled()
+    if site.postgres is not None:
+        site.postgres.crash()
+        site.says()
+        site.waits(lambda: bridge(site)["produced"] > 0 and not site.api.get("/readyz", fine=(200, 503))["ready"], "the store is away")
+        site.postgres.start()
+        site.settled()
     site.waits(lambda: bool(site.api.get("/readyz")["ready"]), "ready again")
     assert bridge(site)["producedAgain"] <= 2 * site.said, "again after T, and ever more seldom"
     site.whole()

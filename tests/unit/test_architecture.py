@@ -46,6 +46,7 @@ PURE: Final = (
     "hub/bridging.py",
     "hub/bridge_records.py",
     "hub/bridge_topics.py",
+    "hub/partitioning.py",
     "hub/fleet.py",
     "hub/store/fold.py",
     "hub/store/orders.py",
