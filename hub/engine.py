@@ -21,17 +21,7 @@ from typing import Any, TypeVar
 
 from hub.asking import Asking, to_take_back
 from hub.core import HubCore, Publish
-from hub.engine_ports import (
-    BACKOFF_FIRST_MS,
-    BACKOFF_MOST_MS,
-    POISON_KEPT,
-    REFILL_FACTS,
-    TURN_FACTS,
-    Done,
-    EngineCounts,
-    Ports,
-    Rhythm,
-)
+from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, POISON_KEPT, REFILL_FACTS, TURN_FACTS, Done, EngineCounts, Ports, Rhythm
 from hub.first_word import FirstWord
 from hub.fleet import Seen
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
@@ -40,7 +30,7 @@ from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Statement
 from hub.tracing import Fresh
 from protocols.clock import quality_of
-from protocols.errors import DecodeError, LedgerBroken, LedgerError, LedgerFull, LongshoreError
+from protocols.errors import DecodeError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
 from protocols.messages import RunStated
@@ -445,6 +435,9 @@ class Engine:
     def _open_store(self) -> bool:
         try:
             self._store = self._ports.open_store()
+        except LedgerBusy as error:  # nothing failed: somebody has to be waited for
+            self.store_error, self._store_due_ms = error.reason, self._ports.now_ms() + self._rhythm.store_wait_ms
+            return False
         except LedgerError as error:
             self._lose_store(error)
             return False
@@ -468,7 +461,7 @@ class Engine:
         if store is not None:
             store.close()
         self._store_due_ms = self._ports.now_ms() + self._store_wait_ms
-        self._store_wait_ms = min(self._store_wait_ms * 2, BACKOFF_MOST_MS)
+        self._store_wait_ms = min(self._store_wait_ms * 2, BACKOFF_MOST_MS, self._rhythm.store_backoff_ms)
         self._changed = True
 
     def _close_core(self) -> None:

@@ -63,8 +63,11 @@ class Ports:
 @dataclass(frozen=True, slots=True)
 class Rhythm:
     """`store_check_ms`: how often the store is asked for all that it holds. `follow_ms`: how often for what others brought; 0: there are
-    none."""
+    none. `store_wait_ms`: between two looks at whether a store that is being opened has answered; `store_backoff_ms`: the longest pause
+    before one that failed is opened again, shorter than a ledger's, because a server comes back by itself."""
 
     store_check_ms: int = 60_000
     offline_after_ms: int = 30_000
     follow_ms: int = 0
+    store_wait_ms: int = 500
+    store_backoff_ms: int = 8_000

@@ -17,13 +17,13 @@ from hub.store.leases import Leases, sqlite_leases
 from hub.store.port import CentralStore
 from hub.store.sqlite import SqliteStore
 from protocols.backup import refuse_half_restored
-from protocols.errors import LedgerBroken, LedgerError
+from protocols.errors import LedgerBusy, LedgerError
 from protocols.policy import Policies
 
 if TYPE_CHECKING:
     from hub.store.pg import Server
 
-PATIENCE_S: Final = 0.3
+PATIENCE_S: Final = 0.05
 
 
 def open_writer(config: HubConfig, policies: Policies | None = None) -> CentralStore:
@@ -81,14 +81,14 @@ class Patient:
         self._first = True
 
     def __call__(self) -> CentralStore:
-        """The store. Errors: those of the opening; LedgerBroken: it still waits for an answer."""
+        """The store. Errors: those of the opening; LedgerBusy: it still waits for an answer."""
         if self._at_once:
             return self._opening()
         current = self._try = self._try or _Try(self._opening)
         done = current.wait(None if self._first else self._patience_s)
         self._first = False
         if not done:
-            raise LedgerBroken("the central store's server has not answered yet", remedy="it is tried again by itself")
+            raise LedgerBusy("the central store's server has not answered yet", remedy="it is waited for")
         self._try = None
         return current.result()
 

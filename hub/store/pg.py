@@ -104,14 +104,12 @@ class Refused(LedgerBroken):
     """What whoever runs the hub can mend: credentials, rights, a database that is not there. Where a store is opened, a ConfigError."""
 
 
-class _Silent(psycopg.OperationalError):
-    """The server does not answer."""
-
-
 class _Bounded(psycopg.Connection[tuple[Any, ...]]):
     """A connection that does not wait for ever for a server that has gone silent."""
 
     patience_s: float | None = STATEMENT_MS / 1_000 + SILENCE_S
+    silent_s: float | None = None
+    """so long it has not answered, and was given up"""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """See psycopg."""
@@ -120,8 +118,9 @@ class _Bounded(psycopg.Connection[tuple[Any, ...]]):
         except psycopg.OperationalError as e:
             if timeout is not None or type(e).__name__ != "_WaitTimeout":
                 raise
+            self.silent_s = self.patience_s
             self.pgconn.finish()
-            raise _Silent(f"it has not answered for {self.patience_s} s") from None
+            raise
 
 
 class Pg:
@@ -242,6 +241,8 @@ class Pg:
         try:
             yield
         except psycopg.Error as e:
+            if self._c.silent_s is not None:
+                raise LedgerBroken(f"{self.place} has not answered for {self._c.silent_s} s", remedy="it is opened again") from None
             raise translate(e, self.place) from None
 
 

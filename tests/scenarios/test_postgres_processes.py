@@ -72,9 +72,28 @@ def test_a_hub_starts_and_takes_while_the_server_is_away_and_finds_it_again(site
         told = readiness(api)
         assert not told["ready"]
         assert any("PostgreSQL at 127.0.0.1" in reason and "cannot be reached" in reason for reason in told["reasons"])
+        assert api.get("/v1/orders", fine=(503,))["status"] == 503
         site.postgres.start()
         edge.wait_until(lambda: closes(api, 1), what="settled", within_s=60)
         assert readiness(api)["ready"]
+        assert len(api.get("/v1/orders")["orders"]) == 1
+
+
+def test_a_server_that_freezes_is_given_up_and_the_hub_goes_on_taking(site: Site) -> None:
+    taken = "SELECT count(*) FROM log WHERE okey IS NOT NULL"
+    with site.pair.running() as (edge, api):
+        site.pair.says("A1")
+        edge.wait_until(lambda: closes(api, 1), what="settled")
+        site.postgres.freeze()
+        try:
+            for n in range(2, 5):
+                site.pair.says(f"A{n}")
+                edge.wait_until(lambda n=n: rows(site.pair.hub / "hub.db", taken) == [n], what=f"took {n}", within_s=40)  # type: ignore[misc]
+            edge.wait_until(lambda: not readiness(api)["ready"], what="not ready", within_s=40)
+        finally:
+            site.postgres.thaw()
+        edge.wait_until(lambda: closes(api, 4), what="settled", within_s=60)
+    assert site.facts()[0] == site.facts()[1]
 
 
 @pytest.mark.parametrize("how", ["stop", "crash"])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,10 +26,12 @@ from protocols.streams import Stream, StreamKey
 from tests.conformance.store.kinds import Databases
 from tests.conformance.store.test_any_order import everything
 from tests.conformance.store.test_exactly_once import NOW_MS, small_world
+from tests.conformance.store.test_fixes import given, pair
 from tests.conformance.store.worlds import World, random_world
 from tests.support.certificates import make_certificates
 from tests.support.engines.postgres import Postgres, server, until
 from tests.support.needs import needs
+from tests.unit.protocols.fix_worlds import author
 
 pytestmark = needs("postgres")
 TOPIC = "orders"
@@ -47,7 +49,7 @@ def lanes_of(facts: Sequence[StoreFact], writers: int) -> list[list[StoreFact]]:
 
 def busy_world(seed: int, orders: int, facts: int) -> list[StoreFact]:
     """Three authors who take turns at many orders, each seeing some of what the others said."""
-    chance, world = random.Random(seed), World()
+    chance, world = Random(seed), World()
     authors = [world.author(node) for node in ("w1", "w2", "w3")]
     for _ in range(facts):
         author, order = chance.choice(authors), f"O-{chance.randrange(orders):03d}"
@@ -113,7 +115,7 @@ def test_writers_of_different_orders_share_their_streams(one: Server, seed: int)
 
 def test_writers_that_bring_the_same_facts_apply_each_once(one: Server) -> None:
     facts = busy_world(3, 12, 60)
-    orders = [list(facts), list(reversed(facts)), random.Random(3).sample(facts, len(facts))]
+    orders = [list(facts), list(reversed(facts)), Random(3).sample(facts, len(facts))]
     with ThreadPoolExecutor(3) as pool:
         new = list(pool.map(lambda mine: drain(one, mine, 10, again=True), orders))
     store = PostgresStore(one)
@@ -159,6 +161,31 @@ def test_branches_of_two_transactions_at_once_are_seen_by_the_second(one: Server
     assert [done.new for done in applied] == [1, 1]
     assert stores[0]._db.query("SELECT fork_seq FROM streams") == [(1,)]
     assert everything(stores[0]) == as_sqlite_says([first, *facts])
+    for store in stores:
+        store.close()
+
+
+def test_a_fix_that_comes_while_the_refused_fact_is_applied_overrules_it(one: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refused fact can be read here, and is folded by a transaction that cannot see the fix yet, nor the fix's the fact."""
+    placed, refused, fix = (given(told, strict=False) for told in pair(author("dock", Random(1)), order_id="o2"))
+    both = threading.Barrier(2, timeout=20)
+    finish = ViewBook.finish
+    waited: dict[int, None] = {}
+
+    def meets(self: Any, now_ms: int) -> None:
+        finish(self, now_ms)
+        if threading.get_ident() not in waited:
+            waited[threading.get_ident()] = None
+            both.wait()
+
+    stores = [PostgresStore(one), PostgresStore(one)]
+    stores[0].apply([placed], [], NOW_MS)
+    monkeypatch.setattr(ViewBook, "finish", meets)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda store, fact: store.apply([fact], [], NOW_MS), stores, (refused, fix)))
+    monkeypatch.undo()
+    assert [(o.status, o.facts) for o in stores[0].find("o1")] == [("PLACED", 1)]
+    assert everything(stores[0]) == as_sqlite_says([placed, refused, fix])
     for store in stores:
         store.close()
 
@@ -288,7 +315,7 @@ def test_a_reader_sees_what_other_writers_brought_into_holes_and_above(one: Serv
     author = world.author("w1")
     facts = [world.say(author, f"O-{n}", Status.PLACED) for n in range(40)]
     writer, reader = PostgresStore(one), PostgresStore(one, read_only=True)
-    for i in random.Random(8).sample(range(40), 40):
+    for i in Random(8).sample(range(40), 40):
         writer.apply([facts[i]], [], NOW_MS)
         runs = reader.statement([author.key]).streams[author.key]
         fresh = PostgresStore(one, read_only=True)
@@ -301,6 +328,7 @@ def test_a_reader_sees_what_other_writers_brought_into_holes_and_above(one: Serv
 
 @pytest.mark.parametrize("lost", [1, 20, 40])
 def test_a_row_that_is_gone_takes_the_statement_down(one: Server, lost: int) -> None:
+    """The last row is looked for at each question, the others when it is their turn at the regular ones."""
     world = World()
     author = world.author("w1")
     facts = [world.say(author, f"O-{n}", Status.PLACED) for n in range(40)]
@@ -308,8 +336,23 @@ def test_a_row_that_is_gone_takes_the_statement_down(one: Server, lost: int) -> 
     store.apply(facts, [], NOW_MS)
     assert [(r.first, r.last) for r in store.statement().streams[author.key]] == [(1, 40)]
     store._db.run("DELETE FROM log WHERE seq=?", (lost,))
-    runs = store.statement().streams[author.key]
+    runs = store.statement([author.key] if lost == 40 else None).streams[author.key]
     assert sum(r.last - r.first + 1 for r in runs) == 39
+    store.close()
+
+
+def test_a_count_that_went_back_has_a_stream_read_whole(one: Server) -> None:
+    """As after a restore that left everything else as it was."""
+    world = World()
+    author = world.author("w1")
+    facts = [world.say(author, f"O-{n}", Status.PLACED) for n in range(40)]
+    store = PostgresStore(one)
+    store.apply(facts, [], NOW_MS)
+    store.statement()
+    store._db.run("DELETE FROM log WHERE seq BETWEEN 11 AND 30")
+    store._db.run("UPDATE streams SET facts=20")
+    runs = store.statement([author.key]).streams[author.key]
+    assert [(r.first, r.last) for r in runs] == [(1, 10), (31, 40)]
     store.close()
 
 

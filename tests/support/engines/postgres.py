@@ -8,6 +8,7 @@ It refuses to run as root, so root starts it as the user `postgres`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -99,6 +100,20 @@ class Postgres:
     def crash(self) -> None:
         """SIGKILL to the server and all of its processes, as a power cut would end them. Idempotent."""
         self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are (SIGSTOP): it listens, and does not answer."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        for pid in (self._child.pid, *children(self._child.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _end(self, how: signal.Signals) -> None:
         child, self._child = self._child, None
