@@ -88,6 +88,15 @@ ROWS: Final = (
             ("increase(longshore_projector_store_errors_total[1h])", "store failed"),
         )),
     )),
+    Row("Hub workers", (
+        Panel("Partitions by worker", "All 0 where one process serves all nodes.", "short", (
+            ("longshore_hub_worker_partitions", "{{instance}}"), ("max(longshore_hub_worker_unheld_partitions)", "nobody's"),
+        )),
+        Panel("Takeovers", "An hour.", "short", (
+            ("increase(longshore_hub_worker_takeovers_total[1h])", "{{instance}}"),
+            ("increase(longshore_hub_worker_failures_total[1h])", "{{instance}}, leases not reached"),
+        )),
+    )),
     Row("Truth", (
         Panel("Gaps", "Facts in holes and beyond what is held; holes.", "short", (
             ("longshore_gaps_events", "facts"), ("longshore_gaps_holes", "holes"),
