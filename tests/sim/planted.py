@@ -110,7 +110,7 @@ PLANTS: Final = (
     Plant("orders are not folded again after a fork", s.no_fold_after_fork, story=test_a_ledger_ends_in_the_truth_with_links),
     Plant("a key is remembered outside the transaction", s.key_outside_the_transaction, ("edge_crashes",), 12),
     Plant("a key is not remembered", s.key_forgotten),
-    Plant("a refused frame counts as received", s.refused_is_received, ("forgery",), 12),
+    Plant("a refused frame counts as received", s.refused_is_received, ("damage",), 12),
     Plant("frames are taken without a look at the signature", s.frames_unverified, ("forgery",)),
     Plant("receipts are taken without a look at the signature", s.receipts_unverified, ("forgery",)),
     Plant("what the hub cannot read stays at the hub", s.poison_stays_at_the_hub, ("poison",)),
