@@ -5,6 +5,7 @@ The reader may be another connection than the writer's; what one answer says is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from contextlib import AbstractContextManager
@@ -38,15 +39,15 @@ ORDER: Final = (
 )
 
 
-class Queries:
+class Queries(ABC):
     """Reads over one connection, in SQL that every engine understands. Each engine adds what it does in its own way."""
 
     def __init__(self, db: Sql, policies: Policies) -> None:
         self._db, self._policies = db, policies
 
+    @abstractmethod
     def moment(self) -> AbstractContextManager[None]:
         """What is read inside is all of one commit."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------ orders
 
@@ -156,6 +157,7 @@ def _event(r: Row, is_head: bool, abnormal: bool) -> EventView:
 
 
 def pattern(text: str) -> str:
+    """For LIKE, with a backslash as its escape: this text anywhere, each of its characters for itself."""
     for special in ("\\", "%", "_"):
         text = text.replace(special, "\\" + special)
     return f"%{text}%"
