@@ -57,7 +57,7 @@ class FollowSettings:
     compare_ms: int = _DAY_MS
     backlog_ms: int = 60_000
     """so long a pass waits for the hub to receive a backlog: whatever it took meanwhile, it would send back as unknown"""
-    backlog_facts: int = 1_000
+    backlog_facts: int = 200
     """of orders; for fewer it does not wait: what comes back of them costs less than hearing late what the centre says"""
 
 
