@@ -1,6 +1,6 @@
 """What the parts of a hub with several workers cost, each by itself, in processor time of one core, against the number of edges.
 
-    python -m deploy.bench.workers            # a table, and what it amounts to for 100,000 edges
+    python -m deploy.bench.workers --edges 500 1000 2000 4000
 
 Measured with the product's classes on SQLite files in memory: an edge's frame of one fact with its receipt, a fact that another worker
 took and that comes by way of the store, a hello with its answer, the store's whole statement, a round with the lease table. Processor
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import tracemalloc
 from collections.abc import Sequence
 from random import Random
 from typing import Final, NamedTuple
@@ -44,10 +45,10 @@ class Row(NamedTuple):
     frame_us: float
     from_store_us: float
     hello_us: float
+    handed_over_us: float
     statement_us_per_stream: float
     reload_us_per_stream: float
     news_us_per_stream: float
-    memory_kb_per_edge: float
 
 
 class Edge(NamedTuple):
@@ -100,13 +101,11 @@ def measure(count: int) -> Row:
             payload, after = edge.frame(turn + 1, heads[edge.name][1], turn)
             heads[edge.name] = (turn + 1, after)
             payloads.append((edge.name, payload))
-    before_kb = _rss_kb()
     frame_us = _take(taker, payloads)
-    memory_kb = (_rss_kb() - before_kb) / count
     hello_us = _take(taker, [(edge.name, edge.hello(heads[edge.name])) for edge in edges])
     store = SqliteStore(Db(":memory:"))
-    _hand_over(taker, store)
-    return Row(count, frame_us, _follow(follower, store), hello_us, *_statements(taker, store, count), memory_kb)
+    handed_us = _hand_over(taker, store) / len(payloads)
+    return Row(count, frame_us, _follow(follower, store), hello_us, handed_us, *_statements(taker, store, count))
 
 
 def _take(core: HubCore, payloads: Sequence[tuple[str, bytes]]) -> float:
@@ -121,14 +120,16 @@ def _take(core: HubCore, payloads: Sequence[tuple[str, bytes]]) -> float:
     return _cpu_us(began, len(payloads))
 
 
-def _hand_over(core: HubCore, store: SqliteStore) -> None:
+def _hand_over(core: HubCore, store: SqliteStore) -> float:
+    """Everything into the store, as the loop does it; µs in all."""
+    began = time.process_time()
     core.begin()
     core.take_statement(store.statement(None), whole=True, now_ms=NOW_MS)
     core.commit()
     while True:
         facts, records = core.lacking_in_store(4_000)
         if not facts:
-            return
+            return _cpu_us(began, 1)
         store.apply(facts, records, NOW_MS)
         core.begin()
         core.take_statement(store.statement(list(dict.fromkeys(f.stream for f in facts))), whole=False, now_ms=NOW_MS)
@@ -188,9 +189,19 @@ def lease_round_ms(partitions: int = 64, workers: int = 8) -> float:
     return _cpu_us(began, LOOKS * workers) / 1_000
 
 
-def _rss_kb() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4
+def memory_kb(count: int = 1_000) -> float:
+    """What a worker keeps in memory for each edge of the hub, its own and others'."""
+    core, edges = _core(NodeKey(b"h" * 32)), _edges(count)
+    payloads = [(edge.name, edge.frame(1, genesis(*edge.stream), 0)[0]) for edge in edges]
+    tracemalloc.start()
+    core.begin()
+    for edge in edges:
+        core.take_card(NodeCard(edge.name, "acme", "EMEA", edge.name, edge.key.public, "scrypt$none"), NOW_MS)
+    core.commit()
+    _take(core, payloads)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return used / count / 1_000
 
 
 def main() -> None:
@@ -199,14 +210,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--edges", type=int, nargs="*", default=SIZES, help="how many edges, several times")
     args = parser.parse_args()
-    rows, round_ms = [measure(count) for count in args.edges], lease_round_ms()
+    rows, round_ms, each_kb = [measure(count) for count in args.edges], lease_round_ms(), memory_kb()
     if args.json:
-        print(json.dumps({"rows": [row._asdict() for row in rows], "leaseRoundMs": round_ms}))
+        print(json.dumps({"rows": [row._asdict() for row in rows], "leaseRoundMs": round_ms, "memoryKbPerEdge": each_kb}))
         return
     print("  ".join(f"{name:>24}" for name in Row._fields))
     for row in rows:
         print("  ".join(f"{value:24,.1f}" for value in row))
-    print(f"a round with the lease table (64 partitions, 8 workers): {round_ms:.2f} ms")
+    print(f"a round with the lease table (64 partitions, 8 workers): {round_ms:.2f} ms; memory for each edge: {each_kb:.1f} kB")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def postgres_leases(server: Server, partitions: int) -> Leases:
     db = Pg(server)
     try:
         db.limit(_LIMIT_MS)
+        db.run(f"SET idle_in_transaction_session_timeout = {_LIMIT_MS}")  # a worker that is stopped in the midst holds up nobody for long
         _make(db)
         return SqlLeases(db, lambda: _clock_ms(db), partitions)
     except LongshoreError:

@@ -1,5 +1,5 @@
-"""Two workers of one hub, a Mosquitto and four edges as real processes, the central store one file. Workers are killed, and stopped for
-longer than their lease; in the end nothing is missing, and nothing is there twice."""
+"""Two workers of one hub, a Mosquitto and four edges as real processes, the central store one file, or PostgreSQL. Workers are killed, and
+stopped for longer than their lease; in the end nothing is missing, and nothing is there twice."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from tests.scenarios.test_broker_processes import HASTE, asked, done, ended
 from tests.support.engines.mosquitto import FAST, Mosquitto
+from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
 from tests.support.ports import free_port
 from tests.support.procs import Child, ChildError, python
@@ -25,6 +26,10 @@ from tests.support.procs import Child, ChildError, python
 pytestmark = [pytest.mark.slow, needs("mosquitto")]
 WITHIN_S: Final = 90.0
 EVENT: Final = {"source": "APP", "status": "PLACED", "timestamp": "2026-05-21T14:05:12Z"}
+
+
+COUNTS: Final = """SELECT s.node, count(*), count(DISTINCT l.h) FROM log l JOIN streams s USING (sid)
+    WHERE l.okey IS NOT NULL GROUP BY s.node"""
 
 
 class Worker:
@@ -38,7 +43,7 @@ class Worker:
             shutil.copyfile(region.folder / "w1" / "hub.key", self.folder / "hub.key")  # one hub: one key
         drop = self.folder / "hub.toml.d"
         drop.mkdir()
-        lines = ["[broker]", 'kind = "external"', "[storage]", f'store_dir = "{region.folder / "store"}"']
+        lines = ["[broker]", 'kind = "external"', *region.store_lines]
         lines += ["[workers]", f'name = "{name}"', "lease_s = 3", "partitions = 8", "follow_s = 1", ""]
         (drop / "worker.toml").write_text("\n".join(lines))
         self.process: Child | None = None
@@ -79,8 +84,12 @@ class Worker:
 class Region:
     """A broker, two workers and four edges, each at a site of its own. `said`: how many events each was told yes to."""
 
-    def __init__(self, folder: Path, undo: ExitStack) -> None:
-        self.folder, self.undo = folder, undo
+    def __init__(self, folder: Path, undo: ExitStack, postgres: Postgres | None) -> None:
+        self.folder, self.undo, self._postgres = folder, undo, postgres
+        self.store_lines = ["[storage]", f'store_dir = "{folder / "store"}"']
+        if postgres is not None:
+            where = postgres.server("central")
+            self.store_lines = ["[store]", 'kind = "postgres"', f'dsn = "{where.dsn}"', f'password_file = "{where.password_file}"']
         port = free_port()
         config = folder / "mosquitto.conf"
         config.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *FAST, ""]))
@@ -130,11 +139,11 @@ class Region:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By node: facts in the store's log, and different ones."""
+        if self._postgres is not None:
+            lines = [line.split("|") for line in self._postgres.sql(COUNTS, "central").splitlines()]
+            return {node: (int(facts), int(different)) for node, facts, different in lines}
         with sqlite3.connect(f"file:{self.folder / 'store' / 'store.db'}?mode=ro", uri=True) as db:
-            rows = db.execute(
-                """SELECT s.node, count(*), count(DISTINCT l.h) FROM log l JOIN streams s USING (sid)
-                   WHERE l.okey IS NOT NULL GROUP BY s.node"""
-            ).fetchall()
+            rows = db.execute(COUNTS).fetchall()
         db.close()
         return {node: (facts, different) for node, facts, different in rows}
 
@@ -144,10 +153,10 @@ class Region:
         assert {edge: found.get(edge) for edge in self.edges} == {edge: (n, n) for edge, n in self.said.items()}
 
 
-@pytest.fixture
-def region(tmp_path: Path) -> Iterator[Region]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs("postgres"))])
+def region(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Region]:
     with ExitStack() as undo:
-        yield Region(tmp_path, undo)
+        yield Region(tmp_path, undo, undo.enter_context(server()) if request.param == "postgres" else None)
 
 
 def test_workers_die_and_are_stopped_and_come_back_and_nothing_is_missing_or_there_twice(region: Region) -> None:
