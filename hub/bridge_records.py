@@ -7,6 +7,7 @@ believes a fact only if its hash is that of the hash before it and its row. See 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -186,6 +187,7 @@ def _one(headers: dict[str, bytes], name: str) -> bytes:
     return value
 
 
+@lru_cache(4_096)
 def _stream(data: bytes) -> StreamKey:
     if len(data) > _HEADER_BYTES:
         raise DecodeError("ls_stream: too long")

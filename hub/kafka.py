@@ -386,7 +386,7 @@ class KafkaReader:
 
 
 def _taken(r: Any) -> Taken:
-    headers = [(str(name), value or b"") for name, value in r.headers]
+    headers = [(name, value or b"") for name, value in r.headers]
     return Taken(Place(r.topic, r.partition), r.offset, r.key or b"", r.value or b"", headers, r.timestamp)
 
 

@@ -7,10 +7,19 @@ from random import Random
 
 import pytest
 
+from edge_agent.core import EdgeSettings
+from hub.bridge_records import Encoder, read
 from hub.bridging import AGAIN_FACTS, Batch, Bridging
-from hub.store.port import StoreFact
+from hub.bus import Place, Taken
+from hub.store.port import StoreFact, StoreRecord
 from hub.store.sqlite import SqliteStore
+from protocols.chains import RunKind
+from protocols.codec import Kind
+from protocols.messages import Record
 from protocols.sqlite import Db
+from protocols.sync.seal import Control, seal, unseal
+from protocols.sync.uplink import Out, UplinkSettings
+from protocols.topics import Channel
 from tests.unit.hub.hub_world import World
 
 T = 60_000
@@ -19,8 +28,8 @@ T = 60_000
 class Line:
     """A world whose hub hands over through a bridge; the test is the bus and the projector."""
 
-    def __init__(self) -> None:
-        self.world = World()
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World()
         self.dock = self.world.edge("dock-7")
         self.world.ask_store()
         self.bridging = self.made()
@@ -229,6 +238,52 @@ def test_backlog_and_its_age_count_what_the_bus_has_not(line: Line) -> None:
     assert count == 3 and since is not None and came - 100 <= since <= came
     line.acknowledge(batch)
     assert line.bridging.backlog()[0] == 2
+
+
+def test_words_on_holes_and_poison_go_over_the_bus_too() -> None:
+    """Through records of the bus and back, as a projector reads them; the store then accounts for every place."""
+    world = World(edge_settings=EdgeSettings(UplinkSettings(frame_facts=3, linger_ms=0)))
+    line = Line(world)
+    dock, frames = line.dock, dict[int, bytes]()
+    dock.cut()
+    dock.says("A1", *["PLACED"] * 9)
+    stream = dock.core.ledger.own()
+
+    def kept(_node: str, payload: bytes) -> list[bytes]:
+        opened = unseal(payload)
+        if isinstance(opened, Control):
+            return [payload]
+        frames[opened[1].first] = payload
+        return []
+
+    world.bend = kept
+    dock.link()
+    world.run(3, store=False)
+    dock.cut()
+    for first in (1, 7):
+        world.deliver("dock-7", frames[first])
+    found = dock.core.ledger.log.read(stream, 3, 6, max_bytes=100_000, max_facts=10)
+    word = Record(stream.key.epoch, 0, 4, found[0].h, 6, found[-1].h, RunKind.LOST, world.now_ms)
+    world.deliver("dock-7", seal(Out(Channel.CONTROL, Kind.RECORD, [], word.to_list()), "dock-7", "hub", dock.key.sign))
+    batch = line.batch()
+    assert batch is not None and sorted(f.seq for f in batch.facts) == [1, 2, 3, 7, 8, 9] and len(batch.records) == 1
+    line.acknowledge(batch)
+    assert line.batch() is None
+    poison = batch.facts[0]._replace(quarantined="nobody can read it")
+    sent = [Encoder().record(r) for r in batch.records] + [Encoder().fact(f) for f in (poison, *batch.facts[1:])]
+    came = [read(Taken(Place(r.topic, 0), 0, r.key, r.value, r.headers, r.timestamp_ms)) for r in sent]
+    records = [one for one in came if isinstance(one, StoreRecord)]
+    world.store.apply([one for one in came if isinstance(one, StoreFact)], [], world.hub_ms)
+    world.now_ms += T
+    line.hears()
+    again = line.batch()
+    assert again is not None and again.facts == [] and len(again.records) == 1, "the word is sent again, too"
+    line.acknowledge(again)
+    world.store.apply([], records, world.hub_ms)
+    line.hears()
+    assert line.places() == 0 and line.batch() is None
+    counts = world.counts(stream.key)
+    assert counts is not None and (counts.facts, counts.quarantined, counts.records) == (5, 1, {"lost": 3})
 
 
 @pytest.mark.parametrize("seed", range(12))
