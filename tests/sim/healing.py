@@ -120,10 +120,16 @@ def _views(world: World) -> Iterator[str]:
             for hub in world.hubs:
                 yield from _ledger_view(world, hub.disk, order, mask, hub.name)
         for edge in world.edges:
-            yield from _ledger_view(world, edge.disk, order, mask, edge.name)
+            if not _half_told(edge):
+                yield from _ledger_view(world, edge.disk, order, mask, edge.name)
             yield from _same_outcome(world, edge, order)
     for edge in world.edges:
         yield from not_as_the_centre(world, edge)
+
+
+def _half_told(edge: EdgeProc) -> bool:
+    """Has it heard of its own fork, and no room for what its twin said? Which orders have become what, it is told when there is room."""
+    return edge.core.full and any(stream.told_fork is not None for stream in edge.core.ledger.own_streams())
 
 
 def _torn(world: World, known: Mask) -> bool:

@@ -38,7 +38,9 @@ def kept_seeds() -> list[int]:
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001, *range(3_000_000, 3_000_004)])
+@pytest.mark.parametrize(
+    "seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001, *range(3_000_000, 3_000_004), *range(4_000_000, 4_000_004)]
+)
 def test_a_few_worlds(seed: int) -> None:
     assert attempt(seed).complaint == ""
 
