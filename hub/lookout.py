@@ -6,7 +6,7 @@ import logging
 
 from hub.core import HubCore
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
-from hub.fleet import Seen, look
+from hub.fleet import NO_STORE, Seen, look
 from hub.store.port import CentralStore
 
 log = logging.getLogger(__name__)
@@ -24,5 +24,7 @@ def look_around(
     # boundary: a page that cannot be drawn is no reason to stop taking facts
     except Exception:
         log.exception("The hub could not look at its fleet")
+    if seen.balance["fleet"].get("unknown") == NO_STORE:  # what took long was waiting for it; once it is there again a look is short
+        return seen, ports.now_ms() + LOOK_EVERY_MS
     took_ms = ports.now_ms() - began_ms
     return seen, began_ms + max(LOOK_EVERY_MS, 20 * took_ms)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from hub.store import pg_schema
 from hub.store.backups import Backup, Backups
 from hub.store.offsets import Advance, Offset, Offsets
-from hub.store.pg import Pg, Raced, Refused, Server
+from hub.store.pg import LONG, STATEMENT_MS, Pg, Raced, Refused, Server
 from hub.store.pg_batch import PgBatch
 from hub.store.pg_held import Held, facts_of, stated, twins
 from hub.store.pg_log import PgLog
@@ -110,7 +110,12 @@ class PostgresStore:
         def transaction(step: Step) -> int | None:
             return self._transaction(lambda _: step(self._db, self._careful_book()))
 
-        return rebuild(transaction, self._db, now_ms, tell)
+        self._db.limit(LONG)  # some steps look at every order once
+        try:
+            return rebuild(transaction, self._db, now_ms, tell)
+        finally:
+            if self._db.alive:
+                self._db.limit(STATEMENT_MS)
 
     def claim(self, topic: str, partition: int, fence: int) -> int | None:
         """See `CentralStore.claim`."""

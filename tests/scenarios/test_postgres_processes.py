@@ -53,7 +53,7 @@ def readiness(api: Client) -> dict[str, Any]:
 def test_facts_reach_the_server_and_its_views_say_so(site: Site) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1", "A2")
-        edge.wait_until(lambda: closes(api, 2), what="settled")
+        edge.wait_until(lambda: closes(api, 2), what="settled", within_s=40)
         assert readiness(api)["ready"]
         assert [o["orderId"] for o in api.get("/v1/orders")["orders"]] == ["A2", "A1"]
     assert site.orders() == ["A1", "A2"]
@@ -83,7 +83,7 @@ def test_a_server_that_freezes_is_given_up_and_the_hub_goes_on_taking(site: Site
     taken = "SELECT count(*) FROM log WHERE okey IS NOT NULL"
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled")
+        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
         site.postgres.freeze()
         try:
             for n in range(2, 5):
@@ -112,14 +112,14 @@ def test_a_server_restarted_again_and_again_while_facts_flow_ends_with_each_once
 def test_a_store_put_back_from_a_dump_is_refilled_and_the_list_of_dumps_survives(site: Site, tmp_path: Path) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled")
+        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
         place = ("--tool", "pg_dump", "--place", "backups/old.dump")
         first = done("hub.cli", "backups", "register", *place, "--dir", site.pair.hub, "--json")["id"]
         dump = site.postgres.folder / "old.dump"
         site.postgres.tool("pg_dump", *site.postgres.reach, "-Fc", "-f", dump, "central", password=True)
         done("hub.cli", "backups", "complete", first, "--dir", site.pair.hub)
         site.pair.says("A2", "A3")
-        edge.wait_until(lambda: closes(api, 3), what="settled")
+        edge.wait_until(lambda: closes(api, 3), what="settled", within_s=40)
         edge.wait_until(lambda: freed(site.pair) == 1, what="freed what the dump has")
         later = done("hub.cli", "backups", "register", *place, "--dir", site.pair.hub, "--json")["id"]
         site.postgres.drop("central")
@@ -136,14 +136,14 @@ def test_a_store_put_back_from_a_dump_is_refilled_and_the_list_of_dumps_survives
 def test_hub_and_store_put_back_at_once_get_what_they_lost_from_the_edge(site: Site, tmp_path: Path) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled")
+        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
     site.pair.backup(tmp_path / "b1")
     site.postgres.stop()
     site.postgres.copy("cold")
     site.postgres.start()
     with site.pair.running() as (edge, api):
         site.pair.says("A2", "A3")
-        edge.wait_until(lambda: closes(api, 3), what="settled")
+        edge.wait_until(lambda: closes(api, 3), what="settled", within_s=40)
     site.postgres.stop()
     site.postgres.put_back("cold")
     site.postgres.start()
@@ -197,7 +197,7 @@ def test_init_makes_nothing_where_the_server_refuses(site: Site, tmp_path: Path,
 def test_the_hubs_own_backup_says_where_the_store_is_copied(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled")
+        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
     assert cli.main(["backup", str(tmp_path / "b"), "--dir", str(site.pair.hub)]) == 0
     assert "backups register --tool pg_dump" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["hub.db", "manifest.json"]

@@ -1,0 +1,49 @@
+"""When the hub looks at itself again: seldom where a look takes long, but soon where it only waited for a store that did not answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
+from hub.fleet import NO_STORE, Seen
+from hub.lookout import look_around
+from hub.store.sqlite import SqliteStore
+from protocols.errors import LedgerBroken
+from protocols.sqlite import Db
+from tests.unit.hub.hub_world import World
+
+SLOW_MS = 20_000
+
+
+class SlowStore(SqliteStore):
+    """Takes its time to count, and may not answer then."""
+
+    def __init__(self, world: World, *, answers: bool) -> None:
+        super().__init__(Db(":memory:"))
+        self._world, self._answers = world, answers
+
+    def counts(self) -> Any:
+        self._world.now_ms += SLOW_MS
+        if not self._answers:
+            raise LedgerBroken("it has not answered for 20 s")
+        return super().counts()
+
+
+def looked(*, answers: bool) -> tuple[Seen, int]:
+    """What was seen, and how long after the look has ended the next one is due."""
+    world = World()
+    ports = Ports(lambda: world.hub, lambda: world.store, lambda *_: None, lambda _: None, lambda: world.now_ms, lambda _: None)
+    store = SlowStore(world, answers=answers)
+    seen, due_ms = look_around(world.hub, store, ports, Rhythm(), Seen(), False)
+    store.close()
+    return seen, due_ms - world.now_ms
+
+
+def test_a_look_that_takes_long_is_made_seldom() -> None:
+    assert looked(answers=True)[1] == 19 * SLOW_MS
+
+
+def test_waiting_for_a_store_that_does_not_answer_delays_no_later_look() -> None:
+    seen, pause_ms = looked(answers=False)
+    assert seen.balance["fleet"]["unknown"] == NO_STORE
+    assert pause_ms == LOOK_EVERY_MS
