@@ -23,6 +23,7 @@ from edge_agent import whereabouts
 from edge_agent.api import create_app
 from edge_agent.config import EdgeConfig
 from edge_agent.counts import Bounds
+from edge_agent.ledger_file import open_ledger
 from edge_agent.runtime import EdgeRuntime, MakeTransport
 from edge_agent.upkeep import Upkeep
 from protocols.backup import refuse_half_restored
@@ -62,6 +63,7 @@ def make_runtime(config: EdgeConfig, version: str) -> EdgeRuntime:
         settings=config.core_settings(),
         bounds=bounds,
         make_transport=make,
+        open_db=open_ledger,
         upkeep=Upkeep(Path(config.storage.ledger_file), config.storage.ballast_bytes),
     )
     made.append(runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,12 +39,14 @@ class Fresh:
 
 @asynccontextmanager
 async def capturing(edge: Part, store: Path) -> AsyncIterator[Fresh]:
-    """Capture an order every EVERY_S seconds for as long as the block runs, and look for them until all are seen."""
-    fresh, done = Fresh(), asyncio.Event()
-    writing, looking = asyncio.create_task(_write(edge, fresh, done)), asyncio.create_task(_look(store, fresh))
+    """Capture an order every EVERY_S seconds for as long as the block runs, from the moment the backlog begins to drain (what is captured
+    before is part of it), and look for them until all are seen."""
+    fresh, done, begun = Fresh(), asyncio.Event(), asyncio.Event()
+    writing, looking = asyncio.create_task(_write(edge, fresh, begun, done)), asyncio.create_task(_look(store, fresh, begun))
     try:
         yield fresh
         done.set()
+        begun.set()
         await writing
         await asyncio.wait([looking], timeout=0)
         async with asyncio.timeout(_LAST_S):
@@ -57,7 +60,8 @@ async def capturing(edge: Part, store: Path) -> AsyncIterator[Fresh]:
         await asyncio.gather(writing, looking, return_exceptions=True)
 
 
-async def _write(edge: Part, fresh: Fresh, done: asyncio.Event) -> None:
+async def _write(edge: Part, fresh: Fresh, begun: asyncio.Event, done: asyncio.Event) -> None:
+    await begun.wait()
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {edge.token}"}, timeout=30) as http:
         n = 0
         while not done.is_set():
@@ -68,19 +72,28 @@ async def _write(edge: Part, fresh: Fresh, done: asyncio.Event) -> None:
             await asyncio.sleep(max(0.0, EVERY_S - (time.perf_counter() - began)))
 
 
-async def _look(store: Path, fresh: Fresh) -> None:
+async def _look(store: Path, fresh: Fresh, begun: asyncio.Event) -> None:
     """Asked of the store's file, as the pages do."""
     view = Db(store, read_only=True)
     try:
         while True:
-            for order_id in list(fresh.committed):
-                try:
-                    seen = view.one("SELECT 1 FROM view WHERE order_id=? AND org='scms'", (order_id,)) is not None
-                except LedgerError:  # the hub makes its tables just now
-                    seen = False
-                if not seen:
-                    break  # they come in order
-                fresh.waits_s.append(time.perf_counter() - fresh.committed.pop(order_id))
+            seen = _seen(view, list(fresh.committed)) if begun.is_set() else []
+            now = time.perf_counter()
+            fresh.waits_s += [now - fresh.committed.pop(order_id) for order_id in seen]
+            if not begun.is_set() and _begun(view):
+                begun.set()
             await asyncio.sleep(LOOK_S)
     finally:
         view.close()
+
+
+def _seen(view: Db, order_ids: list[str]) -> list[str]:
+    rows = view.query("SELECT v.order_id FROM json_each(?) j JOIN view v ON v.order_id=j.value AND v.org='scms'", (json.dumps(order_ids),))
+    return [str(order_id) for (order_id,) in rows]
+
+
+def _begun(view: Db) -> bool:
+    try:
+        return view.one("SELECT 1 FROM log LIMIT 1") is not None
+    except LedgerError:  # the hub makes its tables just now
+        return False
