@@ -58,9 +58,10 @@ def went_back(before: Sequence[RunStated], now: Sequence[RunStated]) -> bool:
     branch, or grown; data may stand where a record stood."""
     data = Intervals(sorted((r.first, r.last) for r in now if r.kind is RunKind.DATA))
     known = Intervals(sorted((r.first, r.last) for r in now))
-    return any(not (data if r.kind is RunKind.DATA else known).covers(r.first, r.last) or _end_is_gone(r, now) for r in before)
-
-
-def _end_is_gone(run: RunStated, now: Sequence[RunStated]) -> bool:
-    """No run of `now` ends in the same point, nor goes on beyond it: this branch is not held as far any more."""
-    return not any((r.last, r.h_last) == (run.last, run.h_last) or r.first <= run.last < r.last for r in now)
+    ends = dict.fromkeys((r.last, r.h_last) for r in now)
+    inside = Intervals(sorted((r.first, r.last - 1) for r in now))
+    return any(
+        not (data if r.kind is RunKind.DATA else known).covers(r.first, r.last)
+        or ((r.last, r.h_last) not in ends and r.last not in inside)  # no run ends in this point or goes on beyond it: a branch is gone
+        for r in before
+    )
