@@ -202,7 +202,7 @@ def test_bad_input_is_one_line_and_a_documented_code(tmp_path: Path, args: list[
     (tmp_path / "forged.json").write_text(json.dumps(CARD | {"site": "Elsewhere"}))
     (tmp_path / "typo.toml").write_text('[hub]\norg = "acme"\n[api]\nprot = 1\n')
     (tmp_path / "nokey").mkdir()
-    (tmp_path / "nokey" / "hub.toml").write_text('[hub]\norg = "acme"\n')
+    (tmp_path / "nokey" / "hub.toml").write_text('[hub]\norg = "acme"\n[api]\nport = 0\n[broker]\nport = 0\n')
     ran = hub(*(arg.format(dir=tmp_path, hub=folder) for arg in args))
     assert (ran.code, ran.out) == (code, "")
     last = ran.err.splitlines()[-1]
