@@ -51,7 +51,7 @@ class Imported:
     def as_text(self) -> str:
         """For people."""
         counts = ", ".join(f"{value:,} {name}" for name, value in self.counts.items() if value and name != "newFacts") or "nothing on it"
-        lines = [f"{counts}; {self.counts.get('newFacts', 0):,} facts new here"]
+        lines = [f"{counts}; facts new here: {self.counts.get('newFacts', 0):,}"]
         lines += [f"  at byte {one['at']:,}{_of(one['author'])}: {one['reason']}" for one in self.left[:NAMED]]
         if len(self.left) > NAMED:
             lines.append(f"  and {len(self.left) - NAMED:,} more")

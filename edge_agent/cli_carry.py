@@ -34,7 +34,7 @@ def _export(args: argparse.Namespace) -> int:
     from edge_agent.carrying import export
 
     done = export(config_of(args), args.file)
-    return say(args, done, f"{done['messages']:,} messages, {done['bytes']:,} bytes in {done['file']}")
+    return say(args, done, f"{done['messages']:,} message{'' if done['messages'] == 1 else 's'}, {done['bytes']:,} bytes in {done['file']}")
 
 
 def _import(args: argparse.Namespace) -> int:

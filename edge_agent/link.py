@@ -20,10 +20,10 @@ class Link:
         self._told = ""
         self._named: dict[tuple[str, str], None] = {}
 
-    def tell(self, event: Event) -> None:
-        """Once per change: an outage of a week is one line, not one per attempt."""
-        up = isinstance(event, Up)
-        said = "connected to the broker" if up else f"no line to the broker: {event.reason}" if isinstance(event, Down) else ""
+    def tell(self, event: Event, protocol: str = "") -> None:
+        """Once per change: an outage of a week is one line, not one per attempt. `protocol`: what the line speaks."""
+        up, way = isinstance(event, Up), "over HTTP" if protocol == "HTTP" else "to the broker"
+        said = f"connected {way}" if up else f"no line {way}: {event.reason}" if isinstance(event, Down) else ""
         if not said or said == self._told or self._stopping():
             return
         self._told = said

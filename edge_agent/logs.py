@@ -43,4 +43,5 @@ def setup(level: str, style: str, stream: TextIO | None = None, *, trace: bool =
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, root.level))
+    for noisy in ("uvicorn", "httpx"):  # a line per request; a node that syncs over HTTP asks all day long
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -90,7 +90,8 @@ def _link(link: Json) -> str:
         why = f" ({link['problem']})" if link.get("problem") else ""
         return f"down{why}; capturing goes on, and what was captured is sent once it is up"
     if not link["answered"]:
-        return "connected to the broker, the hub has not answered yet (is this node added there?)"
+        way = "over HTTP" if link.get("protocol") == "HTTP" else "to the broker"
+        return f"connected {way}, the hub has not answered yet (is this node added there?)"
     spoken = f" ({link['protocol']})" if link.get("protocol") else ""
     return f"up{spoken}, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
 

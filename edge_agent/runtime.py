@@ -309,7 +309,7 @@ class EdgeRuntime:
         if isinstance(event, Message):
             self.counts.messages_total += 1
         else:
-            self.link.tell(event)
+            self.link.tell(event, self._transport.protocol if self._transport else "")
         self._heard.append(event)
         self._schedule()
 

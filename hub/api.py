@@ -244,7 +244,7 @@ class HubApi:
         return self._kept(request, "refused", self._hub.refused(), turnedAway=away)
 
     async def quarantine(self, request: Request) -> Response:
-        """Facts that nobody here can read."""
+        """Facts that stepped aside."""
         return self._kept(request, "quarantined", self._hub.quarantined())
 
     def _kept(self, request: Request, name: str, rows: Sequence[Any], **more: Any) -> Response:

@@ -14,7 +14,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub import cli_admin, cli_ask, cli_backup, cli_bridge, cli_broker, cli_conflicts, cli_devices, cli_import, cli_quarantine, cli_store
+from hub import (
+    __version__,
+    cli_admin,
+    cli_ask,
+    cli_backup,
+    cli_bridge,
+    cli_broker,
+    cli_conflicts,
+    cli_devices,
+    cli_import,
+    cli_quarantine,
+    cli_store,
+)
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -80,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"longshore-hub {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_init(commands)
     _add_nodes(commands)

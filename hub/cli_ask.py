@@ -254,7 +254,7 @@ def status(args: argparse.Namespace) -> int:
         say(found)
     else:
         for name, value in (found | _line(found.get("line"))).items():
-            print(f"{name:<12} {'; '.join(value) or '-' if isinstance(value, list) else _cell(value)}")
+            print(f"{name:<12} {'; '.join(value) or '-' if isinstance(value, list) else cell(value)}")
     return 0 if running and health["ready"] else 1
 
 
@@ -291,7 +291,7 @@ def show(args: argparse.Namespace, found: Any, rows: Sequence[dict[str, Any]], c
 
 def table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
     """Rows under their headings, each column as wide as it needs."""
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    cells = [[cell(row.get(name)) for name in columns] for row in rows]
     if not cells:
         return
     heads = [_heading(name) for name in columns]
@@ -304,7 +304,8 @@ def _heading(name: str) -> str:
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as people read it: `-`, yes, no, 1,234."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):

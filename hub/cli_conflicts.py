@@ -25,8 +25,11 @@ def conflicts(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     found = ask(args, "/v1/conflicts", {"open": "true" if args.open else None})
     rows = [{**row, "for": (row["task"] or {}).get("for")} for row in found["conflicts"]]
-    columns = ("id", "org", "orderId", "outcome", "state", "for", "raisedAt", "settledAt", "sentence")
-    return show(args, found, rows, columns, "no conflict")
+    columns = ("id", "org", "orderId", "outcome", "state", "for", "raisedAt", "settledAt")
+    show(args, found, rows, columns, "no conflict")
+    if rows and not args.json:
+        print("why, and what to do: longshore-hub conflicts show ID")
+    return 0
 
 
 def _show(args: argparse.Namespace, clash: str) -> int:

@@ -71,6 +71,6 @@ def _hand_over(client: Any, batch: list[Part], done: Json, left: list[Json]) -> 
 
 def _text(done: Json, left: list[Json]) -> str:
     counts = ", ".join(f"{value:,} {name}" for name, value in done.items() if value and name != "newFacts") or "nothing on it"
-    lines = [f"{counts}; {done.get('newFacts', 0):,} facts new here"]
+    lines = [f"{counts}; facts new here: {done.get('newFacts', 0):,}"]
     lines += [f"  at byte {one['at']:,}{', of ' + one['author'] if one['author'] else ''}: {one['reason']}" for one in left[:NAMED]]
     return "\n".join(lines + ([f"  and {len(left) - NAMED:,} more"] if len(left) > NAMED else []))

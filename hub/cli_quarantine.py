@@ -6,6 +6,7 @@ Through the running hub's API; where it does not run, to its files, under the lo
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from random import SystemRandom
 from typing import Any, Final
 
 from hub import config as settings
-from hub.cli_ask import Broken, client_of, config_of, is_running, say, table
+from hub.cli_ask import Broken, cell, client_of, config_of, is_running, say, table
 from hub.config import HubConfig
 from hub.core import HubCore, HubIdentity
 from hub.quarantine import PATH
@@ -92,7 +93,7 @@ def show(args: argparse.Namespace) -> int:
         say(found)
     else:
         for name, value in found.items():
-            print(f"{name:<11} {'-' if value is None else value}")
+            print(f"{name:<11} {cell(json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value)}")
     return 0
 
 

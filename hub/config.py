@@ -418,7 +418,10 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"There is no configuration at {path}.", remedy="Make one with: longshore-hub init DIR") from None
+        raise ConfigError(
+            f"There is no configuration at {path}.",
+            remedy="Name yours with --config or $LONGSHORE_HUB, or make one with: longshore-hub init DIR",
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
     except OSError as error:

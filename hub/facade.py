@@ -99,7 +99,7 @@ class HubFacade(Protocol):
         """Names that the embedded broker did not let in, newest first: `node`, `count`, `reason`, `atMs` (the last time). Bounded."""
 
     def quarantined(self) -> Sequence[Mapping[str, Any]]:
-        """Facts that nobody here can read, newest first, as `hub.quarantine.rows` makes them. Bounded."""
+        """Facts that stepped aside, newest first, as `hub.quarantine.rows` makes them. Bounded."""
 
     def health(self) -> dict[str, Any]:
         """`{"ready": bool, "reasons": [text], "findings": [text], "line": …}`. Findings do not keep the hub from working; `line` is what

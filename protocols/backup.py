@@ -125,6 +125,8 @@ def stamp(now_ms: int) -> str:
 
 def destination(dest: Path, name: str) -> Path:
     """Where a backup goes: `dest` itself, or, where that is a folder already, `name` in it. Errors: InvalidInput."""
+    if (dest / MANIFEST).exists():  # one inside another would be deleted with it
+        raise InvalidInput("DEST", f"{dest} is a backup itself.", remedy="Name a folder of backups, or one that is not there yet.")
     place = dest / name if dest.is_dir() else dest
     if place.exists():
         raise InvalidInput("DEST", f"{place} exists already.", remedy="Name another place; a backup is never overwritten.")

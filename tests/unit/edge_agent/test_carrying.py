@@ -133,6 +133,6 @@ def test_people_are_told_in_words(gate: Node, phone: Node, tmp_path: Path, capsy
     phone.says("A1")
     assert "no peers" in says(gate, "peer", "ls")
     assert "is a peer" in says(gate, "peer", "add", phone.card)
-    assert "1 messages" in says(phone, "queue", "export", stick)
-    assert says(gate, "queue", "import", stick).startswith("1 kept; 1 facts new here")
+    assert "1 message, " in says(phone, "queue", "export", stick)
+    assert says(gate, "queue", "import", stick).startswith("1 kept; facts new here: 1")
     assert "stays until it is settled" in says(gate, "peer", "rm", "phone-1")

@@ -14,6 +14,7 @@ from edge_agent import logs
 from edge_agent.link import Link, lines
 from edge_agent.report import duration, queue_text, size, status_text, table
 from protocols.errors import LongshoreError
+from protocols.transport.port import Down, Up
 from protocols.transport.refusals import REMEDIES, Refusal, Seen
 
 
@@ -169,6 +170,27 @@ def test_what_the_broker_refuses_stands_under_the_link() -> None:
     assert said[0].endswith(REMEDIES[Refusal.ACL])
     assert said[1].startswith("       REFUSED (credentials): no. ")
     assert lines(link) == []
+
+
+def test_clients_and_servers_do_not_log_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    before = {name: logging.getLogger(name).level for name in (None, "httpx", "uvicorn")}
+    try:
+        logs.setup("info", "json", io.StringIO())
+        assert [logging.getLogger(name).isEnabledFor(logging.INFO) for name in ("httpx", "uvicorn", "edge_agent")] == [False, False, True]
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.parametrize(("protocol", "way"), [("MQTT 5", "to the broker"), ("HTTP", "over HTTP")])
+def test_a_line_is_named_by_what_it_is(protocol: str, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(lambda: False)
+    with caplog.at_level(logging.INFO):
+        link.tell(Up(), protocol)
+        link.tell(Down("gone"), protocol)
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [f"connected {way}", f"no line {way}: gone"]
 
 
 def test_a_silence_is_named_while_the_line_is_up_and_the_log_has_it_once(caplog: pytest.LogCaptureFixture) -> None:

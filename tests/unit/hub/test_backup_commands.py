@@ -138,6 +138,13 @@ def test_a_copy_that_is_not_sound_is_no_backup(hub: Cli, tmp_path: Path) -> None
     hub("backup", tmp_path / "b1", "--quick")
 
 
+def test_a_backup_never_lies_inside_another(hub: Cli, tmp_path: Path) -> None:
+    hub("backup", tmp_path / "b1", "--quick")
+    held = sorted(path.name for path in (tmp_path / "b1").iterdir())
+    assert "is a backup itself" in hub("backup", tmp_path / "b1", "--quick", code=2)
+    assert sorted(path.name for path in (tmp_path / "b1").iterdir()) == held
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [

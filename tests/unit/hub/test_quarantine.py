@@ -228,3 +228,5 @@ def test_the_commands_of_a_hub_that_does_not_run(tmp_path: Path, capsys: pytest.
     assert run("show", "1")[1]["author"] == "dock-7"
     assert run("discard", "1", "--reason", "x")[0] == 2, "only its author may"
     assert run("show", "9")[0] == 1
+    assert cli.main(["quarantine", "show", "1", "--dir", str(folder)]) == 0
+    assert "mine        no\n" in capsys.readouterr().out, "people are not shown Python's words"
