@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from itertools import groupby
 from typing import Any, Final
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -50,14 +50,15 @@ _JEOPARDY: Final = "Nothing scores orders yet: jeopardy arrives with the model."
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(facade: HubFacade, *, max_held_bytes: int = MAX_HELD_BYTES) -> Starlette:
+def create_app(facade: HubFacade, *, max_held_bytes: int = MAX_HELD_BYTES) -> FastAPI:
     """The application over a running hub. `max_held_bytes`: of request bodies, all together."""
-    app = Starlette()
+    app = FastAPI(title="Longshore hub", openapi_url=None, docs_url=None, redoc_url=None)
     snapshots = Snapshots(facade)
     pages = Pages(facade, snapshots)
     for path, handlers in {**HubApi(facade, snapshots, max_held_bytes).routes(), **pages.routes()}.items():
         app.router.add_route(path, _by_method(handlers), methods=list(handlers), name=path, include_in_schema=False)
     problems.install(app, pages.problem)
+    app.openapi = document  # type: ignore[method-assign]
     app.add_middleware(Guard, check_token=facade.check_token)
     return app
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("fastapi", "pydantic", "httpx", "rich", "psycopg", "aiokafka", "edge_agent")
+import pytest
+
+OTHERS = ("httpx", "rich", "psycopg", "aiokafka", "edge_agent")
 
 
-def test_a_hub_of_the_embedded_default_loads_no_library_that_only_others_need() -> None:
-    code = f"import sys, hub.cli, hub.runtime; print([m for m in {HEAVY} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("what", "heavy"),
+    [("hub.cli", (*OTHERS, "fastapi", "pydantic", "amqtt")), ("hub.cli, hub.runtime", OTHERS)],
+    ids=["a command", "a running hub"],
+)
+def test_a_hub_of_the_embedded_default_loads_no_library_that_only_others_need(what: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {what}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
