@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from hub import config as settings
 from hub.config import HubConfig
+from hub.words import duration
 from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TransportError
 from protocols.sqlite import DataLock
 
@@ -253,7 +254,7 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         say(found)
     else:
-        for name, value in (found | _line(found.get("line"))).items():
+        for name, value in (found | _line(found.get("line")) | bridge_row(found.get("bridge"))).items():
             print(f"{name:<12} {'; '.join(value) or '-' if isinstance(value, list) else cell(value)}")
     return 0 if running and health["ready"] else 1
 
@@ -268,6 +269,17 @@ def _line(line: dict[str, Any] | None) -> dict[str, Any]:
         where = f" on {row['topic']}" if row["topic"] else ""
         rows[f"REFUSED {number}"] = f"({row['kind']}){where}: {row['reason']}, {row['count']:,} times since {row['since']}. {row['remedy']}"
     return rows
+
+
+def bridge_row(bridge: dict[str, Any] | None) -> dict[str, Any]:
+    """What goes over Kafka, for people: one row."""
+    if bridge is None:
+        return {}
+    said = "up" if bridge["up"] else f"down: {bridge['error'] or 'not connected yet'}"
+    waits = f"{bridge['backlog']:,} not produced ({duration(bridge['backlogAgeMs'])}), {bridge['unsettled']:,} not in the store yet"
+    return {
+        "bridge": f"{bridge['kind']}, {said}; {waits} ({duration(bridge['unsettledAgeMs'])}); {bridge['producedAgain']:,} produced again"
+    }
 
 
 # ------------------------------------------------------------------ telling

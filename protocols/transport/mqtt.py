@@ -193,7 +193,7 @@ class MqttTransport(LineTransport):
             return
         if code is not None:
             self._refusals.passed(outgoing.topic, len(outgoing.payload), but=refusal)
-        if refusal is not None and self._settings.wants_reader:
+        if refusal is not None and self._settings.wants_reader and not outgoing.retain:  # what is kept has time to find its reader
             self._refusals.note(refusal, "the broker took it, and nobody reads it", outgoing.topic)
         self._passed_bytes = max(self._passed_bytes, len(outgoing.payload))
         self._give_back(outgoing)

@@ -94,6 +94,14 @@ def test_a_birth_that_is_refused_is_named_too(tmp_path: Path) -> None:
         node.wait(lambda: kinds(node) == [(Refusal.ACL, state)], "the refused birth")
 
 
+def test_a_birth_that_nobody_reads_yet_is_kept_by_the_broker_and_no_refusal(tmp_path: Path) -> None:
+    with broker(tmp_path, mqtt5=True) as bench:
+        state = MADRID.topic(Channel.STATE)
+        node = bench.line(MADRID.node, presence=Presence(state, b"here", b"gone"), wants_reader=True)
+        assert isinstance(end_of(node, node.transport.publish(LIVE, b"x")), Published)
+        assert kinds(node) == [(Refusal.NOBODY, LIVE)]
+
+
 def test_a_packet_beyond_what_the_broker_said_is_not_sent(tmp_path: Path) -> None:
     with broker(tmp_path, mqtt5=True, max_packet_size="5000") as bench:
         node = bench.line(MADRID.node)

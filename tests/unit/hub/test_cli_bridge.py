@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hub.cli import main
+from hub.cli_ask import bridge_row
 from hub.config import read_config
 from protocols.errors import ConfigError
 from tests.support.ports import free_port
@@ -68,3 +69,11 @@ def test_dlq_ls_takes_no_names(hub: Path, capsys: pytest.CaptureFixture[str]) ->
     configured(hub, 'kind = "kafka"')
     assert main(["dlq", "ls", "x@1", "--dir", str(hub)]) == 2
     assert "takes no names" in capsys.readouterr().err
+
+
+def test_status_says_in_words_what_goes_over_kafka() -> None:
+    seen = {"kind": "kafka", "up": True, "error": "", "backlog": 1_200, "backlogAgeMs": 65_000, "unsettled": 3, "unsettledAgeMs": 4_000}
+    words = "1,200 not produced (1 m), 3 not in the store yet (4.0 s); 0 produced again"
+    assert bridge_row(seen | {"producedAgain": 0}) == {"bridge": f"kafka, up; {words}"}
+    assert bridge_row(seen | {"producedAgain": 0, "up": False, "error": "gone"}) == {"bridge": f"kafka, down: gone; {words}"}
+    assert bridge_row(None) == {}
