@@ -181,8 +181,8 @@ def narrow(folder: Path) -> str:
 # --- passwords and tokens --------------------------------------------------------------------------------------------------------
 
 _SCRYPT_N: Final = 1_024
-"""Of a new hash. Passwords are 192 random bits that the product makes, which nobody guesses at any cost; what a higher one would slow down is
-a hub that starts again and is met by all of its nodes at once. Cards of before say 16,384 and stay good."""
+"""Of a new hash. Passwords are 192 random bits that the product makes, which nobody guesses at any cost; what a higher one would slow down
+is a hub that starts again and is met by all of its nodes at once. Cards of before say 16,384 and stay good."""
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 1
 _SCRYPT_N_MAX: Final = 65_536
