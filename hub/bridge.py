@@ -130,19 +130,22 @@ class Bridge:
 
     async def _next(self) -> tuple[_Given, list[BusRecord]]:
         given = await self._given.get()
+        records: list[BusRecord] | None = None
         try:
-            return given, await asyncio.to_thread(_records, self._encoder, given.batch)
-        except BaseException:  # boundary: whatever it was, also an end: this batch was not sent
-            self._answer(given, sent=False)
-            raise
+            records = await asyncio.to_thread(_records, self._encoder, given.batch)
+        finally:
+            if records is None:  # a failure, or the end of this task
+                self._answer(given, sent=False)
+        return given, records
 
     async def _send(self, given: _Given, records: list[BusRecord]) -> None:
         assert self._sender is not None
+        refused = None
         try:
             refused = await self._sender.send(records)
-        except BaseException:  # boundary: whatever it was, also an end: this batch was not sent
-            self._answer(given, sent=False)
-            raise
+        finally:
+            if refused is None:  # a failure, or the end of this task
+                self._answer(given, sent=False)
         for n in refused:
             log.error("Kafka does not take %s: it is too large; raise max.message.bytes of its topic", _name(records[n]))
         traced("bridged", [fact for n, fact in enumerate(given.batch.facts) if n not in refused])

@@ -154,11 +154,10 @@ async def _soon(doing: Awaitable[T], within_s: float) -> T:
 @contextlib.asynccontextmanager
 async def _undone(close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """What was begun in the block is closed where the block fails."""
-    try:
+    async with contextlib.AsyncExitStack() as begun:
+        begun.push_async_callback(close)
         yield
-    except BaseException:  # boundary: whatever it was, also an end: nothing is left open
-        await close()
-        raise
+        begun.pop_all()
 
 
 async def _let_go(stopping: Coroutine[Any, Any, Any]) -> None:
