@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 from hub.store.pg import Pg
-from hub.store.port import PAGE_ORDERS, OrderQuery, Page
-from hub.store.queries import CANDIDATES, ORDER, Queries, cursor, filters, pattern, read_cursor
+from hub.store.queries import CANDIDATES, Queries, pattern
 from protocols.policy import Policies
 
 
 class PgQueries(Queries):
     """Reads over one connection."""
+
+    like, unindexed = "ILIKE", ""
 
     def __init__(self, db: Pg, policies: Policies) -> None:
         super().__init__(db, policies)
@@ -21,33 +23,17 @@ class PgQueries(Queries):
         """See `Queries`."""
         return self._pg.moment()
 
-    def orders(self, query: OrderQuery) -> Page:
-        """See `CentralStore.orders`."""
-        limit = min(max(query.limit, 1), PAGE_ORDERS)
-        where, params = filters(query, "ILIKE")
-        with self.moment():
-            few = self._few(query)
-            if few is not None:
-                where.append("v.okey = ANY(?)")
-                params.append(few)
-            if query.cursor is not None:
-                where.append("v.pos < ?")
-                params.append(read_cursor(query.cursor))
-            sql = f"SELECT {ORDER} FROM view v{' WHERE ' if where else ''}{' AND '.join(where)} ORDER BY v.pos DESC LIMIT ?"
-            rows = self._db.query(sql, (*params, limit + 1))
-            views = [self.view_of(r) for r in rows[:limit]]
-        return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
+    def _among(self, few: list[int]) -> tuple[str, Any]:
+        """See `Queries`."""
+        return "v.okey = ANY(?)", few
 
-    def _few(self, query: OrderQuery) -> list[int] | None:
-        """The orders among which the page is to be found, if some filter leaves few; None: walk from the newest, matches are common."""
-        for column, value in (("site", query.site), ("region", query.region)):
-            if value is not None:
-                found = self._db.query(f"SELECT okey FROM orders WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))
-                if len(found) <= CANDIDATES:
-                    return [okey for (okey,) in found]
-        if not query.text:
-            return None
-        found = self._db.query("SELECT okey FROM orders WHERE order_id ILIKE ? ESCAPE '\\' LIMIT ?", (pattern(query.text), CANDIDATES + 1))
+    def _standing(self, column: str, value: str) -> list[int]:
+        """See `Queries`."""
+        return [okey for (okey,) in self._db.query(f"SELECT okey FROM orders WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))]
+
+    def _holding(self, text: str) -> list[int] | None:
+        """See `Queries`."""
+        found = self._db.query("SELECT okey FROM orders WHERE order_id ILIKE ? ESCAPE '\\' LIMIT ?", (pattern(text), CANDIDATES + 1))
         return [okey for (okey,) in found] if len(found) <= CANDIDATES else None
 
     def totals(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ again (`Raced`), carefully: it then locks the rows before it reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -15,9 +15,8 @@ from hub.store.orders import COLUMNS, Order, enter
 from hub.store.pg import Pg, Raced
 from hub.store.pg_rows import STATES, StateRow, order_rows, state_rows
 from hub.store.schema_pg import BLOCK
-from hub.store.shelf import LoggedFact
+from hub.store.shelf import LoggedFact, Remarks
 from protocols import merged
-from protocols.fixes import Identity
 from protocols.merge import dump_heads
 
 _LISTED: Final = ", ".join(f"v.{name}" for name in (*COLUMNS, "version"))
@@ -29,8 +28,10 @@ _UPDATE: Final = f"""UPDATE states t SET {", ".join(f"{name}=s.{name}" for name 
     FROM stage s WHERE t.okey=s.okey AND t.version=s.version"""
 
 
-class PgShelf:
+class PgShelf(Remarks):
     """See `Shelf`. For one batch."""
+
+    _db: Pg
 
     def __init__(self, db: Pg, *, careful: bool) -> None:
         self._db, self._careful = db, careful
@@ -99,24 +100,7 @@ class PgShelf:
         for okey in okeys:
             yield okey, found.get(okey, [])
 
-    def unsure_streams(self) -> Iterable[int]:
-        """See `Shelf`."""
-        return [sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM unsure")]
-
     # ------------------------------------------------------------ writing
-
-    def note_odd(self, okey: int, facts: Sequence[Identity]) -> None:
-        """See `Shelf`."""
-        self._db.many("INSERT INTO oddities VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [(okey, *fact) for fact in facts])
-
-    def forget_odd(self, okey: int) -> None:
-        """See `Shelf`."""
-        self._db.run("DELETE FROM oddities WHERE okey=?", (okey,))
-
-    def note_unsure(self, okey: int, sids: Sequence[int]) -> None:
-        """See `Shelf`."""
-        self._db.run("DELETE FROM unsure WHERE okey=?", (okey,))
-        self._db.many("INSERT INTO unsure VALUES (?, ?)", [(sid, okey) for sid in sids])
 
     def save(self, changed: Sequence[Order]) -> None:
         """See `Shelf`. Errors: Raced."""

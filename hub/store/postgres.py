@@ -21,12 +21,6 @@ from hub.store.pg_queries import PgQueries
 from hub.store.pg_shelf import STAGE, PgShelf
 from hub.store.port import (
     Applied,
-    ConflictView,
-    Disputed,
-    EventView,
-    OrderQuery,
-    OrderView,
-    Page,
     Statement,
     StoreFact,
     StoreRecord,
@@ -36,6 +30,7 @@ from hub.store.reading import read_fact
 from hub.store.rebuild import Step, Tell, rebuild
 from hub.store.statement import closed_by_records, read_facts
 from hub.store.view import ViewBook
+from hub.store.views import StoreViews
 from protocols.chains import RunKind
 from protocols.errors import ConfigError, LedgerBroken, LedgerError, LongshoreError
 from protocols.messages import RunStated
@@ -50,7 +45,7 @@ _WRITER: Final = ("SET random_page_cost = 1.1", "SET enable_hashjoin = off", "SE
 """a batch asks for thousands of rows by their keys: reading a whole table for them is never right"""
 
 
-class PostgresStore:
+class PostgresStore(StoreViews):
     """See `hub.store.port.CentralStore` and the module."""
 
     def __init__(self, server: Server, *, read_only: bool = False, backup_required: bool = False, policies: Policies | None = None) -> None:
@@ -212,44 +207,6 @@ class PostgresStore:
             for s in sorted(streams, key=lambda s: (s.key.node, s.sid))
             if s.chain.runs
         ]
-
-    # ------------------------------------------------------------ the view
-
-    def orders(self, query: OrderQuery) -> Page:
-        """See `CentralStore.orders`."""
-        return self._queries.orders(query)
-
-    def order(self, org: str, order_id: str) -> OrderView | None:
-        """See `CentralStore.order`."""
-        return next((o for o in self.find(order_id) if o.org == org), None)
-
-    def find(self, order_id: str) -> list[OrderView]:
-        """See `CentralStore.find`."""
-        return self._queries.find(order_id)
-
-    def events(self, org: str, order_id: str) -> list[EventView]:
-        """See `CentralStore.events`."""
-        return self._queries.events(org, order_id)
-
-    def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
-        """See `CentralStore.conflicts`."""
-        return self._queries.conflicts(open_only=open_only, limit=limit)
-
-    def conflict(self, clash_id: str) -> ConflictView | None:
-        """See `CentralStore.conflict`."""
-        return self._queries.conflict(clash_id)
-
-    def judged_by(self) -> Policies:
-        """See `CentralStore.judged_by`."""
-        return self._policies
-
-    def disputed(self, org: str, order_id: str) -> Disputed:
-        """See `CentralStore.disputed`."""
-        return self._queries.disputed(org, order_id)
-
-    def totals(self) -> dict[str, int]:
-        """See `CentralStore.totals`."""
-        return self._queries.totals()
 
     # ------------------------------------------------------------ backups of it
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Any, Final
 
-from hub.store.port import ConflictView, Disputed, EventView, OrderQuery, OrderView
+from hub.store.port import PAGE_ORDERS, ConflictView, Disputed, EventView, OrderQuery, OrderView, Page
 from protocols import merged
 from protocols.clashes import COLUMNS as CLASH_COLUMNS
 from protocols.clashes import Clash, as_clash, judged, tell
@@ -48,6 +48,58 @@ class Queries(ABC):
     @abstractmethod
     def moment(self) -> AbstractContextManager[None]:
         """What is read inside is all of one commit."""
+
+    @abstractmethod
+    def totals(self) -> dict[str, int]:
+        """See `CentralStore.totals`."""
+
+    # ------------------------------------------------------------ pages of orders
+
+    like: str
+    """how the engine finds a pattern whatever the case of its letters"""
+    unindexed: str
+    """what before a column keeps the engine from its index"""
+
+    @abstractmethod
+    def _among(self, few: list[int]) -> tuple[str, Any]:
+        """The condition that `v.okey` is one of these, and its parameter."""
+
+    @abstractmethod
+    def _standing(self, column: str, value: str) -> list[int]:
+        """Orders with this in a column (site, region): all, or some more than CANDIDATES."""
+
+    @abstractmethod
+    def _holding(self, text: str) -> list[int] | None:
+        """Orders whose id may hold the fragment; None when there are more than CANDIDATES."""
+
+    def orders(self, query: OrderQuery) -> Page:
+        """See `CentralStore.orders`."""
+        limit = min(max(query.limit, 1), PAGE_ORDERS)
+        where, params = filters(query, self.like, self.unindexed)
+        with self.moment():
+            few = self._few(query)
+            # for a handful the index on pos would be read from its end, for many any other would be read whole
+            pos = "v.pos" if few is None else f"{self.unindexed}v.pos"
+            if few is not None:
+                condition, given = self._among(few)
+                where.append(condition)
+                params.append(given)
+            if query.cursor is not None:
+                where.append(f"{pos} < ?")
+                params.append(read_cursor(query.cursor))
+            sql = f"SELECT {ORDER} FROM view v{' WHERE ' if where else ''}{' AND '.join(where)} ORDER BY {pos} DESC LIMIT ?"
+            rows = self._db.query(sql, (*params, limit + 1))
+            views = [self.view_of(r) for r in rows[:limit]]
+        return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
+
+    def _few(self, query: OrderQuery) -> list[int] | None:
+        """The orders among which the page is to be found, if some filter leaves few; None: walk from the newest, matches are common."""
+        for column, value in (("site", query.site), ("region", query.region)):
+            if value is not None:
+                found = self._standing(column, value)
+                if len(found) <= CANDIDATES:
+                    return found
+        return self._holding(query.text) if query.text else None
 
     # ------------------------------------------------------------ orders
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from hub.store.orders import COLUMNS, Order, enter, values
 from protocols.fixes import Identity
+from protocols.sql import Sql
 from protocols.sqlite import Db
 
 LoggedFact = tuple[int, int, bytes, bytes, int]
@@ -67,8 +68,33 @@ _UPDATE_MOVED: Final = "UPDATE view SET region=?, site=? WHERE okey=?"
 """apart, because naming a column writes its index anew, and most facts leave an order where it was"""
 
 
-class SqliteShelf:
+class Remarks:
+    """What a shelf notes beside its orders, in SQL that every engine understands."""
+
+    _db: Sql
+
+    def unsure_streams(self) -> Iterable[int]:
+        """See `Shelf`."""
+        return [sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM unsure")]
+
+    def note_odd(self, okey: int, facts: Sequence[Identity]) -> None:
+        """See `Shelf`."""
+        self._db.many("INSERT INTO oddities VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [(okey, *fact) for fact in facts])
+
+    def forget_odd(self, okey: int) -> None:
+        """See `Shelf`."""
+        self._db.run("DELETE FROM oddities WHERE okey=?", (okey,))
+
+    def note_unsure(self, okey: int, sids: Sequence[int]) -> None:
+        """See `Shelf`."""
+        self._db.run("DELETE FROM unsure WHERE okey=?", (okey,))
+        self._db.many("INSERT INTO unsure VALUES (?, ?)", [(sid, okey) for sid in sids])
+
+
+class SqliteShelf(Remarks):
     """See `Shelf`. The connection is the only writer's, so numbers are counted in memory."""
+
+    _db: Db
 
     def __init__(self, db: Db, *, text_index: bool) -> None:
         self._db, self._text_index = db, text_index
@@ -119,23 +145,6 @@ class SqliteShelf:
         sql = "SELECT sid, seq, h, row, received_ms FROM log WHERE okey=? ORDER BY sid, seq, h"
         for okey in okeys:
             yield okey, self._db.query(sql, (okey,))
-
-    def unsure_streams(self) -> Iterable[int]:
-        """See `Shelf`."""
-        return [sid for (sid,) in self._db.query("SELECT DISTINCT sid FROM unsure")]
-
-    def note_odd(self, okey: int, facts: Sequence[Identity]) -> None:
-        """See `Shelf`."""
-        self._db.many("INSERT INTO oddities VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", [(okey, *fact) for fact in facts])
-
-    def forget_odd(self, okey: int) -> None:
-        """See `Shelf`."""
-        self._db.run("DELETE FROM oddities WHERE okey=?", (okey,))
-
-    def note_unsure(self, okey: int, sids: Sequence[int]) -> None:
-        """See `Shelf`."""
-        self._db.run("DELETE FROM unsure WHERE okey=?", (okey,))
-        self._db.many("INSERT INTO unsure VALUES (?, ?)", [(sid, okey) for sid in sids])
 
     def save(self, changed: Sequence[Order]) -> None:
         """See `Shelf`."""

@@ -16,12 +16,6 @@ from hub.store.log import StoreLog
 from hub.store.offsets import Advance, Offset, Offsets
 from hub.store.port import (
     Applied,
-    ConflictView,
-    Disputed,
-    EventView,
-    OrderQuery,
-    OrderView,
-    Page,
     Statement,
     StoreFact,
     StoreRecord,
@@ -33,6 +27,7 @@ from hub.store.shelf import SqliteShelf
 from hub.store.sqlite_queries import SqliteQueries
 from hub.store.statement import Verified
 from hub.store.view import CACHED_ORDERS, ViewBook
+from hub.store.views import StoreViews
 from protocols.errors import ConfigError, Fenced, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
 from protocols.messages import RunStated
 from protocols.policies import shipped
@@ -49,8 +44,10 @@ _CHECKPOINT_PAGES: Final = 4_000
 """as large as the WAL is allowed to stay (16 MB): the same hot pages of several batches are moved into the file once"""
 
 
-class SqliteStore:
+class SqliteStore(StoreViews):
     """See `hub.store.port.CentralStore` and the module. `at`: the file, or an open database that the store takes over."""
+
+    _queries: SqliteQueries
 
     def __init__(
         self,
@@ -223,44 +220,6 @@ class SqliteStore:
     def counts(self) -> list[StreamCounts]:
         """See `CentralStore.counts`."""
         return self._queries.counts()
-
-    # ------------------------------------------------------------ the view
-
-    def orders(self, query: OrderQuery) -> Page:
-        """See `CentralStore.orders`."""
-        return self._queries.orders(query)
-
-    def order(self, org: str, order_id: str) -> OrderView | None:
-        """See `CentralStore.order`."""
-        return next((o for o in self.find(order_id) if o.org == org), None)
-
-    def find(self, order_id: str) -> list[OrderView]:
-        """See `CentralStore.find`."""
-        return self._queries.find(order_id)
-
-    def events(self, org: str, order_id: str) -> list[EventView]:
-        """See `CentralStore.events`."""
-        return self._queries.events(org, order_id)
-
-    def conflicts(self, *, open_only: bool = False, limit: int = 200) -> list[ConflictView]:
-        """See `CentralStore.conflicts`."""
-        return self._queries.conflicts(open_only=open_only, limit=limit)
-
-    def conflict(self, clash_id: str) -> ConflictView | None:
-        """See `CentralStore.conflict`."""
-        return self._queries.conflict(clash_id)
-
-    def judged_by(self) -> Policies:
-        """See `CentralStore.judged_by`."""
-        return self._policies
-
-    def disputed(self, org: str, order_id: str) -> Disputed:
-        """See `CentralStore.disputed`."""
-        return self._queries.disputed(org, order_id)
-
-    def totals(self) -> dict[str, int]:
-        """See `CentralStore.totals`."""
-        return self._queries.totals()
 
     # ------------------------------------------------------------ backups of it
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from hub.store.port import PAGE_ORDERS, OrderQuery, Page, StoreRecord, StreamCounts
-from hub.store.queries import CANDIDATES, ORDER, Queries, cursor, filters, pattern, read_cursor
+from hub.store.port import StoreRecord, StreamCounts
+from hub.store.queries import CANDIDATES, Queries, pattern
 from hub.store.statement import closed_by_records
 from protocols.chains import Run, RunKind
 from protocols.policy import Policies
@@ -20,6 +20,8 @@ TRIGRAM: Final = 3
 
 class SqliteQueries(Queries):
     """Reads over one connection. `snapshots`: the connection is a reader beside a writer; an answer of several queries needs a moment."""
+
+    like, unindexed = "LIKE", "+"
 
     def __init__(self, db: Db, *, text_index: bool, snapshots: bool, policies: Policies) -> None:
         super().__init__(db, policies)
@@ -39,33 +41,13 @@ class SqliteQueries(Queries):
 
     # ------------------------------------------------------------ orders
 
-    def orders(self, query: OrderQuery) -> Page:
-        """See `CentralStore.orders`."""
-        limit = min(max(query.limit, 1), PAGE_ORDERS)
-        where, params = filters(query, "LIKE", "+")
-        with self.moment():
-            few = self._few(query)
-            # `+` keeps the planner from an index: for a handful from the one on pos, for many from any other
-            pos = "v.pos" if few is None else "+v.pos"
-            if few is not None:
-                where.append("v.okey IN (SELECT value FROM json_each(?))")
-                params.append(json.dumps(few))
-            if query.cursor is not None:
-                where.append(f"{pos} < ?")
-                params.append(read_cursor(query.cursor))
-            sql = f"SELECT {ORDER} FROM view v{' WHERE ' if where else ''}{' AND '.join(where)} ORDER BY {pos} DESC LIMIT ?"
-            rows = self._db.query(sql, (*params, limit + 1))
-            views = [self.view_of(r) for r in rows[:limit]]
-        return Page(views, cursor(rows[limit - 1][-1]) if len(rows) > limit else None)
+    def _among(self, few: list[int]) -> tuple[str, Any]:
+        """See `Queries`."""
+        return "v.okey IN (SELECT value FROM json_each(?))", json.dumps(few)
 
-    def _few(self, query: OrderQuery) -> list[int] | None:
-        """The orders among which the page is to be found, if some filter leaves few; None: walk from the newest, matches are common."""
-        for column, value in (("site", query.site), ("region", query.region)):
-            if value is not None:
-                found = self._db.query(f"SELECT okey FROM view WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))
-                if len(found) <= CANDIDATES:
-                    return [okey for (okey,) in found]
-        return self._holding(query.text) if query.text else None
+    def _standing(self, column: str, value: str) -> list[int]:
+        """See `Queries`."""
+        return [okey for (okey,) in self._db.query(f"SELECT okey FROM view WHERE {column}=? LIMIT ?", (value, CANDIDATES + 1))]
 
     def _holding(self, text: str) -> list[int] | None:
         """Orders whose id may hold the fragment; None when there are many."""
