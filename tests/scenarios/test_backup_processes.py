@@ -6,7 +6,6 @@ Each story runs a hub and an edge from their commands, over the embedded broker,
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from hub.cli_ask import Client, client_of
 from hub.config import read_config
 from protocols.sqlite import Db
-from tests.support.ports import free_port
+from tests.support.commands import done, new_pair
 from tests.support.procs import Child, python, started
 
 pytestmark = pytest.mark.slow  # whole processes
@@ -25,24 +24,12 @@ pytestmark = pytest.mark.slow  # whole processes
 WITHIN_S = 60
 
 
-def done(*args: str | Path, stdin: str = "") -> Any:
-    """A command to its end; its JSON where it prints any."""
-    ran = subprocess.run(python("-m", *args), input=stdin, capture_output=True, text=True, timeout=WITHIN_S)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return json.loads(ran.stdout) if "--json" in args else ran.stdout
-
-
 class Pair:
     """A hub and an edge in two folders, running or not."""
 
     def __init__(self, folder: Path, *store: str) -> None:
-        self.hub, self.edge = folder / "hub", folder / "edge"
-        ports = ("--api-port", "0", "--broker-port", str(free_port()))
-        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json", *store)
-        place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
-        done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
+        self.hub, self.edge = new_pair(folder, *store)
         self.env = {"LONGSHORE_STORAGE__FLOOR_DAYS": "0", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_SYNC__IDLE_HELLO_MS": "1000"}
-        done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
 
     @contextmanager
     def running(self) -> Iterator[tuple[Child, Client]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from hub.cli_ask import Client, client_of
 from hub.config import read_config
 from protocols.sqlite import Db
-from tests.support.ports import free_port
+from tests.support.commands import done, new_pair
 from tests.support.procs import Child, python, started
 
 pytestmark = pytest.mark.slow  # whole processes
@@ -34,22 +33,11 @@ SMALL = {
 }
 
 
-def done(*args: str | Path) -> Any:
-    ran = subprocess.run(python("-m", *args), capture_output=True, text=True, timeout=WITHIN_S)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return json.loads(ran.stdout) if "--json" in args else ran.stdout
-
-
 class Site:
     """A hub and an edge in two folders."""
 
     def __init__(self, folder: Path) -> None:
-        self.hub, self.edge = folder / "hub", folder / "edge"
-        ports = ("--api-port", "0", "--broker-port", str(free_port()))
-        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json")
-        place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
-        done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
-        done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
+        self.hub, self.edge = new_pair(folder)
         self.url = ""
 
     @contextmanager

@@ -19,6 +19,7 @@ from typing import Any, Final
 import pytest
 
 from tests.support.certificates import Certificates, make_certificates
+from tests.support.commands import as_json as done
 from tests.support.engines.mosquitto import Mosquitto, shipped, write_access
 from tests.support.needs import needs
 from tests.support.ports import free_port, lasting_port
@@ -30,15 +31,6 @@ HASTE: Final = {
     "LONGSHORE_SYNC__RETRY_MS": "400", "LONGSHORE_SYNC__RETRY_MOST_MS": "2000", "LONGSHORE_SYNC__IDLE_HELLO_MS": "2000",
     "LONGSHORE_SYNC__STALL_MS": "3000", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_HUB__RECONNECT_MOST_S": "1",
 }  # fmt: skip
-
-
-def done(module: str, *args: str | Path, stdin: str = "", code: int | None = 0) -> Any:
-    """A command in a process of its own; what it says as JSON."""
-    command = python("-m", module, *args, "--json")
-    ran = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-    assert code in (None, ran.returncode), (args, ran.returncode, ran.stdout, ran.stderr)
-    assert "Traceback" not in ran.stderr, ran.stderr
-    return json.loads(ran.stdout) if ran.stdout.strip() else None
 
 
 def told(module: str, *args: str | Path) -> str:

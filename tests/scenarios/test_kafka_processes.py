@@ -24,11 +24,13 @@ from hub.config import read_config
 from hub.kafka import Access, KafkaSender
 from hub.store.port import StoreFact
 from protocols.codec import pack
+from protocols.errors import LongshoreError
 from protocols.event import EXAMPLES, EventDefaults, parse_event
 from protocols.fact import chain, genesis, to_row
 from protocols.streams import StreamKey
 from tests.conformance.bus.test_bus import settings
-from tests.scenarios.test_backup_processes import done, rows
+from tests.scenarios.test_backup_processes import rows
+from tests.support.commands import done, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
@@ -45,17 +47,13 @@ class Site:
     """An edge and a hub with its projectors, in folders of their own; `ends` holds what runs."""
 
     def __init__(self, folder: Path, kafka: Kafka, postgres: Postgres | None) -> None:
-        self.hub, self.edge, self.kafka, self.postgres = folder / "hub", folder / "edge", kafka, postgres
+        self.kafka, self.postgres = kafka, postgres
         self.broker_port = lasting_port()
-        ports = ("--api-port", "0", "--broker-port", str(self.broker_port))
         store: tuple[str | Path, ...] = ()
         if postgres is not None:
             where = postgres.server("central")
             store = ("--store", "postgres", "--dsn", where.dsn, "--password-file", where.password_file)
-        made = done("hub.cli", "init", self.hub, *ports, *store, "--loopback-without-token", "--json")
-        place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
-        done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
-        done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
+        self.hub, self.edge = new_pair(folder, *store, broker_port=self.broker_port)
         (self.hub / "hub.toml.d").mkdir()
         settings = (
             f'[bridge]\nkind = "kafka"\nservers = "{kafka.servers}"\nproduce_again_s = 5\npartitions = 4\n[sync]\nstore_check_s = 2\n'
@@ -141,8 +139,8 @@ def tried(condition: Callable[[], bool]) -> bool:
     """A hub that starts again answers nobody for a moment."""
     try:
         return condition()
-    except Exception as error:  # boundary: whatever asking fails by, it is asked again until the deadline
-        return bool(error) and False
+    except LongshoreError:
+        return False
 
 
 def balanced(api: Client, settled: int) -> bool:

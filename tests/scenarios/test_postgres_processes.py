@@ -13,7 +13,8 @@ from hub import cli
 from hub.cli_ask import Client
 from hub.config import read_config
 from hub.store.pg import Server
-from tests.scenarios.test_backup_processes import Pair, closes, done, freed, rows
+from tests.scenarios.test_backup_processes import Pair, closes, freed, rows
+from tests.support.commands import done
 from tests.support.engines.postgres import USER, Postgres, server
 from tests.support.needs import needs
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,20 +16,12 @@ from typing import Any
 import pytest
 
 from protocols.sqlite import Db
+from tests.support.commands import as_json as done
 from tests.support.ports import free_port
 from tests.support.procs import Child, python
 
 pytestmark = pytest.mark.slow
 WITHIN_S = 60.0
-
-
-def done(module: str, *args: str | Path, stdin: str = "", code: int = 0) -> Any:
-    """A command in a process of its own; what it says as JSON."""
-    ran = subprocess.run(
-        python("-m", module, *args, "--json"), input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ}, check=False
-    )
-    assert ran.returncode == code, (args, ran.returncode, ran.stdout, ran.stderr)
-    return json.loads(ran.stdout) if ran.stdout.strip() else None
 
 
 class Town:

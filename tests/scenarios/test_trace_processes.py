@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -19,21 +18,15 @@ from hub.bridge_topics import EVENTS
 from hub.bus import Headers
 from hub.cli_ask import client_of
 from hub.config import read_config
+from tests.support.commands import done, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.needs import needs
-from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 
 pytestmark = pytest.mark.slow  # whole processes
 
 WITHIN_S: Final = 60
 TRACED: Final = {"LONGSHORE_LOG__TRACE": "true", "LONGSHORE_LOG__FORMAT": "json"}
-
-
-def done(*args: str | Path) -> Any:
-    ran = subprocess.run(python("-m", *args), capture_output=True, text=True, timeout=WITHIN_S)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return json.loads(ran.stdout) if "--json" in args else ran.stdout
 
 
 def traced(child: Child) -> list[tuple[str, str, str]]:
@@ -46,12 +39,7 @@ class Site:
     """A hub and an edge in two folders."""
 
     def __init__(self, folder: Path) -> None:
-        self.hub, self.edge = folder / "hub", folder / "edge"
-        ports = ("--api-port", "0", "--broker-port", str(free_port()))
-        made = done("hub.cli", "init", self.hub, *ports, "--loopback-without-token", "--json")
-        place = ("--node", "dock-7", "--site", "S", "--region", "R", "--port", "0", "--loopback-without-token")
-        done("edge_agent.cli", "init", self.edge, "--hub", made["address"], *place)
-        done("hub.cli", "nodes", "add", self.edge / "node.card.json", "--dir", self.hub)
+        self.hub, self.edge = new_pair(folder)
 
     @contextmanager
     def running(self, env: dict[str, str]) -> Iterator[tuple[Child, Child]]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.scenarios.test_broker_processes import HASTE, asked, done, ended
+from tests.scenarios.test_broker_processes import HASTE, asked, ended
+from tests.support.commands import as_json as done
 from tests.support.engines.mosquitto import FAST, Mosquitto
 from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs

@@ -15,7 +15,7 @@ from hub.store import pg_batch, pg_held
 from hub.store.offsets import Advance, Move
 from hub.store.pg import Pg, Raced, Server
 from hub.store.pg_schema import migrate
-from hub.store.port import StoreFact
+from hub.store.port import Applied, StoreFact
 from hub.store.postgres import PostgresStore
 from hub.store.sqlite import SqliteStore
 from hub.store.view import ViewBook
@@ -135,14 +135,9 @@ def test_a_fork_whose_branches_come_by_two_writers_is_found(one: Server, seed: i
     store.close()
 
 
-def test_branches_of_two_transactions_at_once_are_seen_by_the_second(one: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have logged their fact before either commits: neither sees the other's, but for the look under the lock."""
-    world = World()
-    author = world.author("w1")
-    first = world.say(author, "O-0", Status.PLACED)
-    clone = world.fork(author)
-    facts = [world.say(author, "O-1", Status.PLACED), world.say(clone, "O-2", Status.PLACED)]
-    both = threading.Barrier(2, timeout=20)
+def at_once(monkeypatch: pytest.MonkeyPatch, stores: Sequence[PostgresStore], facts: Sequence[StoreFact]) -> list[Applied]:
+    """Each store is given its fact in a thread of its own; both have logged and folded before either commits."""
+    both = threading.Barrier(len(stores), timeout=20)
     finish = ViewBook.finish
     waited: dict[int, None] = {}
 
@@ -152,12 +147,21 @@ def test_branches_of_two_transactions_at_once_are_seen_by_the_second(one: Server
             waited[threading.get_ident()] = None
             both.wait()
 
+    with monkeypatch.context() as patched, ThreadPoolExecutor(len(stores)) as pool:
+        patched.setattr(ViewBook, "finish", meets)
+        return list(pool.map(lambda store, fact: store.apply([fact], [], NOW_MS), stores, facts))
+
+
+def test_branches_of_two_transactions_at_once_are_seen_by_the_second(one: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have logged their fact before either commits: neither sees the other's, but for the look under the lock."""
+    world = World()
+    author = world.author("w1")
+    first = world.say(author, "O-0", Status.PLACED)
+    clone = world.fork(author)
+    facts = [world.say(author, "O-1", Status.PLACED), world.say(clone, "O-2", Status.PLACED)]
     stores = [PostgresStore(one), PostgresStore(one)]
     stores[0].apply([first], [], NOW_MS)
-    monkeypatch.setattr(ViewBook, "finish", meets)
-    with ThreadPoolExecutor(2) as pool:
-        applied = list(pool.map(lambda store, fact: store.apply([fact], [], NOW_MS), stores, facts))
-    monkeypatch.undo()
+    applied = at_once(monkeypatch, stores, facts)
     assert [done.new for done in applied] == [1, 1]
     assert stores[0]._db.query("SELECT fork_seq FROM streams") == [(1,)]
     assert everything(stores[0]) == as_sqlite_says([first, *facts])
@@ -168,22 +172,9 @@ def test_branches_of_two_transactions_at_once_are_seen_by_the_second(one: Server
 def test_a_fix_that_comes_while_the_refused_fact_is_applied_overrules_it(one: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refused fact can be read here, and is folded by a transaction that cannot see the fix yet, nor the fix's the fact."""
     placed, refused, fix = (given(told, strict=False) for told in pair(author("dock", Random(1)), order_id="o2"))
-    both = threading.Barrier(2, timeout=20)
-    finish = ViewBook.finish
-    waited: dict[int, None] = {}
-
-    def meets(self: Any, now_ms: int) -> None:
-        finish(self, now_ms)
-        if threading.get_ident() not in waited:
-            waited[threading.get_ident()] = None
-            both.wait()
-
     stores = [PostgresStore(one), PostgresStore(one)]
     stores[0].apply([placed], [], NOW_MS)
-    monkeypatch.setattr(ViewBook, "finish", meets)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda store, fact: store.apply([fact], [], NOW_MS), stores, (refused, fix)))
-    monkeypatch.undo()
+    at_once(monkeypatch, stores, (refused, fix))
     assert [(o.status, o.facts) for o in stores[0].find("o1")] == [("PLACED", 1)]
     assert everything(stores[0]) == as_sqlite_says([placed, refused, fix])
     for store in stores:

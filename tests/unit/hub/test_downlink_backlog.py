@@ -10,7 +10,7 @@ from protocols.downlink import order_k
 from protocols.sync.follow import FollowSettings
 from protocols.sync.seal import Control, unseal
 from protocols.sync.uplink import UplinkSettings
-from tests.unit.hub.hub_world import World
+from tests.unit.hub.hub_world import Edge, World
 from tests.unit.hub.test_downlink import Tap, same, state
 
 PATIENT = EdgeSettings(
@@ -20,12 +20,23 @@ PATIENT = EdgeSettings(
 )
 
 
-def test_what_a_node_has_just_handed_over_is_not_sent_back_to_it() -> None:
+def cut_off(facts: int) -> tuple[World, Edge]:
+    """A dock with facts of as many orders that nobody has heard of, and an order of the centre that it has not heard of."""
     world = World(edge_settings=PATIENT)
     dock = world.edge("dock-1", linked=False)
-    for n in range(400):
+    for n in range(facts):
         dock.says(f"A{n}", "PLACED")
     world.says("C1", "PLACED")
+    return world, dock
+
+
+def only_words(_: str, payload: bytes) -> list[bytes]:
+    """Frames do not get through."""
+    return [payload] if isinstance(unseal(payload), Control) else []
+
+
+def test_what_a_node_has_just_handed_over_is_not_sent_back_to_it() -> None:
+    world, dock = cut_off(400)
     tap = Tap(world)
     dock.link()
     world.run(60)
@@ -35,12 +46,8 @@ def test_what_a_node_has_just_handed_over_is_not_sent_back_to_it() -> None:
 
 
 def test_a_comparison_waits_for_a_backlog_no_longer_than_it_is_told() -> None:
-    world = World(edge_settings=PATIENT)
-    dock = world.edge("dock-1", linked=False)
-    for n in range(30):
-        dock.says(f"A{n}", "PLACED")
-    world.says("C1", "PLACED")
-    world.bend = lambda _, payload: [] if not isinstance(unseal(payload), Control) else [payload]  # frames do not get through
+    world, dock = cut_off(30)
+    world.bend = only_words
     dock.link()
     world.run(50)
     assert state(dock, "C1") is None
@@ -49,12 +56,8 @@ def test_a_comparison_waits_for_a_backlog_no_longer_than_it_is_told() -> None:
 
 
 def test_for_a_few_facts_a_comparison_does_not_wait() -> None:
-    world = World(edge_settings=PATIENT)
-    dock = world.edge("dock-1", linked=False)
-    for n in range(20):
-        dock.says(f"A{n}", "PLACED")
-    world.says("C1", "PLACED")
-    world.bend = lambda _, payload: [] if not isinstance(unseal(payload), Control) else [payload]
+    world, dock = cut_off(20)
+    world.bend = only_words
     dock.link()
     world.run(5)
     assert state(dock, "C1") == "PLACED"

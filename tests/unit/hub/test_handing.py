@@ -9,7 +9,7 @@ import pytest
 from edge_agent.core import EdgeSettings
 from hub.store.port import StoreFact
 from protocols.sync.uplink import UplinkSettings
-from tests.unit.hub.hub_world import World
+from tests.unit.hub.hub_world import Edge, World
 
 
 def lacking(world: World) -> list[StoreFact]:
@@ -71,13 +71,19 @@ def test_of_branches_each_fact_is_handed_over_with_what_it_says(clone_first: boo
 SLOW = EdgeSettings(UplinkSettings(frame_facts=4, window_facts=16, turn_frames=2, linger_ms=0, retry_ms=2_000), heartbeat_ms=5_000)
 
 
-def test_what_was_captured_just_now_does_not_stand_behind_a_backlog() -> None:
+def with_a_backlog() -> tuple[World, Edge]:
+    """Sixty facts of a dock, of which some have reached the hub; the store has none."""
     world = World(edge_settings=SLOW)
     dock = world.edge("dock-1", linked=False)
     for n in range(60):
         dock.says(f"A{n}", "PLACED")
     dock.link()
     world.run(3, store=False)
+    return world, dock
+
+
+def test_what_was_captured_just_now_does_not_stand_behind_a_backlog() -> None:
+    world, dock = with_a_backlog()
     dock.says("F1", "PLACED")
     dock.says("F2", "PLACED")
     world.run(1, store=False)
@@ -88,12 +94,7 @@ def test_what_was_captured_just_now_does_not_stand_behind_a_backlog() -> None:
 
 
 def test_however_much_is_new_most_of_the_room_is_for_the_oldest() -> None:
-    world = World(edge_settings=SLOW)
-    dock = world.edge("dock-1", linked=False)
-    for n in range(60):
-        dock.says(f"A{n}", "PLACED")
-    dock.link()
-    world.run(3, store=False)
+    world, dock = with_a_backlog()
     for n in range(8):
         dock.says(f"F{n}", "PLACED")
     world.run(1, store=False)

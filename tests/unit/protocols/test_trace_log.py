@@ -31,15 +31,24 @@ class Fact(NamedTuple):
     h: bytes
 
 
+class Kept(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @pytest.fixture
 def said() -> Iterator[list[logging.LogRecord]]:
     """What the log of traces says, switched on."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore
+    handler = Kept()
     logging.getLogger(LOGGER).addHandler(handler)
     switch(True)
-    yield records
+    yield handler.records
     switch(False)
     logging.getLogger(LOGGER).removeHandler(handler)
 
