@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.bench import bridge, drain, herd, ingest, wire
+from deploy.bench import bridge, connected, drain, freshness, herd, ingest, whole, wire
 from deploy.bench.table import Figure, machine
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -17,7 +18,14 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "drain": drain.run,
     "herd": herd.run,
     "bridge": bridge.run,
+    "whole": whole.run,
+    "freshness": freshness.run,
+    "connected": connected.run,
 }
+SIZED: dict[str, Callable[[int], Iterator[Figure]]] = {
+    "drain": drain.run, "whole": whole.run, "freshness": freshness.run, "connected": connected.run,
+}  # fmt: skip
+"""those that can be asked for fewer: of events, and `connected` of edges"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,12 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="make bench", description=__doc__)
     p.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME", help=f"of {', '.join(BENCHES)}; default: all")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    p.add_argument("--size", type=int, metavar="N", help=f"events (connected: edges), fewer or more than usual; of {', '.join(SIZED)}")
+    p.add_argument("--cores", type=int, metavar="N", help="let everything run on so many cores")
     args = p.parse_args(argv)
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     print(machine(), flush=True)
     figures: list[Figure] = []
     for name in args.names or BENCHES:
         print(f"{name}:", flush=True)
-        for figure in BENCHES[name]():
+        for figure in SIZED[name](args.size) if args.size and name in SIZED else BENCHES[name]():
             print(figure.line(), flush=True)
             figures.append(figure)
     if args.json:

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from deploy.bench import engines
 from deploy.bench.orders import events
 from deploy.bench.table import Figure
 from hub.bridge_config import Bridge
@@ -34,17 +29,15 @@ RUNS: Final = 5
 COUNT: Final = 20_000
 PARTITIONS: Final = 6
 TARGET: Final = 3.0
-SCRIPT: Final = Path(__file__).parents[1] / "dev" / "kafka.sh"
-START_S: Final = 90.0
 
 
 def run() -> Iterator[Figure]:
     """Skipped loudly where there is no Kafka to be had."""
-    if subprocess.run([SCRIPT, "fetch"], capture_output=True, check=False).returncode:
-        print("  !! SKIPPED: no Java, no Maven, or no jars; to enable: apt-get install default-jre-headless maven", file=sys.stderr)
+    if engines.skipped("kafka"):
         return
     facts = _facts()
-    with _broker() as servers:
+    with engines.folder() as root, engines.kafka(root) as broker:
+        servers = broker.address
         records = [Encoder().fact(f) for f in facts]
         ours, peer, whole = [], [], []
         for _ in range(RUNS):
@@ -70,37 +63,6 @@ def _facts() -> list[StoreFact]:
         out.append(StoreFact(key, seq, h, prev, row, now, "", fact))
         prev = h
     return out
-
-
-@contextmanager
-def _broker() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
-        port, controller = _free_port(), _free_port()
-        with (Path(folder) / "log").open("wb") as log:
-            args = [str(SCRIPT), "run", folder, str(port), str(controller)]
-            process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            _wait(process, port)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("Kafka did not start")
 
 
 # ------------------------------------------------------------------ runs

@@ -33,7 +33,7 @@ def run(backlog: int = BACKLOG) -> Iterator[Figure]:
 
 async def _run(folder: Path, backlog: int) -> list[Figure]:
     hub, edge = set_up_pair(folder)
-    _fill(edge.dir / "ledger.db", backlog)
+    fill(edge.dir / "ledger.db", backlog)
     await hub.start()
     started = time.perf_counter()
     try:
@@ -48,7 +48,7 @@ async def _run(folder: Path, backlog: int) -> list[Figure]:
     return [*_figures(folder, backlog, ready, rss), *_freshness(fresh)]
 
 
-def _fill(path: Path, backlog: int) -> None:
+def fill(path: Path, backlog: int) -> None:
     """What an edge captured while it was alone, written with the edge's own ledger."""
     rng = SystemRandom()
     ledger = Ledger(Db(path), node="bench", new_epoch=lambda: rng.getrandbits(62) + 1)

@@ -24,6 +24,7 @@ from deploy.bench.table import Figure, peak_rss_mb
 from deploy.demo.parts import Part, set_up_pair
 from edge_agent.core import EdgeIdentity, EdgeSettings
 from edge_agent.runtime import EdgeRuntime
+from protocols import mosquitto
 from protocols.sqlite import Db
 from protocols.topics import Address
 from protocols.transport.mqtt import MqttSettings, MqttTransport
@@ -34,7 +35,7 @@ EVENTS: Final = 1_000
 WITHIN_S: Final = 10.0
 PROCESSES: Final = 2
 _PATIENCE_S: Final = 900.0
-_PASSWORD: Final = "of-the-benchmark-only"
+PASSWORD: Final = "of-the-benchmark-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ async def _run(folder: Path, edges: int, each: int, single: float) -> list[Figur
     hub, _ = set_up_pair(folder)
     await hub.start()
     try:
-        await _admit(hub, edges)
-        times = await asyncio.to_thread(_herd, _where(hub, edges, each))
+        await admit(hub, edges)
+        times = await asyncio.to_thread(_herd, where_of(hub, edges, each))
         await _settled(hub, edges * each)
         rss = peak_rss_mb(hub.process.pid) if hub.process is not None else 0.0
     finally:
@@ -68,32 +69,37 @@ async def _run(folder: Path, edges: int, each: int, single: float) -> list[Figur
     return _figures(folder, edges, each, single, times, rss)
 
 
-def _where(hub: Part, edges: int, each: int) -> Where:
+def where_of(hub: Part, edges: int, each: int) -> Where:
+    """From the hub's own files."""
     key, named = NodeKey.load(hub.dir / "hub.key"), tomllib.loads((hub.dir / "hub.toml").read_text())
     return Where(int(hub.env["LONGSHORE_BROKER__PORT"]), named["hub"]["node"], key.public, edges, each)
 
 
-async def _admit(hub: Part, edges: int) -> None:
+async def admit(hub: Part, edges: int) -> None:
     """By the hub's API, as an operator's script would."""
-    hashed = hash_password(_PASSWORD)
+    hashed, by_mosquitto = hash_password(PASSWORD), mosquitto.password_hash(PASSWORD, bytes(mosquitto.SALT_BYTES))
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {hub.token}"}, timeout=60) as http:
         for n in range(edges):
-            card = make_card(_key(n), node=_name(n), org="scms", region="Africa", site=_site(n), password_hash=hashed)
+            card = make_card(
+                key_of(n), node=name_of(n), org="scms", region="Africa", site=site_of(n), password_hash=hashed, mosquitto_hash=by_mosquitto
+            )
             answer = await http.post(f"{hub.url}/v1/nodes", json=card)
             answer.raise_for_status()
 
 
-def _name(n: int) -> str:
+def name_of(n: int) -> str:
+    """Of the n-th edge."""
     return f"edge-{n:04}"
 
 
-def _site(n: int) -> str:
+def site_of(n: int) -> str:
     """Each at a site of its own: what nodes of one site tell each other by way of the hub is no drain, and would be a multiple of it."""
     return f"site-{n}"
 
 
-def _key(n: int) -> NodeKey:
-    return NodeKey(_name(n).encode().ljust(32, b"-"))
+def key_of(n: int) -> NodeKey:
+    """The same in every process."""
+    return NodeKey(name_of(n).encode().ljust(32, b"-"))
 
 
 # ------------------------------------------------------------ the edges
@@ -128,11 +134,12 @@ async def _live(where: Where, numbers: range, barrier: Any) -> list[tuple[int, f
     return list(zip(numbers, times, strict=True))
 
 
-def _runtime(where: Where, n: int, image: bytes | None, *, line: bool) -> EdgeRuntime:
-    address = Address("scms", "Africa", _site(n), _name(n))
-    key = _key(n)
+def runtime_of(where: Where, n: int, image: bytes | None, *, line: bool) -> EdgeRuntime:
+    """The product's edge with a ledger in memory; `line`: with a connection of its own."""
+    address = Address("scms", "Africa", site_of(n), name_of(n))
+    key = key_of(n)
     settings = MqttSettings(
-        "127.0.0.1", where.broker_port, _name(n), _PASSWORD, answer_timeout_s=60, connect_timeout_s=30, backoff_max_s=10
+        "127.0.0.1", where.broker_port, name_of(n), PASSWORD, answer_timeout_s=60, connect_timeout_s=30, backoff_max_s=10
     )
     return EdgeRuntime(
         ":memory:",
@@ -147,9 +154,9 @@ def _runtime(where: Where, n: int, image: bytes | None, *, line: bool) -> EdgeRu
 
 async def _filled(where: Where, n: int) -> bytes:
     """A ledger with what an edge captured while it was away."""
-    async with _runtime(where, n, None, line=False) as edge:
+    async with runtime_of(where, n, None, line=False) as edge:
         now_ms = time.time_ns() // 1_000_000
-        own = [replace(e, order_id=f"{e.order_id}/{n}", site=_site(n)) for e in events(where.events, now_ms)]  # nobody else's orders
+        own = [replace(e, order_id=f"{e.order_id}/{n}", site=site_of(n)) for e in events(where.events, now_ms)]  # nobody else's orders
         await edge.append(own)
         return edge.core.ledger.db.dump()
 
@@ -157,7 +164,7 @@ async def _filled(where: Where, n: int) -> bytes:
 async def _one(where: Where, n: int, image: bytes) -> float:
     await asyncio.sleep(WITHIN_S * n / where.edges)
     began = time.perf_counter()
-    async with _runtime(where, n, image, line=True) as edge:
+    async with runtime_of(where, n, image, line=True) as edge:
         async with asyncio.timeout(_PATIENCE_S):
             while edge.core.ledger.own().settled_seq < where.events:  # noqa: ASYNC110 - the edge tells nobody but its status
                 await asyncio.sleep(0.25)
