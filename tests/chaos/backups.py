@@ -23,10 +23,11 @@ from tests.chaos.history import What
 from tests.chaos.oracle import Books
 from tests.chaos.site import HUB, Site
 from tests.chaos.waiting import ask, until
+from tests.support.patience import WITHIN_S
 from tests.support.procs import python
 
-COMMAND_S: Final = 60.0
-EMPTY_S: Final = 15.0
+COMMAND_S: Final = WITHIN_S
+EMPTY_S: Final = 60.0
 STORE: Final = "store"
 BOTH: Final = "both"
 PARTS: Final = {HUB: ("--hub-only",), STORE: ("--store-only",), BOTH: ()}

@@ -45,6 +45,8 @@ class Chronicle:
         """nodes that are asked nothing new for now"""
         self.open: Counter[str] = Counter()
         """per node: requests that are being asked now"""
+        self.oks = 0
+        """requests that were answered with yes"""
         self._journal = journal
         self._lock = threading.Lock()
         self._ops = 0
@@ -60,6 +62,7 @@ class Chronicle:
         with self._lock:
             self.entries.append(entry)
             self.open[entry.node] += 1 if entry.what is What.INVOKE else -1
+            self.oks += entry.what is What.OK
             self._journal.write("op", **entry.as_json())
 
     def put_back(self, node: str) -> None:

@@ -119,6 +119,8 @@ def read(path: Path, *, whole: bool = True) -> Books:
     integrity = _integrity(path) if whole else "ok"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
         facts = {}
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name='log'").fetchone() is None:  # killed before it was made, and not up again yet
+            return Books(f"{path.parent.name}/{path.name}", {}, {}, integrity=integrity)
         for node, epoch, cls, seq, h, prev, row in db.execute(
             "SELECT node, epoch, cls, seq, h, prev, row FROM log JOIN streams USING (sid)"
         ):

@@ -25,13 +25,13 @@ from tests.chaos.journal import Journal
 from tests.chaos.plan import BACKUP, CONT, CUT, FAULT, HEAL, KILL, RESTORE, ROAM, STOP, TERM, Action, Pace, plan, restores, roams
 from tests.chaos.site import BROKER, EDGE, FORGETFUL, HUB, SHARED, Layout, Site, build
 from tests.chaos.waiting import ask, until
+from tests.support.patience import WITHIN_S
 from tests.support.procs import python
 
 PACE: Final = Pace()
-READY_S: Final = 30.0
-QUIET_S: Final = 60.0
+QUIET_S: Final = 180.0
 SETTLED_LOOKS: Final = 2
-WAIT_FOR_VICTIM_S: Final = 3.0
+WAIT_FOR_VICTIM_S: Final = 60.0
 VIEWS_STEP_S: Final = 0.5
 COMPLAINTS_SHOWN: Final = 8
 KEPT: Final = (
@@ -64,6 +64,8 @@ class Options:
     """a kind of process that is hit more often"""
     quiet_s: float = QUIET_S
     """how long everything may take to come to rest"""
+    least_ok: int = 0
+    """requests that have to be answered with yes, and looks at what came of them: clients go on until then, however slow the machine"""
 
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> Options:
@@ -114,11 +116,11 @@ def on_site(options: Options, layout: Layout, folder: Path, play: Callable[[Site
     site = build(folder, layout, journal)
     try:
         site.supervisor.start()
-        if until(lambda: not site.unready(), READY_S):
+        if until(lambda: not site.unready(), WITHIN_S):
             journal.begin(**asdict(options))
             play(site, outcome)
         else:
-            outcome.complaints.append(f"not ready within {READY_S} s: {site.unready()}")
+            outcome.complaints.append(f"not ready within {WITHIN_S} s: {site.unready()}")
     finally:
         site.close()
         journal.close()
@@ -147,6 +149,7 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
             _do(site, keeper, Action(journal.now_ms(), HEAL, name), Counter())
         for name in site.supervisor.services:
             _do(site, keeper, Action(journal.now_ms(), CONT, name), Counter())
+        crowd.work_until(options.least_ok)
         crowd.let_finish()
     outcome.counts["looked"] = crowd.looked
     outcome.counts.update(keeper.counts)
@@ -191,7 +194,7 @@ class Crowd:
 
     def __init__(self, options: Options, site: Site, chronicle: Chronicle) -> None:
         self._stop, self._look, self._abandon = threading.Event(), threading.Event(), threading.Event()
-        complain = site.supervisor.complain
+        self.chronicle, complain = chronicle, site.supervisor.complain
         self.writers = [
             Writer(
                 f"{node}/w{n}",
@@ -225,11 +228,15 @@ class Crowd:
         for thread in self._threads:
             thread.join()
 
+    def work_until(self, least: int) -> None:
+        """Clients go on until they have heard yes so often, and have looked so often."""
+        until(lambda: self.chronicle.oks >= least and self.looked >= least // 5, WITHIN_S)
+
     def let_finish(self) -> None:
         """No new requests; those with a key are asked to their end, now that all is healed."""
         self._stop.set()
         for thread in self._threads[: len(self.writers)]:
-            thread.join(READY_S)
+            thread.join(WITHIN_S)
 
     @property
     def looked(self) -> int:
@@ -302,7 +309,11 @@ def _unquiet(site: Site) -> str:
 
 def judge(site: Site, chronicle: Chronicle, outcome: Outcome, keeper: Keeper | None = None) -> None:
     balance = subprocess.run(
-        python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"), capture_output=True, text=True, check=False, timeout=60
+        python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
     )
     if balance.returncode:
         outcome.complaints.append(f"longshore-hub balance ended with {balance.returncode}: {balance.stdout[:300]}{balance.stderr[:300]}")

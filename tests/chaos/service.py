@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.journal import Journal
+from tests.support.patience import END_S
 from tests.support.procs import Child
 
 RESTART_S: Final = 0.1
 """systemd's default RestartSec"""
-TERM_S: Final = 20.0
-"""how long a process may take to end when asked; systemd waits 90"""
+TERM_S: Final = END_S
+"""how long a process may take to end when asked"""
 TEND_S: Final = 0.02
 LOG_CHARS: Final = 400_000
 CLEAN: Final = (0, -signal.SIGTERM)

@@ -21,6 +21,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, Supervisor
 from tests.support.engines.mosquitto import write_config
 from tests.support.needs import where
+from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port, listening
 from tests.support.procs import http_ok, python
 
@@ -183,7 +184,7 @@ def _lay_lines(site: Site) -> None:
 def _make_directories(site: Site) -> None:
     edges = [_directory(site, node, place) for node, place in site.nodes.items()]
     made = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
-    done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=WITHIN_S)
     if done.returncode:
         raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
 

@@ -15,9 +15,10 @@ from tests.chaos.faults import Fault
 from tests.chaos.run import Options, Outcome, await_quiet, judge, on_site
 from tests.chaos.site import EDGE, Layout, Site
 from tests.chaos.waiting import ask, until
+from tests.support.patience import WITHIN_S
 
-WITHIN_S: Final = 600.0
-CHANGE_S: Final = 45.0
+SWEEP_S: Final = 600.0
+CHANGE_S: Final = WITHIN_S
 REQUESTS: Final = 8
 _UP: Final = ("up", "notReceived")
 _DOWN: Final = ("down", "events")
@@ -49,7 +50,7 @@ def _resets(site: Site, outcome: Outcome, step: int) -> None:
         line.cut()
         before = line.counts["resets"]
         _writer(site, chronicle, way).hand_over(REQUESTS)
-        if not until(partial(_empty, site, queue), WITHIN_S):
+        if not until(partial(_empty, site, queue), SWEEP_S):
             outcome.complaints.append(f"resets that walk {way} by {step} never let a frame through: {line.counts}")
         outcome.counts[f"resets {way}"] = line.counts["resets"] - before
     _end(site, outcome, chronicle)

@@ -18,9 +18,10 @@ from tests.support.needs import needs
 
 pytestmark = pytest.mark.slow
 
+LEAST_OK: Final = 150
 KILLS: Final = 9
 """with each of four brokers: 36 of a `make test`"""
-TRIES: Final = 3
+TRIES: Final = 6
 """runs in one of which a sabotage must show: a kill may miss the moment"""
 ENGINE_PARAMS: Final = [pytest.param(engine, marks=[] if engine == AMQTT else needs("mosquitto")) for engine in ENGINES]
 SABOTAGE_PARAMS: Final = [pytest.param(s.name, marks=[] if s.engine == AMQTT else needs("mosquitto")) for s in SABOTAGES.values()]
@@ -33,11 +34,11 @@ def told(outcome: Outcome) -> str:
 
 @pytest.mark.parametrize("engine", ENGINE_PARAMS)
 def test_everything_said_yes_to_survives(engine: str, tmp_path: Path) -> None:
-    outcome = run(Options(SystemRandom().randrange(1_000_000), engine, KILLS), tmp_path)
+    outcome = run(Options(SystemRandom().randrange(1_000_000), engine, KILLS, least_ok=LEAST_OK), tmp_path)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts[KILL] == KILLS, told(outcome)
-    assert outcome.counts["ok"] > 100, told(outcome)
-    assert outcome.counts["looked"] > 20, told(outcome)
+    assert outcome.counts["ok"] >= LEAST_OK, told(outcome)
+    assert outcome.counts["looked"] >= LEAST_OK // 5, told(outcome)
 
 
 def test_hub_store_and_edges_that_are_put_back_to_backups_are_given_back_what_they_lack(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from tests.chaos.faults import BOTH, DOWN, FAR, HEALTHY, NEAR, UP, Fault, draw
 from tests.chaos.proxy import Proxy
-
-WITHIN_S = 5.0
+from tests.support.patience import WITHIN_S
 
 
 class Echo:

@@ -11,10 +11,10 @@ import pytest
 from tests.chaos.journal import Journal
 from tests.chaos.service import Service, Supervisor
 from tests.chaos.waiting import until
+from tests.support.patience import WITHIN_S
 from tests.support.procs import children, python
 
 SLEEPER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
-WITHIN_S = 15.0
 
 
 @pytest.fixture

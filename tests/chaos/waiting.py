@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
+from tests.support.patience import ANSWER_S
+
 STEP_S: Final = 0.05
 
 
@@ -26,7 +28,7 @@ def until(so: Callable[[], bool], within_s: float, *, step_s: float = STEP_S) ->
 def ask(url: str) -> Any:
     """JSON of a GET, or None."""
     try:
-        with urllib.request.urlopen(url, timeout=5.0) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             return json.loads(answer.read())
     except (urllib.error.URLError, OSError, ValueError):
         return None

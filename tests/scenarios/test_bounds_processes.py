@@ -16,11 +16,11 @@ from hub.cli_ask import Client, client_of
 from hub.config import read_config
 from protocols.sqlite import Db
 from tests.support.commands import done, new_pair
+from tests.support.patience import ANSWER_S
 from tests.support.procs import Child, python, started
 
 pytestmark = pytest.mark.slow  # whole processes
 
-WITHIN_S = 60
 SMALL = {
     "LONGSHORE_STORAGE__BUDGET_BYTES": "1500000",
     "LONGSHORE_STORAGE__TELEMETRY_BYTES": "300000",
@@ -61,7 +61,7 @@ class Site:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
@@ -120,7 +120,7 @@ def test_an_outage_with_a_small_budget_and_a_flood_loses_no_fact_of_an_order(tmp
         code, problem = site.call("/readyz")
         assert (code, problem["reasons"]) == (503, ["the ledger has reached its budget"])
         with site.hub_running() as api:
-            edge.wait_until(lambda: closes(api, said + told), within_s=WITHIN_S, what="settled to the last fact")
+            edge.wait_until(lambda: closes(api, said + told), what="settled to the last fact")
             edge.wait_until(lambda: site.call("/readyz")[0] == 200, what="ready again by itself")
             assert site.call("/v1/events", orders(said, 1))[0] == 201
             said += 1

@@ -22,11 +22,11 @@ from tests.support.certificates import Certificates, make_certificates
 from tests.support.commands import as_json as done
 from tests.support.engines.mosquitto import Mosquitto, shipped, write_access
 from tests.support.needs import needs
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import free_port, lasting_port
 from tests.support.procs import Child, ChildError, python
 
 pytestmark = [pytest.mark.slow, needs("mosquitto")]
-WITHIN_S: Final = 90.0
 HASTE: Final = {
     "LONGSHORE_SYNC__RETRY_MS": "400", "LONGSHORE_SYNC__RETRY_MOST_MS": "2000", "LONGSHORE_SYNC__IDLE_HELLO_MS": "2000",
     "LONGSHORE_SYNC__STALL_MS": "3000", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_HUB__RECONNECT_MOST_S": "1",
@@ -35,14 +35,14 @@ HASTE: Final = {
 
 def told(module: str, *args: str | Path) -> str:
     """What a command says to people."""
-    return subprocess.run(python("-m", module, *args), capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(python("-m", module, *args), capture_output=True, text=True, timeout=WITHIN_S, check=True).stdout
 
 
 def asked(url: str, token_file: Path) -> Any:
     """What an API answers, whatever the status."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token_file.read_text().strip()}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -151,7 +151,7 @@ class Site:
     def until(self, ready: Callable[[], bool], what: str) -> None:
         assert self.running is not None
         try:
-            self.running.wait_until(ready, within_s=WITHIN_S, what=what)
+            self.running.wait_until(ready, what=what)
         except ChildError as error:
             raise AssertionError((what, self.link(), self.hub.output()[-1_000:], self.broker.output()[-1_500:])) from error
 
@@ -183,7 +183,7 @@ def test_rules_that_refuse_are_named_and_nothing_is_lost(site: Site) -> None:
     site.says(5)
     site.until(site.named("acl", topic="up/live") if five(site) else site.named("unanswered"), "a refusal at the edge")
     said = subprocess.run(
-        python("-m", "edge_agent.cli", "status", "--config", site.edge), capture_output=True, text=True, timeout=60, check=True
+        python("-m", "edge_agent.cli", "status", "--config", site.edge), capture_output=True, text=True, timeout=WITHIN_S, check=True
     )
     assert "REFUSED (acl) on longshore" in said.stdout if five(site) else "REFUSED (unanswered)" in said.stdout
     site.write_access()
@@ -195,7 +195,7 @@ def test_rules_that_refuse_are_named_and_nothing_is_lost(site: Site) -> None:
     if five(site):
         site.until(site.hub_names("acl"), "a refusal at the hub")
         said = subprocess.run(
-            python("-m", "hub.cli", "status", "--dir", site.hub_dir), capture_output=True, text=True, timeout=60, check=True
+            python("-m", "hub.cli", "status", "--dir", site.hub_dir), capture_output=True, text=True, timeout=WITHIN_S, check=True
         )
         assert "REFUSED 1" in said.stdout and "(acl) on longshore" in said.stdout
     site.write_access()

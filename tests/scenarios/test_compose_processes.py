@@ -26,6 +26,7 @@ from deploy.health import healthy
 from tests.support.engines.kafka import Kafka
 from tests.support.engines.postgres import Postgres
 from tests.support.needs import needs, where
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import free_port, listening
 from tests.support.procs import Child, python, started
 from tests.support.source import ROOT
@@ -37,7 +38,6 @@ SECRETS: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").re
 BIN: Final = Path(sys.executable).parent
 MODULES: Final = {"longshore-hub": "hub.cli", "longshore-edge": "edge_agent.cli"}
 MADE: Final = "./var/compose/"
-WITHIN_S: Final = 60.0
 
 
 class System:
@@ -46,7 +46,7 @@ class System:
     def __init__(self, folder: Path, kafka: Kafka, postgres: Postgres) -> None:
         self.folder, self._kafka = folder, kafka
         env = {**os.environ, "LONGSHORE_BIN": str(BIN), "BROKER_NAME": "localhost"}
-        subprocess.run([ROOT / "deploy/compose/prepare.sh", folder], env=env, check=True, capture_output=True, timeout=120)
+        subprocess.run([ROOT / "deploy/compose/prepare.sh", folder], env=env, check=True, capture_output=True, timeout=WITHIN_S)
         self.ports = {name: free_port() for name in ("mosquitto", "hub", "projector", "edge-a", "edge-b", "prometheus")}
         (folder / "secrets/postgres_password").write_text(postgres.password, "utf-8")
         self._dsn = postgres.database("orders")
@@ -97,7 +97,7 @@ class System:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.ports[name]}{path}", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
                 return json.load(answer)
         except urllib.error.URLError:
             return None
@@ -117,7 +117,7 @@ class System:
     def asked(self, query: str) -> dict[str, float]:
         """A PromQL query: values by job and instance."""
         url = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/query?query={urllib.parse.quote(query)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             found = json.load(answer)["data"]["result"]
         return {f"{one['metric'].get('job')} {one['metric'].get('instance')}": float(one["value"][1]) for one in found}
 
@@ -151,7 +151,7 @@ def test_the_services_of_compose_work_together(tmp_path: Path) -> None:
         topics = subprocess.run(whole.command("topics"), capture_output=True, text=True, check=False, timeout=WITHIN_S)
         assert topics.returncode == 0, topics.stderr
         hub, projector, other = up("hub"), up("projector"), up("edge-b")
-        projector.wait_until(lambda: healthy(f"http://127.0.0.1:{whole.ports['projector']}/readyz"), within_s=WITHIN_S, what="ready")
+        projector.wait_until(lambda: healthy(f"http://127.0.0.1:{whole.ports['projector']}/readyz"), what="ready")
         other.wait_until(lambda: healthy(f"http://127.0.0.1:{whole.ports['edge-b']}/healthz"), what="healthy")
         assert whole.call("edge-b", "/v1/events", {**EVENT, "orderId": "GLOBAL1235"})["accepted"] == 1
 
@@ -159,10 +159,10 @@ def test_the_services_of_compose_work_together(tmp_path: Path) -> None:
             said = whole.call("hub", "/v1/orders")
             return said is not None and {one["orderId"] for one in said["orders"]} == {"GLOBAL1234", "GLOBAL1235"}
 
-        hub.wait_until(shown, within_s=WITHIN_S, what="showing both orders")
+        hub.wait_until(shown, what="showing both orders")
         hub.wait_until(lambda: healthy(f"http://127.0.0.1:{whole.ports['hub']}/readyz"), what="ready")
         watch = undo.enter_context(started(whole.prometheus()))
         watch.wait_until(lambda: healthy(f"http://127.0.0.1:{whole.ports['prometheus']}/-/ready"), what="ready")
-        watch.wait_until(lambda: list(whole.asked("up").values()) == [1.0] * 4, within_s=WITHIN_S, what="scraping all four")
+        watch.wait_until(lambda: list(whole.asked("up").values()) == [1.0] * 4, what="scraping all four")
         assert list(whole.asked("longshore_orders").values()) == [2.0]
         assert all(one.end() == 0 for one in (edge, other, projector, hub))

@@ -34,12 +34,12 @@ from tests.support.commands import done, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
+from tests.support.patience import ANSWER_S
 from tests.support.ports import lasting_port
 from tests.support.procs import Child, ChildError, python
 
 pytestmark = [pytest.mark.slow, needs("kafka")]
 
-WITHIN_S: Final = 60
 EVERY: Final = 40
 
 
@@ -105,7 +105,7 @@ class Site:
     def waits(self, condition: Callable[[], bool], what: str) -> None:
         """Until it holds; the hub that runs lends its deadline."""
         try:
-            self.children["hub"].wait_until(lambda: tried(condition), within_s=WITHIN_S, what=what)
+            self.children["hub"].wait_until(lambda: tried(condition), what=what)
         except ChildError as error:
             others = "\n".join(f"--- {name}\n{child.output()[-2_000:]}" for name, child in self.children.items() if name != "hub")
             raise ChildError(f"{error}\n{others}") from None
@@ -212,7 +212,7 @@ def told(site: Site, name: str) -> dict[str, Any]:
     """What a projector says of itself."""
     url = site.children[name].output().split("listening: ")[1].split()[0]
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=ANSWER_S) as answer:
             found: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:  # not ready: it says why
         with error:

@@ -54,7 +54,7 @@ def readiness(api: Client) -> dict[str, Any]:
 def test_facts_reach_the_server_and_its_views_say_so(site: Site) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1", "A2")
-        edge.wait_until(lambda: closes(api, 2), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 2), what="settled")
         assert readiness(api)["ready"]
         assert [o["orderId"] for o in api.get("/v1/orders")["orders"]] == ["A2", "A1"]
     assert site.orders() == ["A1", "A2"]
@@ -75,7 +75,7 @@ def test_a_hub_starts_and_takes_while_the_server_is_away_and_finds_it_again(site
         assert any("PostgreSQL at 127.0.0.1" in reason and "cannot be reached" in reason for reason in told["reasons"])
         assert api.get("/v1/orders", fine=(503,))["status"] == 503
         site.postgres.start()
-        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=60)
+        edge.wait_until(lambda: closes(api, 1), what="settled")
         assert readiness(api)["ready"]
         assert len(api.get("/v1/orders")["orders"]) == 1
 
@@ -84,16 +84,16 @@ def test_a_server_that_freezes_is_given_up_and_the_hub_goes_on_taking(site: Site
     taken = "SELECT count(*) FROM log WHERE okey IS NOT NULL"
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 1), what="settled")
         site.postgres.freeze()
         try:
             for n in range(2, 5):
                 site.pair.says(f"A{n}")
-                edge.wait_until(lambda n=n: rows(site.pair.hub / "hub.db", taken) == [n], what=f"took {n}", within_s=40)  # type: ignore[misc]
-            edge.wait_until(lambda: not readiness(api)["ready"], what="not ready", within_s=40)
+                edge.wait_until(lambda n=n: rows(site.pair.hub / "hub.db", taken) == [n], what=f"took {n}")  # type: ignore[misc]
+            edge.wait_until(lambda: not readiness(api)["ready"], what="not ready")
         finally:
             site.postgres.thaw()
-        edge.wait_until(lambda: closes(api, 4), what="settled", within_s=60)
+        edge.wait_until(lambda: closes(api, 4), what="settled")
     assert site.facts()[0] == site.facts()[1]
 
 
@@ -104,7 +104,7 @@ def test_a_server_restarted_again_and_again_while_facts_flow_ends_with_each_once
             site.pair.says(*(f"A{n}{k}" for k in range(20)))
             getattr(site.postgres, how)()
             site.postgres.start()
-        edge.wait_until(lambda: closes(api, 80), what="settled", within_s=90)
+        edge.wait_until(lambda: closes(api, 80), what="settled")
     logged, different = site.facts()
     assert logged == different
     assert len(site.orders()) == 80
@@ -113,21 +113,21 @@ def test_a_server_restarted_again_and_again_while_facts_flow_ends_with_each_once
 def test_a_store_put_back_from_a_dump_is_refilled_and_the_list_of_dumps_survives(site: Site, tmp_path: Path) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 1), what="settled")
         place = ("--tool", "pg_dump", "--place", "backups/old.dump")
         first = done("hub.cli", "backups", "register", *place, "--dir", site.pair.hub, "--json")["id"]
         dump = site.postgres.folder / "old.dump"
         site.postgres.tool("pg_dump", *site.postgres.reach, "-Fc", "-f", dump, "central", password=True)
         done("hub.cli", "backups", "complete", first, "--dir", site.pair.hub)
         site.pair.says("A2", "A3")
-        edge.wait_until(lambda: closes(api, 3), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 3), what="settled")
         edge.wait_until(lambda: freed(site.pair) == 1, what="freed what the dump has")
         later = done("hub.cli", "backups", "register", *place, "--dir", site.pair.hub, "--json")["id"]
         site.postgres.drop("central")
         site.postgres.sql(f'CREATE DATABASE "central" OWNER {USER}')
         site.postgres.tool("pg_restore", *site.postgres.reach, "--no-owner", f"--role={USER}", "-d", "central", dump, password=True)
         assert site.orders() == ["A1"]
-        edge.wait_until(lambda: len(site.orders()) == 3 and closes(api, 3), what="refilled", within_s=90)
+        edge.wait_until(lambda: len(site.orders()) == 3 and closes(api, 3), what="refilled")
         listed = done("hub.cli", "backups", "ls", "--dir", site.pair.hub, "--json")["backups"]
         assert [(b["id"], b["state"]) for b in listed] == [(first, "complete"), (later, "begun")]
     assert site.facts()[0] == site.facts()[1]
@@ -137,20 +137,20 @@ def test_a_store_put_back_from_a_dump_is_refilled_and_the_list_of_dumps_survives
 def test_hub_and_store_put_back_at_once_get_what_they_lost_from_the_edge(site: Site, tmp_path: Path) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 1), what="settled")
     site.pair.backup(tmp_path / "b1")
     site.postgres.stop()
     site.postgres.copy("cold")
     site.postgres.start()
     with site.pair.running() as (edge, api):
         site.pair.says("A2", "A3")
-        edge.wait_until(lambda: closes(api, 3), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 3), what="settled")
     site.postgres.stop()
     site.postgres.put_back("cold")
     site.postgres.start()
     done("hub.cli", "restore", tmp_path / "b1", "--force", "--dir", site.pair.hub)
     with site.pair.running() as (edge, api):
-        edge.wait_until(lambda: closes(api, 3), what="settled again", within_s=60)
+        edge.wait_until(lambda: closes(api, 3), what="settled again")
     assert site.orders() == ["A1", "A2", "A3"]
 
 
@@ -198,7 +198,7 @@ def test_init_makes_nothing_where_the_server_refuses(site: Site, tmp_path: Path,
 def test_the_hubs_own_backup_says_where_the_store_is_copied(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with site.pair.running() as (edge, api):
         site.pair.says("A1")
-        edge.wait_until(lambda: closes(api, 1), what="settled", within_s=40)
+        edge.wait_until(lambda: closes(api, 1), what="settled")
     assert cli.main(["backup", str(tmp_path / "b"), "--dir", str(site.pair.hub)]) == 0
     assert "backups register --tool pg_dump" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["hub.db", "manifest.json"]

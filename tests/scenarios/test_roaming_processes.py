@@ -17,11 +17,11 @@ import pytest
 
 from protocols.sqlite import Db
 from tests.support.commands import as_json as done
+from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, python
 
 pytestmark = pytest.mark.slow
-WITHIN_S = 60.0
 
 
 class Town:

@@ -21,11 +21,11 @@ from hub.config import read_config
 from tests.support.commands import done, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.needs import needs
+from tests.support.patience import WITHIN_S
 from tests.support.procs import Child, python, started
 
 pytestmark = pytest.mark.slow  # whole processes
 
-WITHIN_S: Final = 60
 TRACED: Final = {"LONGSHORE_LOG__TRACE": "true", "LONGSHORE_LOG__FORMAT": "json"}
 
 
@@ -115,7 +115,7 @@ def test_the_same_trace_id_goes_through_kafka(tmp_path: Path) -> None:
         projector = undo.enter_context(started(python("-m", "hub.cli", "project", *hub_dir), env=TRACED))
         hub, edge = undo.enter_context(site.running(TRACED))
         [fact] = site.capture(EVENT)
-        projector.wait_until(lambda: "applied" in [step for step, _, _ in traced(projector)], within_s=WITHIN_S, what="applying it")
+        projector.wait_until(lambda: "applied" in [step for step, _, _ in traced(projector)], what="applying it")
         said = [*traced(edge), *traced(hub), *traced(projector)]
         assert [step for step, told, _ in said if told == fact] == ["committed", "received", "bridged", "applied"]
         assert [step for step, _, _ in traced(projector)] == ["applied"]

@@ -21,11 +21,11 @@ from tests.support.commands import as_json as done
 from tests.support.engines.mosquitto import FAST, Mosquitto
 from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
+from tests.support.patience import ANSWER_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, ChildError, python
 
 pytestmark = [pytest.mark.slow, needs("mosquitto")]
-WITHIN_S: Final = 90.0
 EVENT: Final = {"source": "APP", "status": "PLACED", "timestamp": "2026-05-21T14:05:12Z"}
 
 
@@ -51,7 +51,7 @@ class Worker:
 
     def start(self) -> None:
         self.process = self._undo.enter_context(ended(Child(python("-m", "hub.cli", "run", "--dir", self.folder))))
-        self.process.wait_http(f"http://127.0.0.1:{self.api_port}/healthz", within_s=WITHIN_S)
+        self.process.wait_http(f"http://127.0.0.1:{self.api_port}/healthz")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -66,7 +66,7 @@ class Worker:
         token = (self.folder / "api.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.api_port}/v1/events", json.dumps(events).encode(), headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             assert answer.status == 201
 
     def table(self) -> Any:
@@ -113,7 +113,7 @@ class Region:
         ready = self.folder / f"{name}.ready"
         args = python("-m", "edge_agent.cli", "run", "--config", folder / "edge.toml", "--ready-file", ready)
         child = self.undo.enter_context(ended(Child(args, env=HASTE)))
-        child.wait_until(ready.exists, within_s=WITHIN_S, what="ready")
+        child.wait_until(ready.exists, what="ready")
         return name
 
     def ask_edge(self, edge: str, path: str) -> Any:
@@ -131,7 +131,7 @@ class Region:
     def until(self, ready: Callable[[], bool], what: str) -> None:
         alive = next(w.process for w in self.workers if w.process is not None and w.process.running)
         try:
-            alive.wait_until(ready, within_s=WITHIN_S, what=what)
+            alive.wait_until(ready, what=what)
         except ChildError as error:
             raise AssertionError((what, [w.process.output()[-1_500:] for w in self.workers if w.process], self.counts())) from error
 

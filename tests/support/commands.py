@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import python
-
-WITHIN_S: Final = 60
 
 
 def said(module: str, *args: str | Path, stdin: str = "", code: int | None = 0) -> str:

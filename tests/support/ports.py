@@ -6,44 +6,46 @@ import fcntl
 import os
 import socket
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from random import SystemRandom
 from typing import IO, Final
 
 _given: Final[dict[int, None]] = {}
-_held: Final[list[IO[bytes]]] = []
 _LOWEST: Final = 15_000
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on now; never the same twice in one test run, so that neighbours do not race for it."""
+    """A TCP port that nobody listens on and no other test is given, for a server that is started soon, and perhaps again and again.
+
+    It lies below the ports that the system gives to outgoing connections: one of those could take it while its server is not there. Test
+    processes side by side keep off each other's by a lock on the byte of that number in one file; it ends with the process.
+    """
+    ceiling = _first_outgoing()
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _given:
+        port = SystemRandom().randrange(_LOWEST, ceiling)
+        if port not in _given and _ours(port) and not listening(port):
             _given[port] = None
             return port
 
 
 def lasting_port() -> int:
-    """A free TCP port for a server that is killed and started again on it.
+    """`free_port`, said where a server is killed and started again on its port."""
+    return free_port()
 
-    It lies below the ports that the system gives to outgoing connections: one of those could take it while its server is down. Test
-    processes side by side keep off each other's by a lock that ends with them.
-    """
-    ceiling = _first_outgoing()
-    while True:
-        port = SystemRandom().randrange(_LOWEST, ceiling)
-        lock = (Path(tempfile.gettempdir()) / f"longshore-port-{os.getuid()}-{port}.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        _held.append(lock)
-        if not listening(port):
-            return port
+
+def _ours(port: int) -> bool:
+    try:
+        fcntl.lockf(_locks(os.getpid()), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache
+def _locks(pid: int) -> IO[bytes]:
+    """One file for all test processes of a user; opened once in each, because closing it would end all locks of the process."""
+    return (Path(tempfile.gettempdir()) / f"longshore-ports-{os.getuid()}.lock").open("ab")
 
 
 def _first_outgoing() -> int:

@@ -22,10 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.support.patience import END_S, WITHIN_S
 from tests.support.ports import listening
 
-READY_S: Final = 20.0
-END_S: Final = 10.0
 STEP_S: Final = 0.02
 _LOG_TAIL_CHARS: Final = 4_000
 
@@ -58,7 +57,7 @@ class Child:
         """What it has said so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_until(self, ready: Callable[[], bool], *, within_s: float = READY_S, what: str = "ready") -> None:
+    def wait_until(self, ready: Callable[[], bool], *, within_s: float = WITHIN_S, what: str = "ready") -> None:
         """Until `ready()` is true; ChildError when the child ends first or the deadline passes."""
         deadline = time.monotonic() + within_s
         while not ready():
@@ -67,11 +66,11 @@ class Child:
             if time.monotonic() > deadline:
                 raise ChildError(f"{self._named()} was not {what} within {within_s} s:\n{self._tail()}")
 
-    def wait_port(self, port: int, *, within_s: float = READY_S) -> None:
+    def wait_port(self, port: int, *, within_s: float = WITHIN_S) -> None:
         """Until something accepts connections on a loopback port."""
         self.wait_until(lambda: listening(port), within_s=within_s, what=f"listening on port {port}")
 
-    def wait_http(self, url: str, *, within_s: float = READY_S) -> None:
+    def wait_http(self, url: str, *, within_s: float = WITHIN_S) -> None:
         """Until GET of a loopback URL answers 2xx."""
         self.wait_until(lambda: http_ok(url), within_s=within_s, what=f"answering at {url}")
 
@@ -124,7 +123,7 @@ def python(*args: str | os.PathLike[str]) -> list[str]:
     return [sys.executable, *(os.fspath(arg) for arg in args)]
 
 
-def http_ok(url: str, *, timeout_s: float = 1.0) -> bool:
+def http_ok(url: str, *, timeout_s: float = 5.0) -> bool:
     """Whether GET answers 2xx; loopback only (tests reach nothing else)."""
     if not url.startswith(("http://127.0.0.1:", "http://localhost:")):
         raise ValueError(f"{url}: tests speak to loopback only")

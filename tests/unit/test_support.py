@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import guards, needs, procs
-from tests.support.ports import free_port, listening
+from tests.support.ports import _first_outgoing, free_port, listening
 
 HERE: tuple[str, ...] = ("-c", "import time; time.sleep(60)")
 """A child that would outlive the test."""
@@ -41,6 +41,7 @@ def test_a_name_is_not_looked_up() -> None:
 def test_loopback_is_free() -> None:
     port = free_port()
     assert not listening(port)
+    assert port < _first_outgoing(), "an outgoing connection could take it before its server does"
     with socket.create_server(("127.0.0.1", port)):
         assert listening(port)
     assert guards.reached == []

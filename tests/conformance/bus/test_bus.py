@@ -16,8 +16,8 @@ from hub.kafka import Access, KafkaAdmin, KafkaReader, KafkaSender
 from tests.support.engines.kafka import Kafka
 from tests.support.memory_bus import MemoryAdmin, MemoryBus, MemoryReader, MemorySender
 from tests.support.needs import needs
+from tests.support.patience import WITHIN_S
 
-WITHIN_S = 40.0
 _numbers = itertools.count(1)
 
 

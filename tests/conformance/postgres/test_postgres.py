@@ -31,6 +31,7 @@ from tests.conformance.store.worlds import World, random_world
 from tests.support.certificates import make_certificates
 from tests.support.engines.postgres import Postgres, server, until
 from tests.support.needs import needs
+from tests.support.patience import WITHIN_S
 from tests.unit.protocols.fix_worlds import author
 
 pytestmark = needs("postgres")
@@ -137,7 +138,7 @@ def test_a_fork_whose_branches_come_by_two_writers_is_found(one: Server, seed: i
 
 def at_once(monkeypatch: pytest.MonkeyPatch, stores: Sequence[PostgresStore], facts: Sequence[StoreFact]) -> list[Applied]:
     """Each store is given its fact in a thread of its own; both have logged and folded before either commits."""
-    both = threading.Barrier(len(stores), timeout=20)
+    both = threading.Barrier(len(stores), timeout=WITHIN_S)
     finish = ViewBook.finish
     waited: dict[int, None] = {}
 
@@ -186,7 +187,7 @@ def test_an_order_that_two_writers_change_is_folded_from_what_both_brought(one: 
     authors = [world.author("w1"), world.author("w2")]
     first = [world.say(author, "O-1", Status.PLACED) for author in authors]
     second = [world.say(authors[0], "O-1", Status.PICKED), world.say(authors[1], "O-1", Status.CANCELLED)]
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=WITHIN_S)
     begin = Pg.copy_in
     waited: dict[int, None] = {}
 

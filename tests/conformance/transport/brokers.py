@@ -18,6 +18,7 @@ from protocols.transport.versions import AUTO, FIVE, THREE
 from protocols.trust import hash_password
 from tests.support.certificates import make_certificates
 from tests.support.engines.mosquitto import Mosquitto, shipped, write_access, write_config
+from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port
 
 E = TypeVar("E", bound=Event)
@@ -27,7 +28,6 @@ MADRID: Final = Address.of("acme", "EMEA", "W8-Madrid", "madrid-1")
 LISBON: Final = Address.of("acme", "EMEA", "W9-Lisbon", "lisbon-1")
 PASSWORDS: Final = {HUB: "hub secret", MADRID.node: "madrid secret", LISBON.node: "lisbon secret"}
 RULES: Final[dict[str, tuple[Rule, ...]]] = {HUB: hub_acl("acme"), MADRID.node: node_acl(MADRID), LISBON.node: node_acl(LISBON)}
-WITHIN_S: Final = 10.0
 
 
 class Line:

@@ -6,6 +6,8 @@ import socket
 import struct
 from types import TracebackType
 
+from tests.support.patience import ANSWER_S
+
 
 def text(value: str) -> bytes:
     """A string as MQTT writes it."""
@@ -42,7 +44,7 @@ def subscribe(topic_filter: str) -> bytes:
 class Raw:
     """A socket to a broker on loopback; every read has a deadline."""
 
-    def __init__(self, port: int, *, within_s: float = 10.0) -> None:
+    def __init__(self, port: int, *, within_s: float = ANSWER_S) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=within_s)
 
     def __enter__(self) -> Raw:

@@ -21,7 +21,8 @@ from protocols.topics import Channel
 from protocols.transport import http
 from protocols.transport.http import HttpSettings, HttpTransport
 from protocols.transport.port import Down, Dropped, Message, Published, Up
-from tests.conformance.transport.brokers import MADRID, WITHIN_S, Line
+from tests.conformance.transport.brokers import MADRID, Line
+from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 
 LIVE = MADRID.topic(Channel.LIVE)

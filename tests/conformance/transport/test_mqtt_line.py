@@ -18,6 +18,7 @@ from protocols.transport.port import Down, Event, Published, Up
 from protocols.transport.versions import THREE
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, Bench, Embedded, Line, MosquittoUnderTest
 from tests.support.needs import needs
+from tests.support.patience import ANSWER_S
 from tests.support.ports import free_port
 
 
@@ -126,9 +127,9 @@ def test_a_listener_that_raises_is_reported_and_does_not_silence_the_line(caplog
     try:
         with caplog.at_level(logging.ERROR):
             transport.start(clumsy)
-            assert twice.acquire(timeout=10)
+            assert twice.acquire(timeout=ANSWER_S)
             bench.line(HUB).transport.publish(MADRID.topic(Channel.RECEIPT), b"still there")
-            assert twice.acquire(timeout=10)
+            assert twice.acquire(timeout=ANSWER_S)
         assert [type(event).__name__ for event in heard] == ["Up", "Message"]
         assert "clumsy" in caplog.text
     finally:

@@ -322,7 +322,7 @@ def test_stop_does_not_wait_for_a_broker_that_is_not_there(bench: Bench) -> None
     bench.harness.stop()
     node = bench.line(MADRID.node, up=False)
     node.until(Down)
-    node.transport.stop(timeout_s=2.0)
+    node.transport.stop(timeout_s=20.0)
     assert not node.transport.connected
 
 

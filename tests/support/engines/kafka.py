@@ -13,17 +13,15 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from tests.support.certificates import make_certificates
 from tests.support.needs import KAFKA_SCRIPT
+from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port, listening
 from tests.support.procs import Child
-
-READY_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Kafka:
         """Return when it answers for its metadata."""
         args: list[str | os.PathLike[str]] = [KAFKA_SCRIPT, "run", self.folder, str(self.port), str(self._controller)]
         self._child = Child(args, env=self._env)
-        self._child.wait_until(lambda: listening(self.port) and answers(self.servers), within_s=READY_S, what="answering")
+        self._child.wait_until(lambda: listening(self.port) and answers(self.servers), within_s=WITHIN_S, what="answering")
 
     def kill(self) -> None:
         """A crash."""

@@ -25,6 +25,7 @@ from typing import Final
 from hub.store.pg import Server
 from tests.support.certificates import Certificates
 from tests.support.needs import where
+from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port
 from tests.support.procs import Child, children
 
@@ -221,7 +222,7 @@ def _kill(pid: int) -> None:
         return
 
 
-def until(done: Callable[[], bool], within_s: float = 20.0) -> None:
+def until(done: Callable[[], bool], within_s: float = WITHIN_S) -> None:
     """Wait for what another process does. Errors: AssertionError."""
     deadline = time.monotonic() + within_s
     pause = threading.Event()

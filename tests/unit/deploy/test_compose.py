@@ -19,6 +19,7 @@ from deploy.health import healthy
 from edge_agent.config import load_config as read_edge
 from hub.config import read_config as read_hub
 from tests.support.needs import needs, where
+from tests.support.patience import WITHIN_S
 from tests.support.schemas import complaints, theirs
 from tests.support.source import ROOT
 
@@ -154,7 +155,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(folder: Path) -> str:
     """Run it. Returns what it said."""
     env = {**os.environ, "LONGSHORE_BIN": str(Path(sys.executable).parent)}
-    done = subprocess.run([FOLDER / "prepare.sh", folder], env=env, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([FOLDER / "prepare.sh", folder], env=env, capture_output=True, text=True, check=False, timeout=WITHIN_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -19,6 +19,7 @@ from hub.facade import Metric
 from hub.projector import ProjectorCounts
 from hub.views import FleetRow
 from tests.support.needs import find, needs, where
+from tests.support.patience import WITHIN_S
 from tests.support.source import ROOT
 from tests.unit.hub.hub_world import order_event
 from tests.unit.hub.test_runtime import EdgeKit, calling, in_loop, make_hub
@@ -81,7 +82,7 @@ def test_every_alert_is_tested() -> None:
 
 def promtool(*words: str, text: str = "", cwd: Path | None = None) -> str:
     """What promtool says; fails where it does."""
-    done = subprocess.run([where("promtool"), *words], input=text, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
+    done = subprocess.run([where("promtool"), *words], input=text, capture_output=True, text=True, check=False, cwd=cwd, timeout=WITHIN_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -157,7 +158,9 @@ def lint(text: str) -> None:
     series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(set(series)) == len(series)
     if find("promtool"):
-        done = subprocess.run([where("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [where("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False, timeout=WITHIN_S
+        )
         assert "error while linting" not in done.stderr, done.stderr
 
 

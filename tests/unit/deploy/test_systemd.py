@@ -14,6 +14,7 @@ import pytest
 
 from protocols.trust import HubAddress, NodeKey, format_address
 from tests.support.needs import needs, where
+from tests.support.patience import WITHIN_S
 from tests.support.procs import started
 from tests.support.source import ROOT
 from tests.unit.protocols.test_supervision import beats, manager
@@ -34,7 +35,7 @@ def installed(unit: Path, folder: Path, change: tuple[str, str] = ("", "")) -> P
 
 def analyze(*words: str) -> str:
     """What systemd-analyze says, wherever it says it; its exit code at the end."""
-    done = subprocess.run([where("systemd-analyze"), *words], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([where("systemd-analyze"), *words], capture_output=True, text=True, check=False, timeout=WITHIN_S)
     return f"{done.stdout}{done.stderr}exit {done.returncode}"
 
 
@@ -82,7 +83,7 @@ def test_an_edge_starts_without_a_network_and_feeds_its_watchdog(tmp_path: Path)
     edge = [sys.executable, "-m", "edge_agent.cli"]
     hub = format_address(HubAddress("hub.example", 8883, "acme", "hub", NodeKey(b"h" * 32).public, tls=True))
     words = ["--node", "e1", "--site", "S", "--region", "R", "--port", "0", "--hub", hub]
-    subprocess.run([*edge, "init", str(tmp_path), *words], check=True, capture_output=True, timeout=60)
+    subprocess.run([*edge, "init", str(tmp_path), *words], check=True, capture_output=True, timeout=WITHIN_S)
     run = [*alone(), *edge, "run", "--config", str(tmp_path / "edge.toml")]
     with manager() as systemd, started(run, env=systemd.environ(WATCHDOG_USEC="900000")) as one:
         said: list[str] = []

@@ -22,6 +22,7 @@ from protocols.topics import Address, Channel
 from protocols.transport.port import PLAIN, Down, Event, Extra, Listener, Message, Published, Up
 from protocols.transport.refusals import Seen
 from protocols.trust import HubAddress, NodeKey, format_address, verify
+from tests.support.patience import WITHIN_S
 
 T = TypeVar("T")
 
@@ -32,7 +33,6 @@ NODE_KEY: Final = NodeKey(b"n" * 32)
 IDENTITY: Final = EdgeIdentity(ADDRESS, "hub", HUB_KEY.public)
 HUB_ADDRESS: Final = format_address(HubAddress("127.0.0.1", 1883, "acme", "hub", HUB_KEY.public))
 NOW_MS: Final = 1_779_372_312_000
-WITHIN_S: Final = 10.0
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:

@@ -18,6 +18,7 @@ from edge_agent import cli
 from edge_agent.config import SETTINGS
 from protocols.sqlite import DataLock
 from protocols.trust import HubAddress, format_address
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.unit.edge_agent.edges import HUB_KEY, event_json, stored
@@ -28,7 +29,12 @@ pytestmark = pytest.mark.slow  # whole processes
 def command(*args: str | Path, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     return subprocess.run(
-        python("-m", "edge_agent.cli", *args), input=stdin, capture_output=True, text=True, timeout=30, env={**os.environ, **(env or {})}
+        python("-m", "edge_agent.cli", *args),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        env={**os.environ, **(env or {})},
     )
 
 
@@ -125,9 +131,9 @@ def test_the_api_over_a_real_socket(config: Path) -> None:
         request = urllib.request.Request(
             f"{url}/v1/events", json.dumps(event_json()).encode(), {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             assert (answer.status, json.load(answer)["accepted"]) == (201, 1)
-        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(f"{url}/v1/status", timeout=10):
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(f"{url}/v1/status", timeout=ANSWER_S):
             pass
         with refused.value as error:
             assert (error.code, json.load(error)["status"]) == (401, 401)

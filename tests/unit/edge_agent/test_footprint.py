@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from edge_agent.ledger_file import CACHE_KIB, open_ledger
+from tests.support.patience import WITHIN_S
 
 HEAVY = ("httpx", "rich", "pygments", "numpy", "hub")
 
 
 def test_an_edge_with_a_broker_loads_no_library_that_only_others_need() -> None:
     code = f"import sys, edge_agent.cli, edge_agent.serve, edge_agent.logs; print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN_S, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -17,6 +17,7 @@ from hub.facade import Metric
 from protocols import limits
 from protocols.errors import LedgerBroken, LedgerFull
 from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, Serving, assert_problem, balance_row, card_of, event
+from tests.support.patience import ANSWER_S
 
 EVENT: dict[str, Any] = {"orderId": "N-1", "status": "PLACED", "source": "ERP", "timestamp": "2026-05-21T14:00:00Z"}
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -394,7 +395,7 @@ def lines_of(response: httpx.Response, until: str) -> list[str]:
 
 
 def test_the_stream_resumes_by_last_event_id(day: FakeHub) -> None:
-    with Serving(day) as serving, httpx.Client(base_url=serving.url, timeout=10) as client:
+    with Serving(day) as serving, httpx.Client(base_url=serving.url, timeout=ANSWER_S) as client:
         newest = day.feed.newest
         with client.stream("GET", "/v1/stream", headers={"last-event-id": f"t1-{newest - 2}"}) as first:
             assert first.headers["content-type"].startswith("text/event-stream")
@@ -408,7 +409,7 @@ def test_the_stream_resumes_by_last_event_id(day: FakeHub) -> None:
 
 
 def test_the_stream_begins_now_or_after_an_id_or_with_a_reset(day: FakeHub) -> None:
-    with Serving(day) as serving, httpx.Client(base_url=serving.url, timeout=10) as client:
+    with Serving(day) as serving, httpx.Client(base_url=serving.url, timeout=ANSWER_S) as client:
         with client.stream("GET", "/v1/stream?after=t0-5") as lost:
             assert "event: reset" in lines_of(lost, "data: ")
         with client.stream("GET", f"/v1/stream?after=t1-{day.feed.newest - 1}") as after:

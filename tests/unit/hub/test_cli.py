@@ -22,6 +22,7 @@ from hub.cli_ask import Client, client_of
 from hub.config import read_config
 from protocols.trust import NodeKey, hash_password, parse_address
 from protocols.trust import make_card as signed_card
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.support.source import ROOT
@@ -29,7 +30,6 @@ from tests.unit.hub.hub_world import World
 
 pytestmark = pytest.mark.slow  # whole processes
 
-WITHIN_S: Final = 30
 CARD: Final = signed_card(
     NodeKey(b"d" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=hash_password("x" * 20, n=2)
 )
@@ -101,7 +101,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _post(url: str, events: list[dict[str, Any]]) -> None:
     request = urllib.request.Request(f"{url}/v1/events", json.dumps(events).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
         assert answer.status == 201
 
 

@@ -29,10 +29,10 @@ from protocols.event import OrderEvent
 from protocols.sqlite import Db
 from protocols.topics import Channel
 from protocols.trust import NodeKey, verify
+from tests.support.patience import WITHIN_S
 from tests.unit.hub.hub_world import World, make_card, order_event
 
 HUB_KEY = NodeKey(b"h" * 32)
-WITHIN_S = 5.0
 
 
 class Doors:

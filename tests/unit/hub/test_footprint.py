@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.patience import WITHIN_S
+
 OTHERS = ("httpx", "rich", "psycopg", "aiokafka", "edge_agent")
 
 
@@ -17,5 +19,5 @@ OTHERS = ("httpx", "rich", "psycopg", "aiokafka", "edge_agent")
 )
 def test_a_hub_of_the_embedded_default_loads_no_library_that_only_others_need(what: str, heavy: tuple[str, ...]) -> None:
     code = f"import sys, {what}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN_S, check=True)
     assert done.stdout.strip() == "[]"

@@ -27,12 +27,12 @@ from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Transport
 from protocols.trust import NodeKey, hash_password, new_token, parse_address, token_hash, verify, write_secret
 from protocols.trust import make_card as signed_card
+from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 from tests.unit.hub.hub_world import FAST, order_event
 
 pytestmark = pytest.mark.slow  # whole processes
 
-WITHIN_S: Final = 15.0
 TOKEN: Final = new_token()
 PASSWORD: Final = "an edge's password"
 PASSWORD_HASH: Final = hash_password(PASSWORD, n=2)
