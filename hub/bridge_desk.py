@@ -57,7 +57,7 @@ class BridgeDesk:
         self._bridging: Bridging | None = None
         self._generation = 0
         self._ask_due_ms, self._ask_wait_ms = 0, ASK_FIRST_MS
-        self._shown: dict[StreamKey, dict[int, Change]] = {}
+        self._shown: dict[StreamKey, dict[int, StoreFact]] = {}
         self._settled, self._changes = 0, list[Change]()
         self.counts = BridgeCounts()
         self.seen = BridgeSeen()
@@ -152,7 +152,7 @@ class BridgeDesk:
             self._shown.clear()
         for f in facts:
             if f.fact is not None:
-                self._shown.setdefault(f.stream, {})[f.seq] = _change(f)
+                self._shown.setdefault(f.stream, {})[f.seq] = f
 
     def _tell(self, core: HubCore, key: StreamKey) -> None:
         waiting = self._shown.get(key)
@@ -160,7 +160,7 @@ class BridgeDesk:
             return
         held = Intervals(sorted((r.first, r.last) for r in core.stated(key) if r.kind is RunKind.DATA))
         done = [seq for seq in waiting if seq in held]
-        self._changes += [waiting.pop(seq) for seq in done]
+        self._changes += [_change(waiting.pop(seq)) for seq in done]
         if not waiting:
             del self._shown[key]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from hub import config as settings
+from hub import loop
 from hub.cli_ask import client_of, config_of, is_running, say
 from hub.cli_store import chosen_store, store_finding
 from hub.config import HubConfig
@@ -32,11 +32,6 @@ from protocols.sqlite import DataLock, Db
 from protocols.topics import check_level, check_node
 from protocols.trace_log import said_of, switch
 from protocols.trust import NodeCard, NodeKey, fingerprint, narrow, new_token, parse_card, token_hash, verify, write_secret
-
-GC_THRESHOLDS: Final = (100_000, 20, 50)
-SWITCH_S: Final = 0.002
-"""how long one thread may keep the others waiting; see `run`"""
-
 
 # ------------------------------------------------------------------ init
 
@@ -164,17 +159,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the hub."""
     config = config_of(args)
     start_log(config, as_json=args.json)
-    # The loop's worker computes for long stretches; the loop's thread must not wait 5 ms (the default) for each of its short ones.
-    sys.setswitchinterval(SWITCH_S)
-    # Facts in flight are many and free of cycles: looking through them again and again took a third of the time.
-    gc.set_threshold(*GC_THRESHOLDS)
-    try:
-        import uvloop
-    except ImportError:  # a platform without it
-        asyncio.run(_serve(config, args.json))
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, args.json))
+    loop.run(_serve(config, args.json))
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final, TypeVar
 
+from hub import loop
 from hub.bridge_topics import DEAD, PROJECTED, TOPICS, differences, origin, plans
 from hub.bus import Admin, TopicPlan
 from hub.cli_ask import config_of, say, table
@@ -68,7 +69,7 @@ def project(args: argparse.Namespace) -> int:
 
     config = _kafka_config(args)
     start_log(config, as_json=args.json)
-    asyncio.run(_project(config, args))
+    loop.run(_project(config, args))
     return 0
 
 

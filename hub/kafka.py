@@ -13,6 +13,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -56,6 +57,7 @@ _REFUSED: Final = (
     kafka_errors.IncompatibleBrokerVersion,
     kafka_errors.UnrecognizedBrokerVersion,
 )
+_VALUE: Final = itemgetter(1)
 _TOO_LARGE: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -360,7 +362,7 @@ class KafkaReader:
         assert self._consumer is not None
         async with self._access.telling():
             found = await _soon(self._consumer.getmany(timeout_ms=timeout_ms), timeout_ms / 1_000 + SEND_S)
-        return {Place(tp.topic, tp.partition): [_taken(r) for r in records] for tp, records in found.items() if records}
+        return {(place := Place(tp.topic, tp.partition)): [_taken(r, place) for r in records] for tp, records in found.items() if records}
 
     def places(self) -> list[Place]:
         """See `Reader.places`."""
@@ -384,9 +386,11 @@ class KafkaReader:
             await _let_go(consumer.stop())
 
 
-def _taken(r: Any) -> Taken:
-    headers = [(name, value or b"") for name, value in r.headers]
-    return Taken(Place(r.topic, r.partition), r.offset, r.key or b"", r.value or b"", headers, r.timestamp)
+def _taken(r: Any, place: Place) -> Taken:
+    headers = list(r.headers)
+    if None in map(_VALUE, headers):  # a stranger's
+        headers = [(name, value or b"") for name, value in headers]
+    return Taken(place, r.offset, r.key or b"", r.value or b"", headers, r.timestamp)
 
 
 # ------------------------------------------------------------------ topics
@@ -470,7 +474,7 @@ async def _last_records(consumer: AIOKafkaConsumer, places: Sequence[TopicPartit
         consumer.seek(where, at)
         while at < ends[where]:
             for record in (await consumer.getmany(where, timeout_ms=1_000)).get(where, ()):
-                out.append(_taken(record))
+                out.append(_taken(record, Place(where.topic, where.partition)))
                 at = record.offset + 1
             at = max(at, await consumer.position(where))
     return out

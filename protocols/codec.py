@@ -42,6 +42,7 @@ MESSAGE_NESTING: Final = limits.NESTING + 4
 CONTAINER_ITEMS: Final = 65_536
 """in one array or map: msgpack reserves memory for a length that is only claimed"""
 
+_TOGETHER_ITEMS: Final = 256
 _HASH_BYTES: Final = 8
 _HEADER_EXTRAS: Final = 8
 _TWO_STREAMS_FACTS: Final = 5
@@ -74,6 +75,20 @@ def unpack(data: bytes, *, max_bytes: int) -> object:
     if end != len(data):
         raise DecodeError(f"{len(data) - end} bytes left over after the message")
     return value
+
+
+def unpack_together(rows: Sequence[bytes]) -> list[Any] | None:
+    """The values of many rows in one go, a fraction of the cost of each by itself; None where some row is not the canonical form of one
+    value, or claims a container of more items than there are rows here: then ask for each. Depth is not looked at."""
+    most = max(len(rows), _TOGETHER_ITEMS)
+    try:
+        values: list[Any] = msgpack.unpackb(
+            _ARRAY_32 + len(rows).to_bytes(4, "big") + b"".join(rows),
+            strict_map_key=True, max_array_len=most, max_map_len=most, ext_hook=_refuse_ext,
+        )  # fmt: skip
+        return values if list(map(pack, values)) == list(rows) else None
+    except _BROKEN:
+        return None
 
 
 def _unpack_first(data: bytes) -> tuple[object, int]:

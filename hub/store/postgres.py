@@ -26,7 +26,7 @@ from hub.store.port import (
     StoreRecord,
     StreamCounts,
 )
-from hub.store.reading import read_fact
+from hub.store.reading import read_all
 from hub.store.rebuild import Step, Tell, rebuild
 from hub.store.statement import closed_by_records, read_facts
 from hub.store.view import ViewBook
@@ -90,7 +90,7 @@ class PostgresStore(StoreViews):
 
     def apply(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int, offsets: Advance | None = None) -> Applied:
         """See `CentralStore.apply`."""
-        read = [read_fact(f) for f in facts]
+        read = read_all(facts)
 
         def work(careful: bool) -> Applied:
             if offsets is not None:

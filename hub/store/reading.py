@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hub.store.orders import Order
 from hub.store.port import Change, StoreFact
-from protocols.codec import unpack
+from protocols.codec import unpack, unpack_together
 from protocols.errors import DecodeError
-from protocols.fact import FactRow
+from protocols.fact import FactRow, from_row
 from protocols.ledger import readable
 from protocols.lifecycle import STATUS_NAMES
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.merge import Head
 from protocols.streams import StreamKey
 
+TOGETHER: Final = 400
+"""rows that are unpacked in one go"""
+_ROW_BYTES: Final = 4_000
+_PLAIN_ITEMS: Final = 13
+"""of a row of an order's event that its author had nothing to say of beside"""
 _NAMES: Final = ("", *STATUS_NAMES)
 """by status code, which run from 1 without a gap"""
 
@@ -35,6 +41,24 @@ def read_fact(f: StoreFact) -> Read:
         return readable(unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES), f.stream, f.seq)
     except DecodeError as e:
         return None, e.reason
+
+
+def read_all(facts: Sequence[StoreFact]) -> list[Read]:
+    """`read_fact` of each: common rows are unpacked together, and whatever is not common, or cannot be read, is read by itself."""
+    out: list[Read] = []
+    for start in range(0, len(facts), TOGETHER):
+        some = facts[start : start + TOGETHER]
+        alone = any(f.fact is not None or f.quarantined or len(f.row) > _ROW_BYTES for f in some)
+        values = None if alone else unpack_together([f.row for f in some])
+        out += map(read_fact, some) if values is None else map(_read_values, some, values)
+    return out
+
+
+def _read_values(f: StoreFact, values: Any) -> Read:
+    if type(values) is list and (len(values) == _PLAIN_ITEMS or (len(values) == _PLAIN_ITEMS + 1 and type(values[-1]) is int)):
+        with contextlib.suppress(DecodeError):
+            return from_row(values), ""
+    return read_fact(f)
 
 
 def lanes(facts: Sequence[StoreFact]) -> dict[StreamKey, list[int]]:

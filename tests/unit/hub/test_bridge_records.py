@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.bridge_records import Encoder, read
+from hub.bridge_records import Encoder, event_text, read
 from hub.bridge_topics import DEAD_HEADERS, EVENTS, HEADERS, RECORDS, TELEMETRY, TOPICS, differences, plans
 from hub.bus import BusRecord, Place, Taken, TopicFound
 from hub.store.port import StoreFact, StoreRecord
 from protocols.chains import RunKind
 from protocols.codec import pack
 from protocols.errors import DecodeError
-from protocols.event import EXAMPLES, EventDefaults, TimeQuality, event_json, parse_event
-from protocols.fact import chain, continues_row, genesis, to_row
+from protocols.event import EXAMPLES, EventDefaults, TimeQuality, event_json, format_time, parse_event
+from protocols.fact import FactRow, chain, continues_row, genesis, to_row
+from protocols.lifecycle import Status
 from protocols.streams import StreamKey
 from protocols.telemetry import Reading, telemetry_row
 from tests.support.source import ROOT
@@ -55,6 +56,27 @@ def test_an_event_is_a_cloud_event_for_others_and_a_fact_for_the_projector() -> 
     assert headers["ce_time"] == b"2026-05-21T14:05:12Z" and headers["ce_subject"] == b"acme/GLOBAL1234"
     assert headers["traceparent"].endswith(b"-" + given_fact.h.hex().encode() + b"-01")
     assert read(came(record)) == given_fact
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_ITEMS = st.recursive(
+    _TEXTS | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    _TEXTS, _TEXTS, st.sampled_from(Status), st.none() | st.integers(0, 2**42), st.sampled_from(TimeQuality),
+    st.tuples(*[st.none() | _TEXTS] * 4), st.dictionaries(_TEXTS, _ITEMS, max_size=4),
+)  # fmt: skip
+def test_the_value_that_is_written_at_once_is_the_event_as_json(
+    org: str, source: str, status: Status, when: int | None, quality: TimeQuality, more: tuple[Any, ...], details: dict[str, Any]
+) -> None:
+    region, site, actor, key = more
+    event = FactRow(org, 'A/1 \u00e9"', source, status, when, quality, region, site, actor, details, key, NOW, [])
+    text = event_text(event, format_time(NOW if when is None else when))
+    assert text == json.dumps(event_json(event), ensure_ascii=False, separators=(",", ":"))
 
 
 def test_a_reading_goes_by_its_device() -> None:
