@@ -26,6 +26,8 @@ from protocols.sync.intervals import Intervals
 BATCH_FACTS: Final = 4_000
 UNDER_WAY: Final = 3
 """batches that wait for the bus: one that it writes, one that is made ready, one that waits"""
+GATHER_MS: Final = 20
+GATHER_FACTS: Final = 500
 ASK_FIRST_MS: Final = 100
 ASK_MOST_MS: Final = 2_000
 SHOWN_KEPT: Final = 5_000
@@ -57,6 +59,8 @@ class BridgeDesk:
         self._bridging: Bridging | None = None
         self._generation = 0
         self._ask_due_ms, self._ask_wait_ms = 0, ASK_FIRST_MS
+        self._gather_until_ms = 0
+        """nothing is offered before; 0: at once"""
         self._shown: dict[StreamKey, dict[int, StoreFact]] = {}
         self._settled, self._changes = 0, list[Change]()
         self.counts = BridgeCounts()
@@ -72,18 +76,26 @@ class BridgeDesk:
         """Note what the bus answered, give it more. Returns what the store has taken in since. Errors: LedgerError, of the core."""
         bridging = self._of(core, now_ms)
         self._take_answers(core, bridging, now_ms)
-        if core.asked_store or bridging.begun:
-            while bridging.underway < UNDER_WAY:
-                batch = bridging.next_batch(BATCH_FACTS, now_ms)
-                if batch is None:
-                    break
-                batch = batch._replace(facts=[_read(f) for f in batch.facts])
-                self._keep_changes(batch.facts)
-                self._offer(self._generation, batch)
+        if (core.asked_store or bridging.begun) and not 0 < self._gather_until_ms - now_ms <= GATHER_MS:
+            self._offer_all(bridging, now_ms)
         settled, changes = self._settled, self._changes
         self._settled, self._changes = 0, []
         counts.applied_total += settled
         return Applied(settled, 0, changes) if settled or changes else None
+
+    def _offer_all(self, bridging: Bridging, now_ms: int) -> None:
+        """What the bus has room for. After little, what follows within a moment goes together: each batch costs a transaction here and
+        another one in the store, and a thousand nodes that say little each would cost as much as a backlog."""
+        offered = 0
+        while bridging.underway < UNDER_WAY:
+            batch = bridging.next_batch(BATCH_FACTS, now_ms)
+            if batch is None:
+                break
+            batch = batch._replace(facts=[_read(f) for f in batch.facts])
+            self._keep_changes(batch.facts)
+            self._offer(self._generation, batch)
+            offered += len(batch.facts)
+        self._gather_until_ms = now_ms + GATHER_MS if 0 < offered < GATHER_FACTS else 0
 
     def _of(self, core: HubCore, now_ms: int) -> Bridging:
         if self._bridging is None or self._core is not core:
@@ -138,7 +150,10 @@ class BridgeDesk:
 
     def due_ms(self, *, else_ms: int) -> int:
         """When the next turn is needed at the latest, though nothing happens; `else_ms` where it is not."""
-        return self._ask_due_ms if self._bridging is not None and self._bridging.waiting() else else_ms
+        if self._bridging is None:
+            return else_ms
+        asking = self._ask_due_ms if self._bridging.waiting() else else_ms
+        return min(asking, self._gather_until_ms or asking)
 
     def look(self) -> None:
         """Make the figures anew; the engine does it when it looks at the fleet."""

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 POLL_MS: Final = 500
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_MOST_S: Final = 10.0
+GATHER_S: Final = 0.02
+GATHER_RECORDS: Final = 500
 LOGGED: Final = 5
 """dead letters of one batch that are named in the log"""
 
@@ -139,11 +141,15 @@ class Projection:
                 self._note_well()
                 continue
             self._idle.clear()
+            now_s = asyncio.get_running_loop().time
+            began_s, count = now_s(), sum(map(len, polled.values()))
             try:
                 self._progressed(await self._take(polled))
             finally:
                 self._idle.set()
             self._note_well()
+            if count < GATHER_RECORDS:  # after little, what follows within a moment is taken together: a transaction costs as much as it
+                await asyncio.sleep(max(0.0, GATHER_S - (now_s() - began_s)))
 
     def _note_well(self) -> None:
         if self.error and self.places():

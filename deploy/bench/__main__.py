@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.bench import bridge, connected, drain, freshness, herd, ingest, whole, wire
+from deploy.bench import bridge, connected, drain, freshness, herd, ingest, store, whole, wire
 from deploy.bench.table import Figure, machine
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -21,9 +21,10 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "whole": whole.run,
     "freshness": freshness.run,
     "connected": connected.run,
+    "store": store.run,
 }
 SIZED: dict[str, Callable[[int], Iterator[Figure]]] = {
-    "drain": drain.run, "whole": whole.run, "freshness": freshness.run, "connected": connected.run,
+    "drain": drain.run, "whole": whole.run, "freshness": freshness.run, "connected": connected.run, "store": store.run,
 }  # fmt: skip
 """those that can be asked for fewer: of events, and `connected` of edges"""
 

@@ -35,7 +35,7 @@ def run() -> Iterator[Figure]:
     """Skipped loudly where there is no Kafka to be had."""
     if engines.skipped("kafka"):
         return
-    facts = _facts()
+    facts = facts_of(COUNT)
     with engines.folder() as root, engines.kafka(root) as broker:
         servers = broker.address
         records = [Encoder().fact(f) for f in facts]
@@ -52,10 +52,11 @@ def run() -> Iterator[Figure]:
     yield Figure("the same, made from facts as well", median(whole), "ev/s")
 
 
-def _facts() -> list[StoreFact]:
+def facts_of(count: int) -> list[StoreFact]:
+    """So many events of real orders as facts of one stream, read."""
     key, now = StreamKey("dock-7", 0x1A2B3C4D5E6F, 0), 1_795_000_000_000
     prev, out = genesis(*key), []
-    for seq, event in enumerate(events(COUNT, now), 1):
+    for seq, event in enumerate(events(count, now), 1):
         values = to_row(event, now, [])
         row = pack(values)
         h = chain(prev, [row])[0]

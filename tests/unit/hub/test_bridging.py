@@ -8,9 +8,11 @@ from random import Random
 import pytest
 
 from edge_agent.core import EdgeSettings
+from hub.bridge_desk import GATHER_MS, BridgeDesk
 from hub.bridge_records import Encoder, read
 from hub.bridging import AGAIN_FACTS, Batch, Bridging
 from hub.bus import Place, Taken
+from hub.engine_ports import EngineCounts
 from hub.store.port import StoreFact, StoreRecord
 from hub.store.sqlite import SqliteStore
 from protocols.chains import RunKind
@@ -320,3 +322,39 @@ def test_whatever_the_bus_loses_and_doubles_everything_gets_into_the_store(seed:
         line.hears()
     held = sum(r.last - r.first + 1 for s in line.world.hub.ledger.log.all() for r in s.chain.data())
     assert line.places() == 0 and line.world.store.totals()["facts"] == held > 0
+
+
+# ------------------------------------------------------------------ the desk
+
+
+def offered_by(line: Line) -> tuple[BridgeDesk, list[int]]:
+    """A desk, and how many facts each batch had that it offered."""
+    sizes: list[int] = []
+    return BridgeDesk(lambda _, batch: sizes.append(len(batch.facts)), T), sizes
+
+
+def test_after_little_what_follows_within_a_moment_goes_together() -> None:
+    line = Line()
+    desk, sizes = offered_by(line)
+    line.says("A1")
+    at, hub, counts = line.world.now_ms, line.world.hub, EngineCounts()
+    desk.turn(hub, at, counts)
+    assert sizes == [1], "the first goes at once"
+    line.says("A2")
+    line.says("A3")
+    desk.turn(hub, at + GATHER_MS - 1, counts)
+    assert sizes == [1] and desk.due_ms(else_ms=at + 9_999) == at + GATHER_MS
+    desk.turn(hub, at + GATHER_MS, counts)
+    assert sizes == [1, 2]
+    desk.turn(hub, at + 2 * GATHER_MS, counts)
+    assert desk.due_ms(else_ms=at + 9_999) > at + 2 * GATHER_MS, "nothing came: nobody is woken for it"
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
+    line = Line()
+    desk, sizes = offered_by(line)
+    line.says("A1")
+    desk.turn(line.world.hub, line.world.now_ms, EngineCounts())
+    line.says("A2")
+    desk.turn(line.world.hub, line.world.now_ms - 3_600_000, EngineCounts())
+    assert sizes == [1, 1]
