@@ -16,7 +16,7 @@ ARGS ?=
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
 GENERATORS := protocols.lifecycle protocols.policies deploy.contracts deploy.dashboards tests.sim.document
 
-.PHONY: help demo setup setup-run system test quick sim fuzz chaos storage bench lint fmt lock audit docs clean
+.PHONY: help demo setup setup-run system test quick sim fuzz chaos real storage bench lint fmt lock audit docs clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ sim: setup ## the simulated world, SEEDS=n fortnights of 8 edges and others, on 
 
 chaos: setup system ## real processes killed behind lines that lie, KILLS=n (ARGS="--engine mosquitto --seed 7", "--replay JOURNAL", "--sweep 1")
 	@$(PY) -m tests.chaos --kills $(KILLS) $(ARGS)
+
+real: setup system ## Mosquitto, Kafka, PostgreSQL, natively: suites, scenarios, a kill test, KILLS=n (ARGS="--down 300", "--only kills --seed 7", "--replay JOURNAL")
+	@$(PY) -m tests.real $(if $(filter file,$(origin KILLS)),,--kills $(KILLS)) $(ARGS)
 
 storage: setup ## cuts the power at every point of input and output, and at CUTS=n random ones (ARGS="--seed N", "--controls")
 	@$(PY) -m tests.storage $(if $(ARGS),$(ARGS),--cuts $(CUTS))

@@ -1,7 +1,8 @@
 """Make the directories of a hub and its edges with the commands that people type, all in one process: `python -m tests.chaos.init SITE`.
 
 SITE is JSON: {"hub": DIR, "api_port": n, "broker_port": n, "edges": [{"dir": …, "node": …, "site": …, "line": port, "port": port}]}.
-`line` is the port by which the edge reaches the broker. `gateways` (of a phone): directories of edges that carry for it.
+`line` is the port by which the edge reaches the broker. `hub_more`: further arguments of the hub's `init`. `gateways` (of a phone):
+directories of edges that carry for it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def make(site: dict[str, Any]) -> None:
     """All of it. Errors: SystemExit with what a command said."""
     said = _run(
         hub.cli.main, "init", site["hub"], "--org", ORG, "--region", REGION, "--api-port", site["api_port"],
-        "--broker-port", site["broker_port"], "--loopback-without-token", "--json",
+        "--broker-port", site["broker_port"], "--loopback-without-token", *site.get("hub_more", ()), "--json",
     )  # fmt: skip
     address = json.loads(said)["address"]
     for edge in site["edges"]:

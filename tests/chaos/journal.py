@@ -1,6 +1,6 @@
 """The journal of a run: one JSON object a line, written and flushed as it happens, so that it is whole up to the moment of a failure.
 
-The first line says how the run was begun (`"do": "begin"`); `kill`, `term`, `stop`, `cont`, `fault`, `heal` and `cut` are what was done
+The first line says how the run was begun (`"do": "begin"`); `tests.chaos.plan.DOINGS` (`kill`, `stop`, `fault` …) are what was done
 and are done again by a replay, at their `at_ms`; everything else (`invoke` … `info` of requests, ends and starts of processes, complaints)
 is for the reader.
 """

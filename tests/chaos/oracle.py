@@ -7,7 +7,7 @@ Read only when nobody writes any more. Nothing here shares code with the product
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,8 +160,13 @@ def _read_view(db: sqlite3.Connection) -> dict[tuple[str, str], Shown]:
     sids = {sid: (node, epoch, cls) for sid, node, epoch, cls in db.execute("SELECT sid, node, epoch, cls FROM streams")}
     tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
     what = "facts FROM view" if "view" in tables else "0 FROM orders WHERE followed=1"
+    return shown(db.execute(f"SELECT org, order_id, status, heads, conflict, {what}"), sids)
+
+
+def shown(rows: Iterable[Sequence[Any]], sids: Mapping[int, tuple[str, int, int]]) -> dict[tuple[str, str], Shown]:
+    """Views as their table says them: (org, order id, status, heads, conflict, facts). `sids`: the streams that its heads name."""
     out = {}
-    for org, order_id, status, heads, conflict, n in db.execute(f"SELECT org, order_id, status, heads, conflict, {what}"):
+    for org, order_id, status, heads, conflict, n in rows:
         ids = sorted(FactId(*sids[h[0]], h[1], bytes(h[2])) for h in msgpack.unpackb(heads, strict_map_key=False))
         out[org, order_id] = Shown(Status(status).name if status else "", tuple(ids), bool(conflict), n)
     return out

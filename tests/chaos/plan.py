@@ -19,7 +19,12 @@ CUT: Final = "cut"
 BACKUP: Final = "backup"
 RESTORE: Final = "restore"
 ROAM: Final = "roam"
-DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT, BACKUP, RESTORE, ROAM)
+DOWN: Final = "down"
+UP: Final = "up"
+WIPE: Final = "wipe"
+MIDST: Final = "midst"
+REST: Final = "rest"
+DOINGS: Final = (KILL, TERM, STOP, CONT, FAULT, HEAL, CUT, BACKUP, RESTORE, ROAM, DOWN, UP, WIPE, MIDST, REST)
 PUT_BACK: Final = ("hub", "store", "both")
 SIGNALS: Final = (KILL, TERM, STOP)
 

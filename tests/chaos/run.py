@@ -108,7 +108,13 @@ def run(options: Options, folder: Path, *, again: Sequence[Action] | None = None
     return on_site(options, layout, folder, lambda site, outcome: _play(options, site, outcome, again))
 
 
-def on_site(options: Options, layout: Layout, folder: Path, play: Callable[[Site, Outcome], None]) -> Outcome:
+def on_site(
+    options: Options,
+    layout: Layout,
+    folder: Path,
+    play: Callable[[Any, Outcome], None],
+    build: Callable[[Path, Any, Journal], Site] = build,
+) -> Outcome:
     """A site for the length of a play, which begins once everybody is ready. Whatever happens, all its processes are ended."""
     outcome, journal = Outcome(options), Journal(folder / "journal.jsonl")
     outcome.journal = journal.path
@@ -142,13 +148,10 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
             actions += restores(options.seed, options.restores, [n for n in site.nodes if n.startswith(EDGE)], span_ms)
             actions += roams(options.seed, site.roads(), site.gateways, span_ms)
         for action in sorted(actions, key=lambda a: a.at_ms):
-            _pause_until(journal, action.at_ms)
-            _do(site, keeper, action, outcome.counts)
+            pause_until(journal, action.at_ms)
+            do(site, keeper, action, outcome.counts)
         keeper.finish()
-        for name in site.lines:
-            _do(site, keeper, Action(journal.now_ms(), HEAL, name), Counter())
-        for name in site.supervisor.services:
-            _do(site, keeper, Action(journal.now_ms(), CONT, name), Counter())
+        heal(site, keeper)
         crowd.work_until(options.least_ok)
         crowd.let_finish()
     outcome.counts["looked"] = crowd.looked
@@ -160,17 +163,19 @@ def _play(options: Options, site: Site, outcome: Outcome, again: Sequence[Action
 # ------------------------------------------------------------ doing
 
 
-def _pause_until(journal: Journal, at_ms: int) -> None:
+def pause_until(journal: Journal, at_ms: int) -> None:
     threading.Event().wait(max(0.0, (at_ms - journal.now_ms()) / 1_000))
 
 
-def _do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> None:
+def do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> None:
     """To a process that is just being restarted it is done once it runs again; a kill is never left out."""
     site.supervisor.journal.write(action.do, who=action.who, **({"fault": action.fault} if action.fault else {}))
     if action.do in _SIGNALS:
         number = _SIGNALS[action.do]
         again_s = WAIT_FOR_VICTIM_S if action.do in (KILL, TERM) else 0.0
-        counts[action.do] += until(lambda: site.supervisor.send(action.who, number), again_s)
+        done = until(lambda: site.supervisor.send(action.who, number), again_s)
+        counts[action.do] += done
+        counts[f"{action.do} {site.supervisor.services[action.who].kind}"] += done
         return
     if action.do == BACKUP:
         keeper.backup(action.who)
@@ -187,6 +192,14 @@ def _do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> Non
         line.cut()
     else:
         line.set(Fault.from_json(action.fault) if action.fault else HEALTHY)
+
+
+def heal(site: Site, keeper: Keeper) -> None:
+    """Nothing is wrong with any line any more, and nobody is stopped."""
+    for name in site.lines:
+        do(site, keeper, Action(site.supervisor.journal.now_ms(), HEAL, name), Counter())
+    for name in site.supervisor.services:
+        do(site, keeper, Action(site.supervisor.journal.now_ms(), CONT, name), Counter())
 
 
 class Crowd:
@@ -277,16 +290,12 @@ def await_views(site: Site, outcome: Outcome) -> None:
     left: list[str] = []
 
     def same() -> bool:
-        store = oracle.read(site.database("store"), whole=False)
-        left[:] = [s for node, place in site.nodes.items() for s in oracle.compare_views(store, _books(site, node), place)]
+        store = site.books("store", whole=False)
+        left[:] = [s for node, place in site.nodes.items() for s in oracle.compare_views(store, site.books(node, whole=False), place)]
         return not left
 
     if not until(same, outcome.options.quiet_s, step_s=VIEWS_STEP_S):
         outcome.complaints.append(f"after {outcome.options.quiet_s} s of quiet {len(left)} orders are not at the edges as at the centre")
-
-
-def _books(site: Site, node: str) -> oracle.Books:
-    return oracle.read(site.database(node), whole=False)
 
 
 def _unquiet(site: Site) -> str:
@@ -318,9 +327,9 @@ def judge(site: Site, chronicle: Chronicle, outcome: Outcome, keeper: Keeper | N
     if balance.returncode:
         outcome.complaints.append(f"longshore-hub balance ended with {balance.returncode}: {balance.stdout[:300]}{balance.stderr[:300]}")
     outcome.complaints += _last_look(site, chronicle)
-    site.supervisor.retire(*site.nodes, HUB, *(name for name in site.supervisor.services if name == BROKER))
+    site.supervisor.retire(*site.mortal())
     outcome.counts["restarts"] = sum(service.starts - 1 for service in site.supervisor.services.values())
-    store, hub, *edges = (oracle.read(site.database(name)) for name in ("store", HUB, *site.nodes))
+    store, hub, *edges = (site.books(name) for name in ("store", HUB, *site.nodes))
     outcome.counts["stored"] = len(store.facts)
     outcome.counts["freed"] = sum(freed for edge in edges for _, _, freed in edge.own.values())
     keeper = keeper or Keeper(site, chronicle)

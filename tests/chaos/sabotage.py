@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -185,7 +185,7 @@ SABOTAGES: Final = {
 }
 
 
-HARMLESS: Final = {"hasty": hasty, "gives-up-soon": gives_up_soon}
+HARMLESS: Final[dict[str, Callable[[], None]]] = {"hasty": hasty, "gives-up-soon": gives_up_soon}
 
 
 def replace(owner: Any, **values: Any) -> None:
@@ -195,13 +195,13 @@ def replace(owner: Any, **values: Any) -> None:
         setattr(owner, name, value)
 
 
-def main(argv: list[str]) -> int:
-    """NAME MODULE ARGS …: plant it and run the command."""
-    name, module, *args = argv
-    plant = HARMLESS[name] if name in HARMLESS else SABOTAGES[name].plant
-    plant()
+def main(argv: list[str], known: Mapping[str, Callable[[], None]]) -> int:
+    """NAME[+NAME …] MODULE ARGS …: plant them and run the command."""
+    names, module, *args = argv
+    for name in names.split("+"):
+        known[name]()
     return int(importlib.import_module(module).main(args))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], HARMLESS | {s.name: s.plant for s in SABOTAGES.values()}))

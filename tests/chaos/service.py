@@ -11,6 +11,7 @@ happens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -22,7 +23,7 @@ from typing import Final
 
 from tests.chaos.journal import Journal
 from tests.support.patience import END_S
-from tests.support.procs import Child
+from tests.support.procs import Child, children, state
 
 RESTART_S: Final = 0.1
 """systemd's default RestartSec"""
@@ -54,6 +55,33 @@ class Service:
     retired: bool = False
     held: bool = False
     """not to be started for now: its operator works on its files"""
+    cwd: Path | None = None
+    ask: signal.Signals = signal.SIGTERM
+    """what it is sent when it is asked to end"""
+    clean: Sequence[int] = CLEAN
+    """codes with which it may end then"""
+    whole: bool = False
+    """a server of several processes: it is killed, stopped and continued as a control group is, and starts when the last of it has ended"""
+    group: Sequence[int] = ()
+    """of such a server, the processes that were killed with it"""
+
+    def hit(self, number: signal.Signals) -> None:
+        """To its process, or to all of them."""
+        assert self.child is not None
+        if not self.whole or number == signal.SIGTERM:
+            os.kill(self.child.pid, self.ask if number == signal.SIGTERM else number)
+            return
+        os.kill(self.child.pid, signal.SIGSTOP)  # so that it makes no further ones meanwhile
+        below = tuple(children(self.child.pid))
+        for pid in (*below, self.child.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.group = below if number == signal.SIGKILL else ()
+
+    @property
+    def over(self) -> bool:
+        """Whether all that was killed with its last process has ended."""
+        return all(state(pid) in ("Z", "") for pid in self.group)
 
 
 class Supervisor:
@@ -79,7 +107,9 @@ class Supervisor:
         self.end_all()
 
     def start(self) -> None:
-        """Start everything, in the order in which it was added, and keep it running."""
+        """Start everything, in the order in which it was added, and keep it running. Idempotent; more may be added."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._tend_all, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -95,8 +125,8 @@ class Supervisor:
     def _tend(self, service: Service) -> None:
         now_s = time.monotonic()
         if service.child is None:
-            if now_s >= service.due_s and not (service.retired or service.held):
-                service.child = Child(service.args, env=service.env)
+            if now_s >= service.due_s and not (service.retired or service.held) and service.over:
+                service.child, service.group = Child(service.args, env=service.env, cwd=service.cwd), ()
                 service.starts += 1
                 service.stopped, service.asked = False, 0
                 self.journal.write("started", who=service.name, pid=service.child.pid)
@@ -105,7 +135,7 @@ class Supervisor:
         elif service.asked == signal.SIGTERM and not service.stopped and now_s - service.asked_s > TERM_S:
             self.complain(f"{service.name} did not end within {TERM_S} s of SIGTERM")
             service.asked = signal.SIGKILL
-            service.child.kill()
+            service.hit(signal.SIGKILL)
 
     def _note_end(self, service: Service, child: Child) -> None:
         code = child.process.returncode
@@ -119,7 +149,7 @@ class Supervisor:
             return
         if service.asked == 0:
             self.complain(f"{service.name} ended by itself with {code}: {said[-600:]}")
-        elif code not in CLEAN:
+        elif code not in service.clean:
             self.complain(f"{service.name} ended with {code} when asked to end: {said[-600:]}")
 
     # ------------------------------------------------------------ what others do
@@ -133,7 +163,7 @@ class Supervisor:
                 return False
             if number in (signal.SIGKILL, signal.SIGTERM):
                 service.asked, service.asked_s = max(service.asked, number, key=_force), time.monotonic()
-            os.kill(child.pid, number)
+            service.hit(number)
             if number in (signal.SIGSTOP, signal.SIGCONT):
                 service.stopped = number == signal.SIGSTOP
                 service.asked_s = time.monotonic()
@@ -189,6 +219,8 @@ class Supervisor:
             self._thread.join()
         for service in self.services.values():
             if service.child is not None:
+                if service.child.running:
+                    service.hit(signal.SIGKILL)
                 service.child.kill()
                 (self.folder / f"{service.name}.log").write_text(service.log + service.child.output(), "utf-8")
                 service.child.discard()

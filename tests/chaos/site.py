@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from protocols.trust import token_hash
 from tests.chaos.faults import Fault
 from tests.chaos.init import ORG, REGION
 from tests.chaos.journal import Journal
+from tests.chaos.oracle import Books, read
 from tests.chaos.proxy import Proxy
 from tests.chaos.service import Service, Supervisor
 from tests.support.engines.mosquitto import write_config
@@ -68,6 +69,8 @@ class Layout:
     freeing: int = 1
     """so many of the edges free as soon as they may"""
     sabotage: tuple[str, str] | None = None
+    saboteur: str = "tests.chaos.sabotage"
+    """the module that plants it"""
     phones: int = 0
     """nodes without a line to the broker: they sync over HTTP through the first two edges, now this, now that"""
 
@@ -120,6 +123,14 @@ class Site:
             return self.folder / HUB / "store.db"
         return self.folder / node / ("hub.db" if node == HUB else "ledger.db")
 
+    def books(self, node: str, *, whole: bool = True) -> Books:
+        """What a node, or the central store, ended with; `whole`: see `oracle.read`."""
+        return read(self.database(node), whole=whole)
+
+    def mortal(self) -> list[str]:
+        """Who is asked to end before the verdict, in this order."""
+        return [*self.nodes, HUB, *([BROKER] if BROKER in self.supervisor.services else [])]
+
     @property
     def gateways(self) -> list[str]:
         """Edges that carry for phones."""
@@ -155,18 +166,20 @@ def build(folder: Path, layout: Layout, journal: Journal) -> Site:
     site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes)}
     with contextlib.ExitStack() as undo:
         undo.callback(site.close)
-        _lay_lines(site)
-        _make_directories(site)
+        lay_lines(site)
+        make_directories(site)
         if layout.engine != AMQTT:
-            site.supervisor.add(_mosquitto(site))
-        site.supervisor.add(_hub(site))
+            site.supervisor.add(mosquitto_service(site))
+        site.supervisor.add(hub_service(site))
         for n, node in enumerate(nodes):
-            site.supervisor.add(_edge(site, node, freeing=n < layout.freeing))
+            site.supervisor.add(edge_service(site, node, freeing=n < layout.freeing))
         undo.pop_all()
     return site
 
 
-def _lay_lines(site: Site) -> None:
+def lay_lines(site: Site) -> None:
+    """One between any two that talk."""
+
     def lay(name: str, target: str) -> None:
         site.lines[name] = Proxy(site.ports[target], seed=f"{site.layout.seed}/{name}").start()
 
@@ -181,9 +194,11 @@ def _lay_lines(site: Site) -> None:
         lay(f"{HUB}>broker", BROKER)
 
 
-def _make_directories(site: Site) -> None:
+def make_directories(site: Site, hub_more: Sequence[str] = ()) -> None:
+    """Of the hub and all nodes, by the product's own commands. `hub_more`: further arguments of the hub's."""
     edges = [_directory(site, node, place) for node, place in site.nodes.items()]
-    made = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
+    made: dict[str, Any] = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
+    made["hub_more"] = list(hub_more)
     done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=WITHIN_S)
     if done.returncode:
         raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
@@ -198,18 +213,21 @@ def _directory(site: Site, node: str, place: str) -> dict[str, Any]:
     return where_to | {"line": line, "port": site.ports[node], "gateways": carried_by}
 
 
-def _command(site: Site, kind: str, *args: str) -> list[str]:
+def command(site: Site, kind: str, *args: str) -> list[str]:
+    """A command of the product, or of one that breaks a promise."""
     module = {HUB: "hub.cli", EDGE: "edge_agent.cli"}[kind]
     if site.layout.sabotage is not None and site.layout.sabotage[0] == kind:
-        return python("-m", "tests.chaos.sabotage", site.layout.sabotage[1], module, *args)
+        return python("-m", site.layout.saboteur, site.layout.sabotage[1], module, *args)
     return python("-m", module, *args)
 
 
-def _ready(url: str) -> Any:
+def ready_at(url: str) -> Any:
+    """Whether somebody serves there."""
     return lambda: http_ok(f"{url}/readyz")
 
 
-def _hub(site: Site) -> Service:
+def hub_service(site: Site) -> Service:
+    """The hub of a site whose directories are made."""
     env = {"LONGSHORE_SYNC__STORE_CHECK_S": "2", "LONGSHORE_LOG__LEVEL": "info"}
     if site.layout.engine != AMQTT:
         password = site.folder / HUB / "broker.password"
@@ -219,11 +237,12 @@ def _hub(site: Site) -> Service:
             "LONGSHORE_BROKER__KIND": "external", "LONGSHORE_BROKER__PORT": str(site.lines[f"{HUB}>broker"].port),
             "LONGSHORE_BROKER__USERNAME": _HUB_USER, "LONGSHORE_BROKER__PASSWORD_FILE": str(password),
         }  # fmt: skip
-    args = _command(site, HUB, "run", "--config", str(site.folder / HUB / "hub.toml"))
-    return Service(HUB, HUB, args, env, _ready(site.url(HUB)))
+    args = command(site, HUB, "run", "--config", str(site.folder / HUB / "hub.toml"))
+    return Service(HUB, HUB, args, env, ready_at(site.url(HUB)))
 
 
-def _edge(site: Site, node: str, *, freeing: bool) -> Service:
+def edge_service(site: Site, node: str, *, freeing: bool) -> Service:
+    """An edge or a phone. `freeing`: it frees what is settled as soon as it may."""
     env = {**HASTE, "LONGSHORE_LOG__LEVEL": "info", **(FREEING if freeing else {})}
     if node.startswith(PHONE):
         token = site.folder / node / "gateway.token"
@@ -232,11 +251,12 @@ def _edge(site: Site, node: str, *, freeing: bool) -> Service:
         env |= {"LONGSHORE_HUB__URL": f"http://127.0.0.1:{site.lines[f'{node}>gateway'].port}", "LONGSHORE_HUB__TOKEN_FILE": str(token)}
     elif site.layout.phones and node in site.gateways:
         env["LONGSHORE_API__TOKEN_HASHES"] = token_hash(_PHONES_TOKEN)
-    args = _command(site, EDGE, "run", "--config", str(site.folder / node / "edge.toml"))
-    return Service(node, PHONE if node.startswith(PHONE) else EDGE, args, env, _ready(site.url(node)))
+    args = command(site, EDGE, "run", "--config", str(site.folder / node / "edge.toml"))
+    return Service(node, PHONE if node.startswith(PHONE) else EDGE, args, env, ready_at(site.url(node)))
 
 
-def _mosquitto(site: Site) -> Service:
+def mosquitto_service(site: Site, more: Sequence[str] = ()) -> Service:
+    """A Mosquitto of the layout's engine. `more`: further lines of its configuration."""
     folder = site.folder / BROKER
     folder.mkdir()
     passwords = {node: (site.folder / node / "broker.password").read_text().strip() for node in site.nodes}
@@ -246,6 +266,6 @@ def _mosquitto(site: Site) -> Service:
         site.ports[BROKER],
         passwords={_HUB_USER: _HUB_PASSWORD, **passwords},
         acl=mosquitto.acl(addresses, hub_user=_HUB_USER, org=ORG),
-        settings=[line.format(folder=folder) for line in ENGINES[site.layout.engine]],
+        settings=[line.format(folder=folder) for line in (*ENGINES[site.layout.engine], *more)],
     )
     return Service(BROKER, BROKER, [where("mosquitto"), "-c", os.fspath(config)], ready=lambda: listening(site.ports[BROKER]))

@@ -139,13 +139,13 @@ def children(pid: int | None = None) -> dict[int, str]:
     found: dict[int, str] = {}
     for listing in sorted(Path(f"/proc/{pid or os.getpid()}/task").glob("*/children")):
         for child in _read(listing).split():
-            if _state(int(child)) not in ("Z", ""):
+            if state(int(child)) not in ("Z", ""):
                 found[int(child)] = _read(Path(f"/proc/{child}/cmdline")).replace("\0", " ").strip()
     return found
 
 
-def _state(pid: int) -> str:
-    """The one-letter state; "" when it is gone."""
+def state(pid: int) -> str:
+    """The one-letter state of a process; "" when it is gone, "Z" when only nobody has waited for it yet."""
     stat = _read(Path(f"/proc/{pid}/stat"))
     return stat.rpartition(")")[2].split()[0] if stat else ""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,17 @@ class Secure:
 
 
 class Kafka:
-    """See the module. `secure`: with a second listener for credentials and TLS."""
+    """See the module. `secure`: with a second listener for credentials and TLS. `settings`: lines of its configuration."""
 
-    def __init__(self, folder: Path, *, secure: bool = False, heap: str = "384m") -> None:
+    def __init__(self, folder: Path, *, secure: bool = False, heap: str = "384m", settings: Sequence[str] = ()) -> None:
         self.folder = folder
         self.port, self._controller = lasting_port(), lasting_port()
         self._env = {"KAFKA_HEAP": heap}
         self._child: Child | None = None
+        if settings:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "more.properties").write_text("\n".join([*settings, ""]))
+            self._env["KAFKA_EXTRA"] = os.fspath(folder / "more.properties")
         self.secure: Secure | None = None
         if secure:
             self.secure = self._secured(lasting_port())
@@ -66,11 +71,24 @@ class Kafka:
         self._env |= {"KAFKA_SECURE": str(port), "KAFKA_USERS": "hub:a-long-password", "KAFKA_PEM": str(pem)}
         return Secure(f"127.0.0.1:{port}", "hub", "a-long-password", made.ca)
 
+    @property
+    def command(self) -> list[str]:
+        """What runs it, with `env`."""
+        return [os.fspath(KAFKA_SCRIPT), "run", os.fspath(self.folder), str(self.port), str(self._controller)]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its command."""
+        return dict(self._env)
+
+    def ready(self) -> bool:
+        """Whether it answers for its metadata."""
+        return listening(self.port) and answers(self.servers)
+
     def start(self) -> None:
         """Return when it answers for its metadata."""
-        args: list[str | os.PathLike[str]] = [KAFKA_SCRIPT, "run", self.folder, str(self.port), str(self._controller)]
-        self._child = Child(args, env=self._env)
-        self._child.wait_until(lambda: listening(self.port) and answers(self.servers), within_s=WITHIN_S, what="answering")
+        self._child = Child(self.command, env=self._env)
+        self._child.wait_until(self.ready, within_s=WITHIN_S, what="answering")
 
     def kill(self) -> None:
         """A crash."""

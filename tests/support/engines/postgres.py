@@ -79,13 +79,19 @@ class Postgres:
         """Where its programs are."""
         return self._bin
 
+    @property
+    def command(self) -> list[str]:
+        """What runs it, in its folder."""
+        options = [part for setting in self._settings for part in ("-c", setting)]
+        return [*_as_user(), os.fspath(self._bin / "postgres"), "-D", os.fspath(self.data), "-p", str(self.port), *options]
+
     def start(self) -> None:
         """Return when it takes connections."""
-        options = [part for setting in self._settings for part in ("-c", setting)]
-        self._child = Child([*_as_user(), self._bin / "postgres", "-D", self.data, "-p", str(self.port), *options], cwd=self.folder)
-        self._child.wait_until(self._ready, what="ready")
+        self._child = Child(self.command, cwd=self.folder)
+        self._child.wait_until(self.ready, what="ready")
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether it takes connections."""
         asked = subprocess.run([self._bin / "pg_isready", "-q", *self.reach], check=False)
         return asked.returncode == 0
 

@@ -1,0 +1,53 @@
+"""What a run of the kill test is worth saying of, for people and as JSON: everything counted, nothing assumed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tests.chaos.plan import KILL, STOP, TERM
+from tests.chaos.run import COMPLAINTS_SHOWN, Outcome
+from tests.real.plan import KINDS
+
+_S: Final = 1_000
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """One run."""
+    c = outcome.counts
+    return {
+        "seed": outcome.options.seed,
+        "kills": {kind: c[f"{KILL} {kind}"] for kind in KINDS},
+        "stopped": c[STOP],
+        "askedToEnd": c[TERM],
+        "inTheMidstOfATransaction": c["met in the midst of a transaction"],
+        "filesWiped": c["files wiped"],
+        "restarts": c["restarts"],
+        "requests": {what: c[what] for what in ("invoke", "ok", "fail", "info")},
+        "answered": c["answered"],
+        "found": c["found"],
+        "stored": c["stored"],
+        "inTopics": c["in topics"],
+        "repeatedInTopics": c["repeated"],
+        "longestOutageSeconds": round(c["longest_ms"] / _S, 1),
+        "quietSeconds": round(outcome.quiet_s, 1),
+        "seconds": round(outcome.seconds, 1),
+        "complaints": outcome.complaints,
+    }
+
+
+def text(outcome: Outcome) -> str:
+    """For people."""
+    said = as_json(outcome)
+    kills = ", ".join(f"{n} {kind}" for kind, n in said["kills"].items())
+    lines = [
+        f"seed {said['seed']}: {sum(said['kills'].values())} SIGKILLs ({kills}), {said['stopped']} SIGSTOPs, "
+        f"{said['askedToEnd']} SIGTERMs; "
+        f"{said['inTheMidstOfATransaction']} of PostgreSQL's in the midst of a transaction, {said['filesWiped']} files of the broker wiped",
+        f"  {said['answered']} facts answered with yes, {said['found']} of them found in PostgreSQL, which holds {said['stored']}; "
+        f"{said['inTopics']} records in Kafka, {said['repeatedInTopics']} of them repeated",
+        f"  longest that somebody did not serve {said['longestOutageSeconds']} s; quiet after {said['quietSeconds']} s; "
+        f"{said['seconds']} s in all",
+    ]
+    more = len(outcome.complaints) - COMPLAINTS_SHOWN
+    lines += [f"  FAILED {complaint}" for complaint in outcome.complaints[:COMPLAINTS_SHOWN]]
+    return "\n".join([*lines, *([f"  … and {more} more"] if more > 0 else [])])

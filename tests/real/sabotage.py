@@ -1,0 +1,92 @@
+"""Hubs and projectors that break a promise about the engines; see `tests.chaos.sabotage`. `python -m tests.real.sabotage NAME hub.cli …`"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+from tests.chaos.sabotage import HUB, Sabotage, main, replace
+
+
+def settled_by_kafka() -> None:
+    """What Kafka has acknowledged is as good as in the central store."""
+    from hub.bridge_desk import BridgeDesk
+    from hub.bridging import Bridging
+    from hub.core import HubCore
+    from hub.store.port import Statement
+
+    take = BridgeDesk._take_answers
+
+    def believed(self: BridgeDesk, core: HubCore, bridging: Bridging, now_ms: int) -> None:
+        before = bridging.counts.sent_total
+        take(self, core, bridging, now_ms)
+        if bridging.counts.sent_total > before:
+            core.begin()
+            core.receiver.store_says([(key, core._says(key, runs, Statement({}))) for key, runs in bridging._sent.items()], backed_up=True)
+            core.commit()
+
+    replace(BridgeDesk, _take_answers=believed)
+
+
+def a_producer_for_ever() -> None:
+    """A producer that failed is kept, and so is its error."""
+    from hub.bridge import Bridge
+
+    connect = Bridge._connect
+
+    async def once(self: Bridge) -> None:
+        if self.counts.errors_total == 0:
+            await connect(self)
+
+    replace(Bridge, _connect=once)
+
+
+def says_nothing_of_kafka() -> None:
+    """`readyz` looks at everything but the bridge."""
+    import hub.runtime
+
+    replace(hub.runtime, troubles=lambda bridge: [])
+
+
+def identities_by_copy() -> None:
+    """Each time a fact goes to Kafka it is somebody new."""
+    from hub.bridge_records import Encoder
+
+    headers, numbers = Encoder._headers, count()
+
+    def numbered(self: Encoder, *args: Any) -> Any:
+        return [(name, value + b"/%d" % next(numbers) if name == "ce_id" else value) for name, value in headers(self, *args)]
+
+    replace(Encoder, _headers=numbered)
+
+
+def commits_in_the_midst() -> None:
+    """The log's transaction ends before that of views and offsets: where the server dies between them, views lack facts for ever."""
+    from hub.store.pg_batch import PgBatch
+
+    set_aside = PgBatch._set_aside
+
+    def committed(self: PgBatch, records: Any) -> None:
+        self._db.commit()
+        self._db.begin()
+        set_aside(self, records)
+
+    replace(PgBatch, _set_aside=committed)
+
+
+SABOTAGES: Final = {
+    s.name: s
+    for s in (
+        Sabotage("settled-by-kafka", HUB, settled_by_kafka, ("settled",)),
+        Sabotage("a-producer-for-ever", HUB, a_producer_for_ever, ("not quiet",)),
+        Sabotage("says-nothing-of-kafka", HUB, says_nothing_of_kafka, ("readyz",)),
+        Sabotage("identities-by-copy", HUB, identities_by_copy, ("topic",)),
+        Sabotage("commits-in-the-midst", HUB, commits_in_the_midst, ("view",)),
+    )
+}
+PLANTS: Final[dict[str, Callable[[], None]]] = {s.name: s.plant for s in SABOTAGES.values()}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], PLANTS))

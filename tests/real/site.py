@@ -1,0 +1,141 @@
+"""A whole site on the real engines: edges, Mosquitto, a hub that bridges to Kafka, projectors, PostgreSQL; under the supervisor of
+`tests.chaos`, behind its lines where edges, broker and clients speak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.journal import Journal
+from tests.chaos.oracle import Books
+from tests.chaos.service import CLEAN, Service, Supervisor
+from tests.chaos.site import (
+    BROKER,
+    EDGE,
+    HUB,
+    MOSQUITTO,
+    SHARED,
+    Layout,
+    Site,
+    command,
+    edge_service,
+    hub_service,
+    lay_lines,
+    make_directories,
+    mosquitto_service,
+    ready_at,
+)  # fmt: skip
+from tests.chaos.waiting import until
+from tests.real import books
+from tests.real.plan import KAFKA, POSTGRES, PROJECTOR
+from tests.support.commands import done
+from tests.support.engines.kafka import Kafka
+from tests.support.engines.postgres import ADMIN, Postgres
+from tests.support.patience import WITHIN_S
+from tests.support.ports import lasting_port
+
+AGAIN_S: Final = 10
+PARTITIONS: Final = 4
+KAFKA_SETTINGS: Final = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=400")
+"""one that was killed is let in again when its old session has ended; the default is 9 s"""
+DATABASE: Final = "central"
+JAVA_ASKED: Final = 128 + signal.SIGTERM
+"""how Java says that it ended because it was asked to"""
+
+
+@dataclass(frozen=True, slots=True)
+class RealLayout(Layout):
+    """What such a site is made of."""
+
+    engine: str = MOSQUITTO
+    edges: int = 2
+    saboteur: str = "tests.real.sabotage"
+    projectors: int = 2
+
+
+@dataclass(eq=False)
+class RealSite(Site):
+    """See the module."""
+
+    kafka: Kafka | None = None
+    postgres: Postgres | None = None
+    hub_more: list[str] = field(default_factory=list)
+    """arguments of the hub's `init`"""
+
+    @property
+    def servers(self) -> str:
+        """Of Kafka."""
+        assert self.kafka is not None
+        return self.kafka.servers
+
+    @property
+    def central(self) -> tuple[str, str]:
+        """The central store for its administrator: where, and the password."""
+        assert self.postgres is not None
+        return f"host=127.0.0.1 port={self.postgres.port} user={ADMIN} dbname={DATABASE} connect_timeout=5", self.postgres.password
+
+    def books(self, node: str, *, whole: bool = True) -> Books:
+        """See `Site.books`."""
+        return books.read(*self.central, whole=whole) if node == "store" else super().books(node, whole=whole)
+
+    def mortal(self) -> list[str]:
+        """See `Site.mortal`: who holds what is read in the end stays."""
+        return [*super().mortal(), *self.kinds()[PROJECTOR]]
+
+    def close(self) -> None:
+        """See `Site.close`."""
+        super().close()
+        if self.postgres is not None:
+            self.postgres.discard()
+
+
+def build(folder: Path, layout: RealLayout, journal: Journal) -> RealSite:
+    """Engines run and have what they need when it returns, as an operator would have seen to; everybody else starts with the supervisor."""
+    nodes = {f"{EDGE}-{n}": SHARED if n <= 2 else f"SITE-{n}" for n in range(1, layout.edges + 1)}
+    site = RealSite(folder, layout, Supervisor(journal, folder), nodes)
+    projectors = [f"{PROJECTOR}-{n}" for n in range(1, layout.projectors + 1)]
+    site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes, *projectors)}
+    with contextlib.ExitStack() as undo:
+        undo.callback(site.close)
+        lay_lines(site)
+        _start_engines(site)
+        make_directories(site, site.hub_more)
+        _bridge(site)
+        site.supervisor.add(mosquitto_service(site, ["autosave_interval 1"]))
+        site.supervisor.add(hub_service(site))
+        for name in projectors:
+            site.supervisor.add(_projector(site, name))
+        for n, node in enumerate(nodes):
+            site.supervisor.add(edge_service(site, node, freeing=n < layout.freeing))
+        undo.pop_all()
+    return site
+
+
+def _start_engines(site: RealSite) -> None:
+    kafka = site.kafka = Kafka(site.folder / KAFKA, settings=KAFKA_SETTINGS)
+    postgres = site.postgres = Postgres()
+    site.supervisor.add(Service(KAFKA, KAFKA, kafka.command, kafka.env, kafka.ready, clean=(*CLEAN, JAVA_ASKED)))
+    fast = signal.SIGINT  # as Debian's unit asks it to end; SIGTERM would wait for its clients to go
+    site.supervisor.add(Service(POSTGRES, POSTGRES, postgres.command, {}, postgres.ready, cwd=postgres.folder, ask=fast, whole=True))
+    site.supervisor.start()
+    if not until(lambda: not site.unready(), WITHIN_S):
+        raise RuntimeError(f"{site.unready()} did not start: {[s.child.output() for s in site.supervisor.services.values() if s.child]}")
+    where = postgres.server(DATABASE)
+    site.hub_more = ["--store", "postgres", "--dsn", where.dsn, "--password-file", str(where.password_file)]
+
+
+def _bridge(site: RealSite) -> None:
+    (site.folder / HUB / "hub.toml.d").mkdir()
+    lines = ["[bridge]", 'kind = "kafka"', f'servers = "{site.servers}"', f"produce_again_s = {AGAIN_S}", f"partitions = {PARTITIONS}", ""]
+    (site.folder / HUB / "hub.toml.d" / "kafka.toml").write_text("\n".join(lines))
+    made: Any = done("hub.cli", "topics", "create", "--dir", site.folder / HUB, "--json")
+    assert made["ok"], made
+
+
+def _projector(site: RealSite, name: str) -> Service:
+    args = command(site, HUB, "project", "--config", str(site.folder / HUB / "hub.toml"), "--listen", str(site.ports[name]))
+    return Service(name, PROJECTOR, args, {"LONGSHORE_LOG__LEVEL": "info"}, ready_at(site.url(name)))
