@@ -14,7 +14,7 @@ from edge_agent import __version__, cli_backup, cli_card, cli_carry, cli_conflic
 from edge_agent.cli_table import CONFIG, FAILED, OK, Command, add, arg, config_of, group, say, write_whole
 from edge_agent.config import FILE_NAME, SETTINGS
 from protocols.errors import InvalidInput, LedgerBroken, LongshoreError, sentence
-from protocols.trust import owner_only
+from protocols.trust import EDGE, KINDS, check_staff, owner_only
 
 INTERRUPTED: Final = 130
 DAMAGED: Final = "restore it from a backup, or move it away: the edge then begins a new one, and what had not settled is only in the old"
@@ -97,9 +97,9 @@ def _init(args: argparse.Namespace) -> int:
         if not 0 <= args.port <= 65_535:
             raise InvalidInput("--port", f"{args.port} is not a port.", remedy="Use 0 to 65535.")
         settings["api.port"] = args.port
-    made = make_directory(
-        Path(args.directory), node=args.node, site=args.site, region=args.region, hub=args.hub, org=args.org, settings=settings
-    )
+    place = {"node": args.node, "site": args.site, "region": args.region}
+    staff = check_staff(args.kind, args.staff)
+    made = make_directory(Path(args.directory), **place, hub=args.hub, org=args.org, staff=staff, settings=settings)
     if made.note:
         print(f"note: {made.note}", file=sys.stderr)
     return say(args, report.made_json(made), report.made_text(made))
@@ -228,6 +228,8 @@ MAIN: Final = (
             arg("--region", required=True, metavar="R", help="the region of the site"),
             arg("--hub", required=True, metavar="ADDRESS", help="what `longshore-hub init` printed; in quotes"),
             arg("--org", metavar="O", help="the organisation (default: the hub's)"),
+            arg("--kind", choices=KINDS, default=EDGE, help="edge: follows its site (the default); phone: its staff"),
+            arg("--staff", default="", metavar="NAME", help="with --kind phone: who works on it, as `actor` and `assignedTo` name them"),
             arg("--port", type=int, metavar="P", help=f"port of the LAN API (default: {SETTINGS['api.port'].default}; 0: a free one)"),
             arg("--loopback-without-token", action="store_true", help="let programs on this machine call the API without a token"),
         ),

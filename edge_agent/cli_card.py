@@ -17,14 +17,15 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     password = read_secret(config.storage.password_file, what="broker password").strip()
     path = Path(config.storage.card_file)
-    write_whole(path, card_of(NodeKey.load(config.storage.key_file), config.address, password), "Make room, or correct storage.card_file.")
+    card = card_of(NodeKey.load(config.storage.key_file), config.address, password, config.node.staff)
+    write_whole(path, card, "Make room, or correct storage.card_file.")
     return say(args, {"card": str(path)}, f"card: {path}\nnext, where the hub is: longshore-hub nodes add {path}")
 
 
 CARD: Final = (
     Command(
         "card", run, "write the node's card anew",
-        "After the broker password was changed, or\nfor a card of an older version, which a Mosquitto cannot be told of. Then, where the\n"
-        "hub is: `longshore-hub nodes add CARD`, and `longshore-hub broker passwords`.",
+        "After the broker password or the\nstaff of a phone was changed, or for a card of an older version, which a Mosquitto\n"
+        "cannot be told of. Then, where the hub is: `longshore-hub nodes add CARD`, and `longshore-hub broker passwords`.",
     ),
 )  # fmt: skip

@@ -30,7 +30,7 @@ from protocols.policy import Policies
 from protocols.sync.uplink import UplinkSettings
 from protocols.topics import Address
 from protocols.transport.versions import AUTO, CHOICES
-from protocols.trust import HubAddress, parse_address
+from protocols.trust import EDGE, KINDS, HubAddress, check_staff, parse_address
 
 ENV_PREFIX: Final = "LONGSHORE_"
 FILE_NAME: Final = "edge.toml"
@@ -50,6 +50,8 @@ class Node:
     site: str = _setting(MISSING, "The site it stands at; also the site of events that do not say one.")
     region: str = _setting(MISSING, "The region of the site; also the region of events that do not say one.")
     org: str = _setting(MISSING, "The organisation; orders without an org belong to it.")
+    kind: str = _setting(EDGE, "edge: follows the orders of its site; phone: the tasks of its staff.", choices=KINDS)
+    staff: str = _setting("", "Who works on a phone; also the actor of events that do not say one. After a change: `longshore-edge card`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,7 @@ class EdgeConfig:
     @property
     def defaults(self) -> EventDefaults:
         """What an event means when it does not say."""
-        return EventDefaults(self.node.org, self.node.region, self.node.site)
+        return EventDefaults(self.node.org, self.node.region, self.node.site, self.node.staff or None)
 
     def identity(self, version: str) -> EdgeIdentity:
         """Who the core speaks for, and to whom."""
@@ -396,6 +398,7 @@ def _checked(config: EdgeConfig) -> EdgeConfig:
     """What no single setting says."""
     try:
         Address.of(config.node.org, config.node.region, config.node.site, config.node.name)
+        check_staff(config.node.kind, config.node.staff)
     except InvalidInput as error:
         raise ConfigError(f"node.{'name' if error.field == 'node' else error.field}: {error.reason}", remedy=error.remedy) from None
     if config.hub_address.org != config.node.org:

@@ -17,8 +17,10 @@ from protocols.errors import ConfigError, InvalidInput
 from protocols.mosquitto import SALT_BYTES, password_hash
 from protocols.topics import Address
 from protocols.trust import (
+    PHONE,
     HubAddress,
     NodeKey,
+    check_staff,
     fingerprint,
     hash_password,
     make_card,
@@ -56,10 +58,19 @@ class Made:
 
 
 def make_directory(
-    folder: Path, *, node: str, site: str, region: str, hub: str, org: str | None = None, settings: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    node: str,
+    site: str,
+    region: str,
+    hub: str,
+    org: str | None = None,
+    staff: str = "",
+    settings: dict[str, Any] | None = None,
 ) -> Made:
-    """Make an edge's directory. `settings`: further ones by `section.name`. Errors: InvalidInput (a name, the address), ConfigError
-    (the directory is used or cannot be written, the line would have no TLS); then nothing is left behind."""
+    """Make an edge's directory. `staff`: who works on it, where it is a phone. `settings`: further ones by `section.name`. Errors:
+    InvalidInput (a name, the address), ConfigError (the directory is used or cannot be written, the line would have no TLS); then nothing
+    is left behind."""
     to = parse_address(hub)
     require_tls(to)
     address = Address.of(to.org if org is None else org, region, site, node)
@@ -73,27 +84,29 @@ def make_directory(
         "node.region": region,
         "node.org": address.org,
         "hub.address": hub.strip(),
+        **({"node.kind": PHONE, "node.staff": check_staff(PHONE, staff)} if staff else {}),
         **(settings or {}),
     }
     with _staged(folder) as (stage, note):
-        _write(stage, key, address, given)
+        _write(stage, key, address, given, staff)
         load_config(stage / FILE_NAME, {})  # it must be able to read what it wrote
     return Made(folder, address, to, fingerprint(key.public), note)
 
 
-def card_of(key: NodeKey, address: Address, password: str) -> str:
-    """The text of a node card: what a hub, and a broker beside it, must know of a node. Nothing secret."""
+def card_of(key: NodeKey, address: Address, password: str, staff: str = "") -> str:
+    """The text of a node card: what a hub, and a broker beside it, must know of a node. Nothing secret. `staff`: of a phone."""
     a, scrypt, mosquitto = address, hash_password(password), password_hash(password, secrets.token_bytes(SALT_BYTES))
-    card = make_card(key, node=a.node, org=a.org, region=a.region, site=a.site, password_hash=scrypt, mosquitto_hash=mosquitto)
+    place = {"node": a.node, "org": a.org, "region": a.region, "site": a.site}
+    card = make_card(key, **place, password_hash=scrypt, mosquitto_hash=mosquitto, staff=staff)
     return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
 
 
-def _write(stage: Path, key: NodeKey, address: Address, given: dict[str, Any]) -> None:
+def _write(stage: Path, key: NodeKey, address: Address, given: dict[str, Any], staff: str) -> None:
     password, token = new_password(), new_token()
     key.save(stage / SETTINGS["storage.key_file"].default)
     write_secret(stage / SETTINGS["storage.password_file"].default, password + "\n", what="broker password")
     write_secret(stage / TOKEN_FILE, token + "\n", what="token")
-    (stage / SETTINGS["storage.card_file"].default).write_text(card_of(key, address, password), "utf-8")
+    (stage / SETTINGS["storage.card_file"].default).write_text(card_of(key, address, password, staff), "utf-8")
     (stage / FILE_NAME).write_text(render({**given, "api.token_hashes": (token_hash(token),)}), "utf-8")
 
 

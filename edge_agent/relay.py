@@ -9,7 +9,7 @@ Pure: driven by `EdgeCore`, inside its transactions. What the hub says to peers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -76,6 +76,7 @@ class Taken(NamedTuple):
 class _Flight:
     spans: list[Span]
     sent_ms: int
+    frame: bool
 
     @property
     def facts(self) -> int:
@@ -104,6 +105,8 @@ class Relay:
         """what this ledger knows of others' chains"""
         self._freeing = Freeing(ledger, floor_ms, hashed=True)
         self._to_send: dict[int, None] = {}
+        self._to_give_back: dict[int, None] = {}
+        """what came down from the hub, and is to go there again"""
         self._flights: dict[int, _Flight] = {}
         self._controls: list[bytes] = []
         self._hellos: dict[str, bytes] = {}
@@ -127,6 +130,8 @@ class Relay:
             author = opened.author if isinstance(opened, Control) else opened[1].author
             if author == node:
                 return Taken(Verdict.KNOWN, author)
+            if author == hub and isinstance(opened, Control) and opened.envelope.kind is Kind.FEED:
+                return self._pass_on(opened, payload)  # a peer gives the hub back what it came down with; the hub knows its own hand
             card = self.peers.get(author)
             if card is None:
                 return Taken(Verdict.STRANGER, author, f"{author} is no peer of this edge")
@@ -142,6 +147,9 @@ class Relay:
         """Passed on as it is, and not kept; but the last hello waits for the line: its answer is what the peer waits for."""
         if control.addressee != hub or control.envelope.kind not in _PEERS_MAY_SAY:
             raise DecodeError(f"{control.envelope.kind.name.lower()} to {control.addressee!r} is not for a relay to carry")
+        return self._pass_on(control, payload)
+
+    def _pass_on(self, control: Control, payload: bytes) -> Taken:
         if self._uplink.connected:
             self._controls.append(payload)
         elif control.envelope.kind is Kind.HELLO:
@@ -251,7 +259,7 @@ class Relay:
     def on_answer(self, answer: Answer, now: int, *, backed_up: bool) -> None:
         """The absolute answer to this edge's latest hello: what it does not state is sent (again)."""
         runs: dict[StreamKey, list[RunStated]] = {}
-        self._flights, self._to_send = {}, {}
+        self._flights, self._to_send, self._to_give_back = {}, {}, {}
         for said in answer.streams:
             key = StreamKey(said.node, said.epoch, said.cls)
             if key in self._named:
@@ -260,10 +268,12 @@ class Relay:
                 freeable = self._freeable_of(key) if more else 0
                 self.believe(said, answer.hub_ms, now, backed_up=backed_up)
                 self._raise_freeable(key, freeable)
+        lacking: dict[int, None] = {}
         for key, _ in self.custody.held():
             if key in self._named or self.peers.get(key.node) is not None:  # else it was not asked about, and came from the hub itself
                 known = self.known if self._named.get(key, True) else _covered
-                self._to_send.update(dict.fromkeys(self.custody.lacking_ids(key, runs.get(key, ()), known)))
+                lacking.update(dict.fromkeys(self.custody.lacking_ids(key, runs.get(key, ()), known)))
+        self._wait_again(lacking)
         self._ask_due = None
 
     def on_receipt(self, receipt: Receipt, now: int) -> None:
@@ -290,8 +300,14 @@ class Relay:
 
     def on_down(self) -> None:
         """The line is gone. What was under way is unknown until the next answer."""
-        self._to_send = dict.fromkeys([*self._flights, *self._to_send])
+        self._wait_again(self._flights)
         self._flights, self._controls = {}, []
+
+    def _wait_again(self, cids: Iterable[int]) -> None:
+        """These are to be sent, before what waits already. What a peer said does not wait behind what is given back to the hub."""
+        frames = self.custody.frames(cids)
+        self._to_send = frames | self._to_send
+        self._to_give_back = {cid: None for cid in cids if cid not in frames} | self._to_give_back
 
     def outputs(self, now: int) -> list[tuple[Channel, bytes]]:
         """What to publish now, unchanged, on this edge's own topics."""
@@ -320,17 +336,21 @@ class Relay:
 
     def _next_payloads(self, now: int) -> list[tuple[Channel, bytes]]:
         outs: list[tuple[Channel, bytes]] = []
-        facts, most = sum(f.facts for f in self._flights.values()), (self._uplink.credit + 1) // 2
-        while self._to_send and len(self._flights) < self.settings.window_payloads and most:
-            cid = next(iter(self._to_send))
-            spans = self.custody.spans(cid)
-            facts += sum(s.last - s.first + 1 for s in spans)
-            if self._flights and facts > most:
-                break
-            del self._to_send[cid]
-            if spans:  # else it was settled meanwhile
-                self._flights[cid] = _Flight(spans, now)
-                outs.append((Channel.BACKFILL, self.custody.payload(cid)))
+        most = (self._uplink.credit + 1) // 2
+        for is_frame, waiting in ((True, self._to_send), (False, self._to_give_back)):
+            facts = sum(f.facts for f in self._flights.values() if f.frame or not is_frame)
+            alone = not facts
+            while waiting and len(self._flights) < self.settings.window_payloads and most:
+                cid = next(iter(waiting))
+                spans = self.custody.spans(cid)
+                facts += sum(s.last - s.first + 1 for s in spans)
+                if not alone and facts > most:
+                    break
+                del waiting[cid]
+                if spans:  # else it was settled meanwhile
+                    self._flights[cid] = _Flight(spans, now, is_frame)
+                    alone = False
+                    outs.append((Channel.BACKFILL, self.custody.payload(cid)))
         return outs
 
     def _due(self) -> int:
@@ -367,7 +387,7 @@ class Relay:
             "keptBytes": self.custody.kept_bytes,
             "budgetBytes": self.custody.budget_bytes,
             "underWay": len(self._flights),
-            "notSent": len(self._to_send),
+            "notSent": len(self._to_send) + len(self._to_give_back),
         }
 
 

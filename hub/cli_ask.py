@@ -135,7 +135,7 @@ def nodes_ls(args: argparse.Namespace) -> int:
         args,
         found,
         found["nodes"],
-        ("node", "org", "region", "site", "fingerprint"),
+        ("node", "org", "region", "site", "staff", "fingerprint"),
         "no node is admitted; see: longshore-hub nodes add --help",
     )
 

@@ -21,7 +21,7 @@ from hub.gaps import GapBook
 from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
 from hub.registry import REGISTRY, Node, Registry
-from hub.scopes import Taken
+from hub.scopes import Taken, taken
 from hub.serving import Serving
 from hub.store.port import Statement, StoreFact, StoreRecord
 from protocols.chains import RunKind
@@ -104,7 +104,6 @@ class HubCore:
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
-        self._scopes_built = False
         self.credit = Credit(self.settings.credit_facts)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: list[tuple[Node, StreamKey]] = []
@@ -115,9 +114,7 @@ class HubCore:
     def begin(self) -> None:
         """Open the transaction that the following `take_*` share."""
         self.ledger.begin()
-        if not self._scopes_built:
-            self.feeds.scopes.build()
-            self._scopes_built = True
+        self.feeds.begin()
 
     def commit(self) -> None:
         """Make them durable, together."""
@@ -139,12 +136,12 @@ class HubCore:
         done = self.ledger.append_all(events, now_ms, clock=clock)
         own = self.ledger.own()
         self.handing.unhanded[own.key] = None
-        taken = []
+        told = []
         for event, appended in zip(events, done, strict=True):
             order = None if appended.repeated else self.ledger.book.get(event.org, event.order_id)
             if order is not None:
-                taken.append(Taken(order, own.sid, appended.seq, appended.h, event.site))
-        self.feeds.took(own.key.node, taken)
+                told.append(Taken(order, own.sid, appended.seq, appended.h, event.site, event.actor, event.details))
+        self.feeds.took(own.key.node, told)
         return done
 
     def wrote(self, key: StreamKey) -> None:
@@ -195,7 +192,7 @@ class HubCore:
 
     def _feed(self, author: str, done: Offered) -> None:
         """Who follows the sites concerned is told."""
-        self.feeds.took(author, [Taken(f.order, row.sid, row.seq, row.h, fact.site) for row, fact, f in done.folded])
+        self.feeds.took(author, [taken(f.order, row, fact) for row, fact, f in done.folded])
         self.feeds.again(self.ledger.folded_again())
 
     def _take_given_back(self, control: Control, now_ms: int) -> None:

@@ -1,8 +1,9 @@
-"""The hub's end of the downlink: a feed per site in commit order, and the answers to nodes that compare digests (sync.md, rule 15).
+"""The hub's end of the downlink: a feed per site, and per person who works on a phone, in commit order, and the answers to nodes that
+compare digests (sync.md, rule 15).
 
 The feed lives in memory and has an epoch, new at every start: after a crash or a restored backup no position of before means anything, and
 nodes compare. What it cannot hold it forgets, oldest first; a node whose cursor lies before that compares, too. A node is sent what its own
-site concerns and nothing else: the scope is the hub's word, by the registry, never the node's.
+site concerns, a phone the tasks of its staff, and nothing else: the scope is the hub's word, by the registry, never the node's.
 
 Facts of authors that have branches, and facts that were put right, are sent with all that the hub knows of their order: a node that holds
 only some facts of a stream can tell neither its branches apart nor what stands in whose place.
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 from hub.feed_message import Writer
 from hub.registry import Node
 from hub.scopes import Scopes, Taken
+from hub.tasks import is_staff, staff_scope
 from hub.twins import Twins
 from protocols.downlink import Bucket, Compare, Differ, Feed, FeedDone, Follow, Leaf, Vector, added
 from protocols.ledger import Ledger
@@ -31,13 +33,14 @@ LEAF_MESSAGES: Final = 4
 """for one comparison in one go: what is left is asked for again"""
 
 Scope = tuple[str, str]
-"""(org, site)"""
+"""(org, site), or (org, staff with the mark of `hub.tasks`)"""
 IsSettled = Callable[[StreamKey, int], bool]
 Reply = tuple[Node, Feed | Differ]
 
 
 class _Entry(NamedTuple):
-    """Something for those who follow a site. With `h`: that fact; without: the whole order, or, where it left, its name only."""
+    """Something for those who follow a site or a person's tasks. With `h`: that fact; without: the whole order, or, where it left, its
+    name only."""
 
     pos: int
     okey: int
@@ -62,6 +65,7 @@ class Feeds:
         self._lost: dict[Scope, int] = {}
         """the highest position of each site that was forgotten"""
         self._nodes: dict[Scope, list[str]] = {}
+        self._scope_of: dict[str, Scope] = {}
         self._waiting: dict[str, tuple[Node, Follow]] = {}
         self._comparing: dict[str, tuple[Node, Compare]] = {}
         self._stirred: dict[Scope, None] = {}
@@ -69,10 +73,27 @@ class Feeds:
         self.people_changed()
 
     def people_changed(self) -> None:
-        """Somebody was admitted."""
-        self._nodes = {}
-        for node in self._people():
-            self._nodes.setdefault(_scope(node), []).append(node.address.node)
+        """Somebody was admitted. Whose scope is another than before compares anew: its cursor says nothing of that one."""
+        before, self._nodes = self._scope_of, {}
+        nodes = list(self._people())
+        self.scopes.tasks.people(nodes)
+        self._scope_of = {node.address.node: _scope(node) for node in nodes}
+        for name, scope in self._scope_of.items():
+            self._nodes.setdefault(scope, []).append(name)
+        for name, scope in self._scope_of.items():
+            if before.get(name, scope) != scope:
+                self._comparing.pop(name, None)
+                self._compare_anew(scope)
+
+    # ------------------------------------------------------------ tasks
+
+    def begin(self) -> None:
+        """At the begin of a transaction: go on with what was there before an organisation had phones."""
+        self.scopes.build()
+        self.scopes.tasks.begin()
+        if self.scopes.tasks.behind:
+            for order, before, after in self.scopes.of_before():
+                self._moved(order, before, after)
 
     # ------------------------------------------------------------ what was taken in
 
@@ -95,7 +116,7 @@ class Feeds:
     def _nothing_new(self, one: Taken, author: str) -> bool:
         """Most facts of a backlog: the order begins at the site it names, or stays there, and nobody but the author follows that site."""
         order, site = one.order, one.site
-        if site is None:
+        if site is None or not self.scopes.tasks.silent(one):
             return False
         nodes = self._nodes.get((order.org, site))
         if nodes is not None and (nodes != [author] or self._entangled(order)):  # an author with branches is told of them, too
@@ -105,20 +126,24 @@ class Feeds:
     def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
         entangled = self._entangled(order)
         for site in after:
-            whole = entangled or (site not in before and order.stored)
+            whole = entangled or (site not in before and (order.stored or bool(before)))
             for fact in facts[-1:] if whole else facts:
                 place = () if whole else (fact.sid, fact.seq, fact.h)
                 self._add((order.org, site), order.okey, "" if whole else author, *place)
-        for site in before:
-            if site not in after:
-                self._add((order.org, site), order.okey, "", left=True)
+        self._left(order, before, after)
+        own = self._scope_of.get(self._ledger.log.by_sid(facts[0].sid).key.node)
+        if own is not None and is_staff(own[1]) and own[1] not in before and own[1] not in after:
+            self._add(own, order.okey, "", left=True)  # said on that phone, and no task of its staff
 
     def _gap(self, name: str) -> None:
         """What a twin of this node said before was left out for it: who follows those sites compares anew."""
         for scope in [scope for scope, nodes in self._nodes.items() if name in nodes]:
-            self.pos += 1
-            self._lost[scope] = self.pos
-            self._stirred[scope] = None
+            self._compare_anew(scope)
+
+    def _compare_anew(self, scope: Scope) -> None:
+        self.pos += 1
+        self._lost[scope] = self.pos
+        self._stirred[scope] = None
 
     def _entangled(self, order: Order) -> bool:
         """Is a stream with branches among its heads, or seen by them? Or a fact that stands in the place of another?"""
@@ -134,8 +159,23 @@ class Feeds:
     def again(self, orders: Iterable[Order]) -> None:
         """Orders that were folded again: who follows them is told what they have become."""
         for order in orders:
-            for site in self.scopes.of(order.okey):
-                self._add((order.org, site), order.okey, "")
+            before, after = self.scopes.again(order)
+            for name in after:
+                self._add((order.org, name), order.okey, "")
+            self._left(order, before, after)
+        self.scopes.flush()
+
+    def _moved(self, order: Order, before: Sequence[str], after: Sequence[str]) -> None:
+        """An order concerns others than before: who is new to it is sent all of it."""
+        for name in after:
+            if name not in before:
+                self._add((order.org, name), order.okey, "")
+        self._left(order, before, after)
+
+    def _left(self, order: Order, before: Sequence[str], after: Sequence[str]) -> None:
+        for name in before:
+            if name not in after:
+                self._add((order.org, name), order.okey, "", left=True)
 
     def _add(self, scope: Scope, okey: int, author: str, sid: int = 0, seq: int = 0, h: bytes = b"", *, left: bool = False) -> None:
         nodes = self._nodes.get(scope, ())
@@ -294,19 +334,21 @@ class Feeds:
         yield from sorted([*strange, *differing], key=lambda one: (one[0], one[1]))
 
     def _elsewhere(self, scope: Scope, k: int, node: str) -> list[int]:
-        """Orders at k that concern other sites, and none of whose heads this node wrote itself."""
+        """Orders at k that concern other sites, and none of whose heads this node wrote itself; for a phone all that are no task of its
+        staff: of what it wrote there is nothing more to do for it."""
         rows = self._ledger.db.query("SELECT okey, org, order_id FROM orders WHERE k=? AND org=?", (k, scope[0]))
         out = []
         for okey, org, order_id in rows:
             order = self._ledger.book.get(org, order_id)
             log = self._ledger.log
-            if order is not None and all(log.by_sid(h.sid).key.node != node for h in order.heads) and self.scopes.of(okey):
+            others = order is not None and all(log.by_sid(h.sid).key.node != node for h in order.heads)
+            if is_staff(scope[1]) or (others and self.scopes.of(okey)):
                 out.append(int(okey))
         return out
 
 
 def _scope(node: Node) -> Scope:
-    return node.address.org, node.address.site
+    return node.address.org, staff_scope(node.staff) if node.staff else node.address.site
 
 
 def _beyond(ring: deque[_Entry], pos: int) -> list[_Entry]:

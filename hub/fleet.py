@@ -24,7 +24,7 @@ from protocols.messages import Heartbeat, StreamQueue
 from protocols.streams import StreamKey
 from protocols.sync.handover import lacking, records_lacking
 from protocols.sync.intervals import Intervals
-from protocols.trust import fingerprint
+from protocols.trust import EDGE, PHONE, fingerprint
 
 Left = Callable[[str], int | None]
 """when a node's line was said to have ended; None: it was not, or it came back"""
@@ -411,6 +411,8 @@ def node_json(node: Node) -> dict[str, Any]:
         "fingerprint": fingerprint(node.public_key),
         "addedMs": node.added_ms,
         "orgs": list(node.orgs),
+        "kind": PHONE if node.staff else EDGE,
+        "staff": node.staff or None,
     }
 
 

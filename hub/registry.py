@@ -50,6 +50,10 @@ REGISTRY: Final = (
         # Broker passwords once more, as Mosquitto reads them (`hub.cli_broker`); of nodes whose cards have them.
         "CREATE TABLE mosquitto (node TEXT PRIMARY KEY, hash TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        # Phones, and who works on them: such a node follows that person's tasks and no site.
+        "CREATE TABLE phones (node TEXT PRIMARY KEY, staff TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 _REFUSED_BYTES_EACH: Final = FRAME_WIRE_BYTES
 ANY_ORG: Final = "*"
@@ -60,13 +64,14 @@ SHIFTS_KEPT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An admitted node. `orgs`: organisations it may speak for beside its own."""
+    """An admitted node. `orgs`: organisations it may speak for beside its own. `staff`: who works on it, where it is a phone."""
 
     address: Address
     public_key: bytes
     password_hash: str
     added_ms: int
     orgs: tuple[str, ...] = ()
+    staff: str = ""
 
     @property
     def speaks_for(self) -> tuple[str, ...]:
@@ -84,8 +89,10 @@ class Registry:
         orgs: dict[str, tuple[str, ...]] = {}
         for node, org in db.query("SELECT node, org FROM node_orgs ORDER BY node, org"):
             orgs[node] = (*orgs.get(node, ()), org)
+        staff = {str(node): str(name) for node, name in db.query("SELECT node, staff FROM phones ORDER BY node")}
         for node, org, region, site, key, password, added in db.query("SELECT * FROM nodes ORDER BY node"):
-            self._nodes[node] = Node(Address(org, region, site, node), key, password, added, orgs.get(node, ()))
+            address = Address(org, region, site, node)
+            self._nodes[node] = Node(address, key, password, added, orgs.get(node, ()), staff.get(node, ""))
         self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
         self.shifts: dict[str, list[Shift]] = {}
         """by node, lowest first"""
@@ -126,13 +133,17 @@ class Registry:
             raise InvalidInput(
                 "publicKey", f"this key belongs to {twin.address.node!r}", remedy="make the edge anew: each node has a key of its own"
             )
-        node = Node(Address.of(card.org, card.region, card.site, card.node), card.public_key, card.password_hash, now_ms, others)
+        address = Address.of(card.org, card.region, card.site, card.node)
+        node = Node(address, card.public_key, card.password_hash, now_ms, others, card.staff)
         self._db.run("DELETE FROM node_orgs WHERE node=?", (card.node,))
         self._db.many("INSERT INTO node_orgs VALUES (?, ?)", [(card.node, org) for org in others])
         self._db.run(
             "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
             (card.node, card.org, card.region, card.site, card.public_key, card.password_hash, now_ms),
         )
+        self._db.run("DELETE FROM phones WHERE node=?", (card.node,))
+        if card.staff:
+            self._db.run("INSERT INTO phones VALUES (?, ?)", (card.node, card.staff))
         if card.mosquitto_hash:
             self._db.run("INSERT OR REPLACE INTO mosquitto VALUES (?, ?)", (card.node, card.mosquitto_hash))
         else:  # another password than the one before it, for all that is known

@@ -1,4 +1,5 @@
-"""Which sites an order concerns: the sites that its heads name. A head that names none stands where the order stood before it.
+"""Which sites an order concerns: the sites that its heads name. A head that names none stands where the order stood before it. And whose
+task it is, where an organisation has phones (`hub.tasks`).
 
 A site is a name in an organisation, and all of this is local to the hub: it decides who is told, never what is true. Kept in the ledger's
 database, in the transaction of the facts.
@@ -6,27 +7,42 @@ database, in the transaction of the facts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from hub.tasks import Tasks, is_staff
+from protocols.fact import FactRow
 from protocols.ledger import Ledger
 from protocols.orderbook import Order
 from protocols.schema import migrate
+from protocols.streams import LogRow
 
 SCOPES: Final = (("CREATE INDEX orders_k ON orders (k)",),)
 """only a hub looks orders up by k: an index of its database, and not of every ledger"""
 CACHED: Final = 50_000
 _BUILT: Final = "scopes_built"
+_SAYS_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+Moved = tuple[Order, tuple[str, ...], tuple[str, ...]]
+"""an order, what it concerned, and what it concerns now"""
 
 
 class Taken(NamedTuple):
-    """A fact of an order that was logged and folded, and the site it names."""
+    """A fact of an order that was logged and folded, the site and the actor it names, and its details."""
 
     order: Order
     sid: int
     seq: int
     h: bytes
     site: str | None
+    actor: str | None = None
+    details: Mapping[str, object] = _SAYS_NOTHING
+
+
+def taken(order: Order, row: LogRow, fact: FactRow) -> Taken:
+    """What a frame brought."""
+    return Taken(order, row.sid, row.seq, row.h, fact.site, fact.actor, fact.details)
 
 
 class Scopes:
@@ -35,11 +51,13 @@ class Scopes:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         migrate(ledger.db, SCOPES, part="scopes")
+        self.tasks = Tasks(ledger)
+        self._built = False
         self._sites: dict[int, tuple[str, ...]] = {}
         self._new: list[tuple[str, str, int, int]] = []
 
     def of(self, okey: int) -> tuple[str, ...]:
-        """The sites that an order concerns, in order."""
+        """The sites and staff that an order concerns, in order."""
         known = self._sites.get(okey)
         if known is None:
             known = tuple(str(site) for (site,) in self._ledger.db.query("SELECT site FROM scopes WHERE okey=? ORDER BY site", (okey,)))
@@ -64,12 +82,33 @@ class Scopes:
         self._sites[okey] = sites
 
     def move(self, order: Order, taken: Sequence[Taken]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Take in facts of one order that came together, in order of their stream. Returns its sites before and after."""
+        """Take in facts of one order that came together, in order of their stream. Returns its sites and staff before and after."""
         before = self.of(order.okey) if order.stored or order.okey in self._sites else ()
-        after = _after(order, taken, before)
+        if self.tasks.kept_of(order.org):
+            sites = _after(order, taken, tuple(name for name in before if not is_staff(name)))
+            after = (*self.tasks.after(order, taken, before), *sites)
+        else:
+            after = _after(order, taken, before)
         if after != before:
             self._write(order, before, after)
         return before, after
+
+    def again(self, order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """An order whose heads changed without a new fact: whose task it is now. Its sites stay. Returns both before and after."""
+        before = after = self.of(order.okey)
+        if self.tasks.kept_of(order.org):
+            after = (*self.tasks.after(order, (), before), *(name for name in before if not is_staff(name)))
+        if after != before:
+            self._write(order, before, after)
+        return before, after
+
+    def of_before(self) -> Iterator[Moved]:
+        """A page of the orders that were there before tasks were kept of them: those that are somebody's."""
+        for order in self.tasks.of_before():
+            before, after = self.again(order)
+            if after != before:
+                yield order, before, after
+        self.flush()
 
     def _write(self, order: Order, before: tuple[str, ...], after: tuple[str, ...]) -> None:
         db, k = self._ledger.db, order.place
@@ -89,6 +128,9 @@ class Scopes:
     def build(self) -> None:
         """For a database that was written before there were scopes: once, from the heads that are here."""
         db, ledger = self._ledger.db, self._ledger
+        if self._built:
+            return
+        self._built = True
         if db.one("SELECT 1 FROM meta WHERE key=?", (_BUILT,)) is not None:
             return
         db.run("INSERT INTO meta (key, value) VALUES (?, '1')", (_BUILT,))

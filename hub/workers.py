@@ -203,10 +203,10 @@ class Workers:
         return new
 
     async def _take_in(self, shared: SharedNode, here: Node | None) -> bool:
-        if here is not None and (here.public_key, here.password_hash, here.orgs) == (shared.public_key, shared.password_hash, shared.orgs):
+        if here is not None and _said(here) == _said(shared):
             return False
         place = shared.node, shared.org, shared.region, shared.site
-        card = NodeCard(*place, shared.public_key, shared.password_hash, mosquitto_hash=shared.mosquitto_hash)
+        card = NodeCard(*place, shared.public_key, shared.password_hash, shared.mosquitto_hash, shared.staff)
         try:
             await self._hooks.admit(card, shared.orgs)
         except InvalidInput as error:
@@ -223,7 +223,8 @@ class Workers:
     async def admit(self, card: NodeCard, orgs: Sequence[str], now_ms: int) -> None:
         """Into the register, so that all workers learn of it. Errors: InvalidInput: name or key is another's; LedgerError."""
         mosquitto = card.mosquitto_hash
-        node = SharedNode(card.node, card.public_key, card.org, card.region, card.site, card.password_hash, mosquitto, now_ms, tuple(orgs))
+        place = card.org, card.region, card.site
+        node = SharedNode(card.node, card.public_key, *place, card.password_hash, mosquitto, now_ms, tuple(orgs), card.staff)
         await self._ask(lambda leases: leases.admit(node))
 
     # ------------------------------------------------------------ shown
@@ -253,6 +254,11 @@ def mono_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def _said(node: Node | SharedNode) -> tuple[bytes, str, tuple[str, ...], str]:
+    """What may change of a node that is admitted."""
+    return node.public_key, node.password_hash, node.orgs, node.staff
+
+
 def _shared(node: Node, mosquitto: str) -> SharedNode:
-    a = node.address
-    return SharedNode(a.node, node.public_key, a.org, a.region, a.site, node.password_hash, mosquitto, node.added_ms, node.orgs)
+    a, key = node.address, node.public_key
+    return SharedNode(a.node, key, a.org, a.region, a.site, node.password_hash, mosquitto, node.added_ms, node.orgs, node.staff)

@@ -14,6 +14,7 @@ Every method runs inside a transaction of the owner; after an error it is thrown
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -246,6 +247,13 @@ class Custody:
             key,
         )
         return row is not None
+
+    def frames(self, cids: Iterable[int]) -> dict[int, None]:
+        """Which of these are frames, as their authors signed them."""
+        rows = self._db.query(
+            f"SELECT c.cid FROM json_each(?) j CROSS JOIN custody c ON c.cid=j.value WHERE {_IS_FRAME}", (json.dumps(list(cids)),)
+        )
+        return dict.fromkeys(int(cid) for (cid,) in rows)
 
     def payloads(self) -> list[tuple[int, int]]:
         """(id, bytes) of everything kept, oldest first: `payload` reads one."""

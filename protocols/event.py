@@ -20,6 +20,7 @@ from protocols.details import check_details, check_text, join, json_type, shown
 from protocols.errors import InvalidInput, TooLarge
 from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.merged import check_quantities
+from protocols.tasks import check_assigned
 
 DAY_MS: Final = 86_400_000
 CLOCKS_WORK_FROM_MS: Final = 946_684_800_000
@@ -38,11 +39,12 @@ class TimeQuality(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventDefaults:
-    """What an event means when it does not say: the organisation, region and site of the node that takes it."""
+    """What an event means when it does not say: the organisation, region and site of the node that takes it; at a phone its staff."""
 
     org: str
     region: str | None = None
     site: str | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,8 @@ def parse_event(obj: object, *, defaults: EventDefaults, now_ms: int, at: str = 
         quality,
         defaults.region if region is None else check_text(region, "region", at, limits.TEXT_CHARS),
         defaults.site if site is None else check_text(site, "site", at, limits.TEXT_CHARS),
-        None if actor is None else check_text(actor, "actor", at, limits.TEXT_CHARS),
-        {} if details is None else check_quantities(check_details(details, at), at),
+        defaults.actor if actor is None else check_text(actor, "actor", at, limits.TEXT_CHARS),
+        {} if details is None else check_assigned(check_quantities(check_details(details, at), at), at),
         None if key is None else check_text(key, "idempotencyKey", at, limits.TEXT_CHARS),
     )
 
@@ -320,7 +322,7 @@ def _schema_properties() -> dict[str, object]:
         },
         "region": _text_schema("Default: the node's own."),
         "site": _text_schema("Default: the node's own."),
-        "actor": _text_schema("The person or machine at hand."),
+        "actor": _text_schema("The person or machine at hand. Default: the staff of a phone."),
         "idempotencyKey": _text_schema("The same key again with the same content returns the first ids."),
         "details": {"type": "object", "maxProperties": limits.DETAILS_KEYS, "description": details},
     }

@@ -27,7 +27,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from protocols.details import check_text
 from protocols.errors import ConfigError, InvalidInput, NotVerified
+from protocols.limits import TEXT_CHARS
 from protocols.mosquitto import check_password_hash
 from protocols.topics import check_level, check_node
 
@@ -272,6 +274,8 @@ class NodeCard:
     password_hash: str
     mosquitto_hash: str = ""
     """the password once more, as Mosquitto reads it (`protocols.mosquitto`); empty in older cards"""
+    staff: str = ""
+    """who works on it, where it is a phone: it follows that person's tasks; empty: an edge, which follows its site"""
 
     @property
     def fingerprint(self) -> str:
@@ -280,12 +284,19 @@ class NodeCard:
 
 
 _CARD_FIELDS: Final = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
-_CARD_MAY: Final = ("mosquittoPassword",)
+_CARD_MAY: Final = ("mosquittoPassword", "kind", "staff")
 """fields that a card may lack"""
+EDGE: Final = "edge"
+PHONE: Final = "phone"
+KINDS: Final = (EDGE, PHONE)
+"""of nodes; a card without a kind is of an edge"""
 
 
-def make_card(key: NodeKey, *, node: str, org: str, region: str, site: str, password_hash: str, mosquitto_hash: str = "") -> dict[str, str]:
-    """The JSON object of a node card, signed with the key that it carries: proof that its maker holds the private half."""
+def make_card(
+    key: NodeKey, *, node: str, org: str, region: str, site: str, password_hash: str, mosquitto_hash: str = "", staff: str = ""
+) -> dict[str, str]:
+    """The JSON object of a node card, signed with the key that it carries: proof that its maker holds the private half. `staff`: who works
+    on it, for a phone."""
     card = {
         "longshore": _CARD_VERSION,
         "node": check_node(node),
@@ -298,7 +309,22 @@ def make_card(key: NodeKey, *, node: str, org: str, region: str, site: str, pass
     _parse_scrypt(password_hash, "brokerPassword")
     if mosquitto_hash:
         card["mosquittoPassword"] = check_password_hash(mosquitto_hash, "mosquittoPassword")
+    if staff:
+        card |= {"kind": PHONE, "staff": check_staff(PHONE, staff)}
     return card | {"signature": _encode64(key.sign(_card_bytes(card)))}
+
+
+def check_staff(kind: str, staff: str) -> str:
+    """`staff` as it fits the kind of node: a phone has one person's name, an edge has none. Errors: InvalidInput naming the field."""
+    if kind not in KINDS:
+        raise InvalidInput("kind", "is not a kind of node.", allowed=KINDS)
+    if kind == PHONE:
+        if not staff:
+            raise InvalidInput("staff", "is missing: a phone follows the tasks of its staff.", remedy="Say who works on it.")
+        return check_text(staff, "staff", "", TEXT_CHARS)
+    if staff:
+        raise InvalidInput("staff", "is for phones; an edge follows its site.", remedy="Leave it out, or make the node a phone.")
+    return ""
 
 
 def parse_card(obj: object) -> NodeCard:
@@ -317,7 +343,8 @@ def parse_card(obj: object) -> NodeCard:
         verify(public, signature, _card_bytes(card))
     except NotVerified as error:
         raise InvalidInput("signature", error.reason, remedy="Take the card as the node printed it; it was changed.") from None
-    return NodeCard(card["node"], card["org"], card["region"], card["site"], public, card["brokerPassword"], mosquitto)
+    staff = check_staff(card.get("kind", EDGE), card.get("staff", ""))
+    return NodeCard(card["node"], card["org"], card["region"], card["site"], public, card["brokerPassword"], mosquitto, staff)
 
 
 def _card_texts(obj: object) -> dict[str, str]:

@@ -97,6 +97,7 @@ class SharedNode(NamedTuple):
     mosquitto_hash: str
     added_ms: int
     orgs: tuple[str, ...]
+    staff: str = ""
 
 
 class Leases(Protocol):
@@ -266,7 +267,7 @@ class SqlLeases:
         self._in_transaction(lambda: self._admit(node))
 
     def _admit(self, node: SharedNode) -> None:
-        body = pack([node.org, node.region, node.site, node.password_hash, node.mosquitto_hash, node.added_ms, list(node.orgs)])
+        body = pack([node.org, node.region, node.site, node.password_hash, node.mosquitto_hash, node.added_ms, list(node.orgs), node.staff])
         for name, key, known in self._db.query(
             "SELECT node, public_key, body FROM worker_nodes WHERE node=? OR public_key=? ORDER BY node", (node.node, node.public_key)
         ):
@@ -305,8 +306,8 @@ def _shared(node: str, key: bytes, body: bytes) -> SharedNode:
         values = unpack(body, max_bytes=FRAME_WIRE_BYTES)
     if not isinstance(values, list) or len(values) < 7:
         raise LedgerError(f"the register of nodes holds something else for {node!r}", remedy="admit it again")
-    org, region, site, password, mosquitto, added_ms, orgs, *_ = values
-    return SharedNode(node, key, org, region, site, password, mosquitto, added_ms, tuple(orgs))
+    org, region, site, password, mosquitto, added_ms, orgs, *more = values
+    return SharedNode(node, key, org, region, site, password, mosquitto, added_ms, tuple(orgs), more[0] if more else "")
 
 
 def sqlite_leases(path: str | Path, clock_ms: Callable[[], int], partitions: int) -> SqlLeases:

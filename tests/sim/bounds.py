@@ -19,7 +19,7 @@ THINGS_ALWAYS = 400
 THINGS_PER_STREAM = 80
 """a stream, what is believed of it, and its statement"""
 THINGS_PER_RUN = 14
-THINGS_UNDER_WAY = 12
+THINGS_UNDER_WAY = 24
 """for each fact of the window"""
 PAGE_BYTES = 4_096
 FILE_ALWAYS_BYTES = 300 * PAGE_BYTES
@@ -78,6 +78,9 @@ def _edge(edge: EdgeProc) -> Iterator[str]:
     flights = sum(last - first + 1 for _, first, last in core.uplink.streams_under_way())
     if flights > window + settings.uplink.frame_facts:
         yield f"I7 {edge.name} has {flights} facts under way, its window is {window}"
+    carried = len(core.relay._flights)
+    if carried > settings.relay.window_payloads:
+        yield f"I7 {edge.name} has {carried} payloads of others under way, at most {settings.relay.window_payloads}"
     yield from _memory(core, edge.name, window)
     if edge.disk.db.file_bytes() > settings.budget_bytes + ONE_TURN_BYTES:
         yield f"I7 the file of {edge.name} has {edge.disk.db.file_bytes()} bytes, its budget is {settings.budget_bytes}"
@@ -93,7 +96,8 @@ def _memory(core: Any, who: str, window: int) -> Iterator[str]:
     runs = sum(len(stream.chain.runs) for stream in streams)
     most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + THINGS_UNDER_WAY * window
     cached = core.ledger.book._orders
-    found = things(core, ("_orders", "_dirty", "policies"))  # a table of policies is as large as its file, whatever happens
+    leave = ("_orders", "_dirty", "policies", "relay")  # what it carries has bounds of its own
+    found = things(core, leave)  # a table of policies is as large as its file, whatever happens
     if found > most:
         yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and a window of {window}: at most {most}"
     if len(cached) > CACHED_ORDERS:

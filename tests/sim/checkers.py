@@ -224,7 +224,7 @@ class Checker:
 
     def hub_feeds(self, to: Address, feed: Feed) -> None:
         """A feed on its way down."""
-        for what in wrong_in_feed(self.truth, to, feed):
+        for what in wrong_in_feed(self.world, to, feed):
             raise Violation(what)
 
     def _settled_said(self, key: StreamKey, s: StreamStated) -> None:

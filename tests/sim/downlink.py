@@ -11,6 +11,7 @@ from protocols.ledger import readable
 from protocols.topics import Address
 from tests.sim.disks import Disk
 from tests.sim.oracle import right
+from tests.sim.staff import ever_theirs, tasks_of
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
 if TYPE_CHECKING:
@@ -18,17 +19,27 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
-def wrong_in_feed(truth: Truth, to: Address, feed: Feed) -> Iterator[str]:
-    """Facts that nobody committed, and orders that are none of the node's business: another organisation's, or never at its site."""
+def wrong_in_feed(world: World, to: Address, feed: Feed) -> Iterator[str]:
+    """Facts that nobody committed, and orders that are none of the node's business: another organisation's, or never at its site; for a
+    phone, never its staff's."""
+    truth = world.check.truth
+    theirs = f"{world.staff[to.node]}'s" if to.node in world.staff else f"at {to.site} of {to.org}"
     for row, values in decode_body(feed.body, len(feed.places), feed.dictionary) if feed.places else []:
         fact, _ = readable(values)
         if fact is None or row not in truth.rows:
             yield f"I2 a feed for {to.node} bears a row that nobody committed"
-        elif fact.org != to.org or to.site not in truth.sites.get((fact.org, fact.order_id), {}):
-            yield f"I10 a feed for {to.node} at {to.site} of {to.org} bears {fact.order_id} of {fact.org}"
+        elif not _concerned(world, to, (fact.org, fact.order_id)):
+            yield f"I10 a feed for {to.node}, {theirs}, bears {fact.order_id} of {fact.org}"
     for order in feed.orders:
-        if order.org != to.org or to.site not in truth.sites.get((order.org, order.order_id), {}):
-            yield f"I10 a feed for {to.node} at {to.site} of {to.org} speaks of {order.order_id} of {order.org}"
+        if not _concerned(world, to, (order.org, order.order_id)):
+            yield f"I10 a feed for {to.node}, {theirs}, speaks of {order.order_id} of {order.org}"
+
+
+def _concerned(world: World, to: Address, order: Order) -> bool:
+    staff = world.staff.get(to.node)
+    if staff is not None:
+        return order[0] == to.org and ever_theirs(world, order, staff)
+    return order[0] == to.org and to.site in world.check.truth.sites.get(order, {})
 
 
 def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
@@ -66,8 +77,13 @@ def in_custody(disk: Disk, truth: Truth) -> Mask:
 
 
 def must_know(world: World, edge: EdgeProc) -> Iterator[tuple[Order, Mask]]:
-    """Orders that an edge has to show as the centre does: one of their heads names its site. With their heads."""
+    """Orders that an edge has to show as the centre does: one of their heads names its site, or they are tasks of its staff. With their
+    heads."""
     truth, stored = world.check.truth, world.store.disk.held
+    staff = world.staff.get(edge.node)
+    if staff is not None:
+        yield from tasks_of(world, staff)
+        return
     for order, mask in truth.orders.items():
         if order[0] == edge.address.org and mask & stored and edge.address.site in truth.sites.get(order, {}):
             heads = right(truth, mask & stored).heads

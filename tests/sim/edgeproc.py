@@ -14,6 +14,7 @@ from tests.sim.devices import Measured
 from tests.sim.disks import Disk, newer_tables_bytes
 from tests.sim.options import SECOND
 from tests.sim.procs import Down, Link, Proc, Request
+from tests.sim.truth import Mask
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -27,6 +28,10 @@ class EdgeProc(Proc):
 
     early_effects = False
     """a planted bug: send before the commit"""
+    handout_ms: int | None = None
+    """where its line may lead to a gateway"""
+    carries = False
+    """is it a gateway?"""
 
     def __init__(self, world: World, name: str, address: Address, disk: Disk) -> None:
         super().__init__(world, name, disk, world.options.edge_crashes)
@@ -67,6 +72,7 @@ class EdgeProc(Proc):
             o.telemetry_bytes,
             relay=o.relay,
             follow=o.follow,
+            handout_ms=self.handout_ms,
         )
         rng = world.rng(f"core/{self.name}/{self.boots}")
         self.core = EdgeCore(self.disk.db, EdgeIdentity(self.address, hub, world.keys.public(hub)), sign, verify, rng, settings)
@@ -77,7 +83,7 @@ class EdgeProc(Proc):
         """See `Proc.step`."""
         crash = self.crash_point()
         fed = any(isinstance(thing, Down) and thing.payload[3:4] == FEED_BYTE for thing in things)
-        if fed:  # what is asked in the same moment has not seen it
+        if fed or self.carries:  # what is asked in the same moment has not seen it
             things = sorted(things, key=lambda thing: not isinstance(thing, Request))
         done: list[Request] = []
         early: list[Any] = []
@@ -129,7 +135,7 @@ class EdgeProc(Proc):
 
     def _look(self, done: Sequence[Request], fed: bool) -> None:
         check = self.world.check
-        new = check.own_committed(self.disk, self.name)
+        new = check.own_committed(self.disk, self.name) | self.carried()
         if fed:
             check.came_down(self.disk, self.name)
         check.views(self.disk, "orders", new, self.name)
@@ -143,6 +149,10 @@ class EdgeProc(Proc):
         if uplink.incarnation != self._adopted:
             self._adopted = uplink.incarnation
             check.edge_adopts(self.name, uplink.incarnation, self._hello_at)
+
+    def carried(self) -> Mask:
+        """What a gateway took of others in this transaction; after the look at its own facts."""
+        return 0
 
     def received(self) -> dict[StreamKey, list[tuple[int, int]]]:
         """What it believes that the hub has received of its streams."""

@@ -13,6 +13,7 @@ from tests.golden import databases
 from tests.sim.disks import Disk, SimDb
 from tests.sim.keys import Keys
 from tests.sim.options import Options
+from tests.sim.phones import PhonesWorld
 from tests.sim.truth import FactId, Mask
 from tests.sim.workers import WorkersWorld
 from tests.sim.world import Trace, World
@@ -116,5 +117,5 @@ def madrid_epoch(rows: dict[FactId, tuple[bytes, bytes]]) -> int:
 
 def begin(options: Options, trace: Trace | None = None) -> World:
     """A world of these options at its first moment."""
-    made = {"golden": GoldenWorld, "workers": WorkersWorld}.get(options.profile, World)
+    made = {"golden": GoldenWorld, "workers": WorkersWorld, "phones": PhonesWorld}.get(options.profile, World)
     return made(options, trace)

@@ -88,6 +88,8 @@ class Options:
     old: tuple[int, ...] = ()
     """edges that know version 1 only, until the plan upgrades them"""
     old_hub: bool = False
+    phones: int = 0
+    """beside the edges, each the phone of somebody, who roams"""
     profile: str = "small"
     plan: tuple[tuple[int, str, tuple[int, ...]], ...] = ()
     """(when, which fault, its numbers), ascending"""

@@ -34,6 +34,7 @@ from tests.unit.edge_agent.test_relay import test_with_backups_nothing_goes_that
 from tests.unit.hub.test_downlink import test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_count as cut_short_test
 from tests.unit.hub.test_downlink import test_an_order_that_moved_on_while_the_node_was_away_leaves_too as moved_on_test
 from tests.unit.hub.test_freeing import test_a_store_that_lost_a_stream_altogether_does_not_support_it as lost_stream_test
+from tests.unit.hub.test_phones import test_what_enters_the_scope_comes_whole_with_every_head as whole_test
 from tests.unit.hub.test_twins import test_twins_that_live_under_one_name_are_each_sent_what_the_other_says as twins_test
 from tests.unit.protocols.test_chains import (
     test_a_record_that_does_not_say_what_lies_below_stands_on_the_branch_that_has_a_hole as record_on_branch_test,
@@ -145,6 +146,9 @@ PLANTS: Final = (
     Plant("a worker takes over in the same name", w.takeover_in_the_same_name, profile="workers"),
     Plant("a worker that comes back keeps what it had of others' nodes", w.own_partitions_only, story=comes_back_test),
     Plant("leases are given without a fence", w.lease_without_fence, profile="workers"),
+    Plant("a phone's digests are those of a site", m.phone_compares_its_site, profile="phones"),
+    Plant("what becomes a task is not sent whole", m.entering_is_not_sent, profile="phones", story=whole_test),
+    Plant("what is over stays somebody's task", m.over_is_still_a_task, profile="phones"),
 )
 
 

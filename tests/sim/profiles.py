@@ -4,7 +4,8 @@
 - 1,000,000 and up: `fortnight`, 14 days of 8 edges with everything that a broker, disks, a store and a bus have done to anybody;
 - 2,000,000 and up: `long`, years with few events and outages to 400 days, beyond 2^31 ms;
 - 3,000,000 and up: `golden`, days that begin with the databases that version 1 left behind;
-- 4,000,000 and up: `workers`, days of a hub with two or three workers on one central store.
+- 4,000,000 and up: `workers`, days of a hub with two or three workers on one central store;
+- 5,000,000 and up: `phones`, days in which phones follow the tasks of their staff and roam between gateways.
 
 Each fault is drawn from a generator of its own: one more of them moves none of the others.
 """
@@ -18,7 +19,7 @@ from typing import Any, Final
 from protocols.sync.uplink import UplinkSettings
 from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, limits, make_plan, rhythms
 
-BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000, "workers": 4_000_000}
+BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000, "workers": 4_000_000, "phones": 5_000_000}
 FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "loss": ("messages are lost", "2, 10 or 30 %"),
     "duplicates": ("messages arrive twice", "5, 20 or 50 %"),
@@ -94,13 +95,19 @@ FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (100, 
 LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
 GOLDEN: Final = Profile("golden", (4,), (DAY, 5 * DAY), (5, 20), (30, 80), (HOUR, DAY))
 WORKERS: Final = Profile("workers", (3, 5, 8), (DAY, 5 * DAY), (5, 20), (60, 120), (HOUR, DAY))
-PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN, WORKERS)}
+# Not yet with clones: a gateway cannot always tell the branches of a phone and of its own apart before it has both.
+PHONES: Final = Profile("phones", (2, 3), (DAY, 5 * DAY), (5, 20), (60, 120), (HOUR, DAY))
+PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN, WORKERS, PHONES)}
 
 
 def _drawn(seed: int, profile: Profile) -> Options:
     rng = Random(f"{seed}/{profile.name}")
     quiet, chance = rng.random() < 0.03, rng.choice((0.1, 0.25, 0.4))
-    faults = tuple(name for name in EVERY_FAULT if not quiet and Random(f"{seed}/has {name}").random() < chance)
+    faults = tuple(
+        name
+        for name in EVERY_FAULT
+        if not quiet and Random(f"{seed}/has {name}").random() < chance and not (profile is PHONES and name == "clones")
+    )
     duration, edges, backups = rng.choice(profile.duration_ms), rng.choice(profile.edges), rng.random() < 0.5
     options: dict[str, Any] = {
         "seed": seed,
@@ -127,6 +134,8 @@ def _drawn(seed: int, profile: Profile) -> Options:
         plan.add(plan.rng.randrange(duration // 2), "partitions", plan.edge(), plan.rng.randint(*profile.sure_outage_ms), 0)
     upgrades = Random(f"{seed}/upgrades")
     plan.events += [(upgrades.randrange(duration), "upgrades", (n, 0)) for n in options["old"] if upgrades.random() < 0.6]
+    if profile is PHONES:
+        options |= {"phones": Random(f"{seed}/phones").choice((1, 2, 3)), "orgs": 1, "old": (), "old_hub": False, "budget_bytes": 10**9}
     if profile is WORKERS:
         options |= _workers(Random(f"{seed}/workers"), duration, plan)
     for name in MORE_FAULTS:

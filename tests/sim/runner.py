@@ -85,13 +85,14 @@ def remember(seed: int, complaint: str) -> None:
 
 def mixed(count: int, first: int = 0) -> list[int]:
     """So many fortnights, half as many small worlds, for every twentieth a long one, for every tenth one that begins in version 1, and
-    one of several workers."""
+    one of several workers, and one with phones."""
     shares = {
         "fortnight": count,
         "small": (count + 1) // 2,
         "long": (count + 19) // 20,
         "golden": (count + 9) // 10,
         "workers": (count + 9) // 10,
+        "phones": (count + 9) // 10,
     }
     return [BASES[name] + first + n for name, share in shares.items() for n in range(share)]
 

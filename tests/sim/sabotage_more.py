@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import hub.feeds
+import hub.tasks
 import protocols.eviction
 from edge_agent.budget import Budget
 from edge_agent.relay import Relay
@@ -15,6 +17,7 @@ from hub.freeing import HubFreeing
 from hub.scopes import Scopes
 from hub.store.backups import Backup
 from hub.store.sqlite import SqliteStore
+from hub.tasks import is_staff
 from hub.twins import Twins
 from protocols.chains import Chain, Run
 from protocols.downlink import Feed
@@ -79,6 +82,30 @@ def cursor_before_the_end() -> Patch:
 def twins_unknown() -> Patch:
     """Of two machines under one name each is taken to know what the other said."""
     return swapped(Twins, "__contains__", lambda self, node: False)
+
+
+# ---------------------------------------------------------------- phones
+
+
+def phone_compares_its_site() -> Patch:
+    """A phone's digests are compared with those of the site that it calls its home, and what enters that scope goes to it."""
+    return swapped(hub.feeds, "_scope", lambda node: (node.address.org, node.address.site))
+
+
+def entering_is_not_sent() -> Patch:
+    """What becomes somebody's task is told to their phone by the new fact alone, as if it had been theirs before."""
+    real = Scopes.move
+
+    def move(self: Scopes, order: Any, taken: Sequence[Any]) -> Any:
+        before, after = real(self, order, taken)
+        return (*before, *(name for name in after if is_staff(name) and name not in before)), after
+
+    return swapped(Scopes, "move", move)
+
+
+def over_is_still_a_task() -> Patch:
+    """An order that is delivered stays on the phones of those who brought it there."""
+    return swapped(hub.tasks, "is_over", lambda heads: False)
 
 
 # ---------------------------------------------------------------- backups

@@ -39,7 +39,17 @@ def kept_seeds() -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(6), *range(1_000_000, 1_000_004), 2_000_000, 2_000_001, *range(3_000_000, 3_000_004), *range(4_000_000, 4_000_004)]
+    "seed",
+    [
+        *range(6),
+        *range(1_000_000, 1_000_004),
+        2_000_000,
+        2_000_001,
+        *range(3_000_000, 3_000_004),
+        *range(4_000_000, 4_000_004),
+        5_000_000,
+        5_000_003,
+    ],
 )
 def test_a_few_worlds(seed: int) -> None:
     assert attempt(seed).complaint == ""

@@ -65,8 +65,8 @@ class World:
         self.keys = self.make_keys()
         self.hub_address = self.make_hub_address()
         self.check = Checker(self)
-        self.net = Net(self)
-        self.clients = Clients(self)
+        self.net = self.make_net()
+        self.clients = self.make_clients()
         self.devices = Devices(self)
         self.faults = Faults(self)
         self.store = Central(self)
@@ -75,6 +75,8 @@ class World:
         """nodes that nobody has admitted yet"""
         self.old = dict.fromkeys(f"dock-{n}" for n in options.old)
         """nodes that know version 1 only"""
+        self.staff: dict[str, str] = {}
+        """who works on which phone"""
         self.hubs = self.make_hubs()
         self._segments = vars(receiver)["SEGMENTS_STATED"]
         vars(receiver)["SEGMENTS_STATED"] = options.segments
@@ -89,6 +91,14 @@ class World:
     def make_hubs(self) -> list[HubProc]:
         """The processes of the hub: one, that everybody speaks to."""
         return [HubProc(self, self.first_disk("hub"))]
+
+    def make_net(self) -> Net:
+        """What lies between hub and edges."""
+        return Net(self)
+
+    def make_clients(self) -> Clients:
+        """Who asks for something to be recorded."""
+        return Clients(self)
 
     def make_hub_address(self) -> Address:
         """Where the hub stands."""
@@ -223,7 +233,8 @@ class World:
         for node in dict.fromkeys(e.node for e in self.edges):
             if node not in self.strangers and self.hub.alive and self.hub.core.registry.get(node) is None:
                 address = next(e.address for e in self.edges if e.node == node)
-                self.hub.give(NodeCard(node, address.org, address.region, address.site, self.keys.public(node), "scrypt$none"))
+                place, staff = (node, address.org, address.region, address.site), self.staff.get(node, "")
+                self.hub.give(NodeCard(*place, self.keys.public(node), "scrypt$none", staff=staff))
         self.after(max(1, self.options.duration_ms // 50), self.operator)
 
     def set_hub_full(self, full: bool) -> None:

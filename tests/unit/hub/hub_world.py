@@ -41,14 +41,22 @@ Bend = Callable[[str, bytes], "list[bytes]"]
 """(node, payload) -> what arrives of it"""
 
 
-def order_event(order_id: str, status: str, happened_ms: int = START_MS, site: str | None = "Madrid") -> OrderEvent:
-    """A plain event of acme."""
-    return OrderEvent("acme", order_id, "FULFILLMENT", Status[status], happened_ms, TimeQuality.STATED, "EMEA", site, None, {}, None)
+def order_event(
+    order_id: str,
+    status: str,
+    happened_ms: int = START_MS,
+    site: str | None = "Madrid",
+    actor: str | None = None,
+    to: str | list[str] | None = None,
+) -> OrderEvent:
+    """A plain event of acme. `to`: whom it gives the order to."""
+    details: dict[str, object] = {} if to is None else {"assignedTo": to}
+    return OrderEvent("acme", order_id, "FULFILLMENT", Status[status], happened_ms, TimeQuality.STATED, "EMEA", site, actor, details, None)
 
 
-def make_card(key: NodeKey, node: str, site: str = "Madrid") -> NodeCard:
+def make_card(key: NodeKey, node: str, site: str = "Madrid", staff: str = "") -> NodeCard:
     """A card as `init` makes it."""
-    return parse_card(signed_card(key, node=node, org="acme", region="EMEA", site=site, password_hash=PASSWORD_HASH))
+    return parse_card(signed_card(key, node=node, org="acme", region="EMEA", site=site, password_hash=PASSWORD_HASH, staff=staff))
 
 
 def straight(_node: str, payload: bytes) -> list[bytes]:
@@ -67,6 +75,8 @@ class Edge:
     seed: int
     linked: bool = False
     core: EdgeCore = field(init=False)
+    staff: str = ""
+    """who works on it, where it is a phone"""
     wall_off_ms: int = 0
     """how far its wall clock is ahead"""
 
@@ -78,10 +88,18 @@ class Edge:
         identity = EdgeIdentity(self.address, "hub", self.world.key.public)
         self.core = EdgeCore(self.db, identity, self.key.sign, verify, Random(self.seed), self.world.edge_settings)
 
-    def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
+    def says(
+        self,
+        order_id: str,
+        *statuses: str,
+        site: str | None = "Madrid",
+        actor: str | None = None,
+        to: str | list[str] | None = None,
+    ) -> list[Appended]:
         """Capture events of one order."""
         self.core.begin()
-        done = self.core.take_events([order_event(order_id, status, site=site) for status in statuses], self.now)
+        events = [order_event(order_id, status, site=site, actor=actor, to=to) for status in statuses]
+        done = self.core.take_events(events, self.now)
         self.core.commit()
         return done
 
@@ -161,12 +179,21 @@ class World:
             self.db = Db.load(image)
         self.hub = self._core()
 
-    def edge(self, node: str, *, admitted: bool = True, image: bytes | None = None, linked: bool = True, site: str = "Madrid") -> Edge:
-        """A new edge; with `image` a clone of another that has the same name and key."""
+    def edge(
+        self,
+        node: str,
+        *,
+        admitted: bool = True,
+        image: bytes | None = None,
+        linked: bool = True,
+        site: str = "Madrid",
+        staff: str = "",
+    ) -> Edge:
+        """A new edge; with `image` a clone of another that has the same name and key; with `staff` a phone."""
         number = len(self.edges) + 1
         key = NodeKey(node.encode().ljust(32, b"-"))
         db = Db(":memory:") if image is None else Db.load(image)
-        edge = Edge(self, key, Address("acme", "EMEA", site, node), db, number)
+        edge = Edge(self, key, Address("acme", "EMEA", site, node), db, number, staff=staff)
         self.edges.append(edge)
         if admitted and self.hub.registry.get(node) is None:
             self.admit(edge)
@@ -177,7 +204,7 @@ class World:
     def admit(self, edge: Edge) -> None:
         """By its card."""
         self.hub.begin()
-        self.hub.take_card(make_card(edge.key, edge.address.node, edge.address.site), self.hub_ms)
+        self.hub.take_card(make_card(edge.key, edge.address.node, edge.address.site, edge.staff), self.hub_ms)
         self.hub.commit()
         self._send(self.hub.effects(self.hub_ms))
 
@@ -196,10 +223,18 @@ class World:
             while self.hub.feeds.busy:
                 self._send(self.hub.effects(self.hub_ms))
 
-    def says(self, order_id: str, *statuses: str, site: str | None = "Madrid") -> list[Appended]:
+    def says(
+        self,
+        order_id: str,
+        *statuses: str,
+        site: str | None = "Madrid",
+        actor: str | None = None,
+        to: str | list[str] | None = None,
+    ) -> list[Appended]:
         """Events of a source system at the centre."""
         self.hub.begin()
-        done = self.hub.take_events([order_event(order_id, status, site=site) for status in statuses], self.hub_ms)
+        events = [order_event(order_id, status, site=site, actor=actor, to=to) for status in statuses]
+        done = self.hub.take_events(events, self.hub_ms)
         self.hub.commit()
         self._send(self.hub.effects(self.hub_ms))
         return done
