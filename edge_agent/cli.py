@@ -13,6 +13,7 @@ from typing import Any, Final
 from edge_agent import __version__, cli_backup, cli_card, cli_carry, cli_conflicts, report
 from edge_agent.cli_table import CONFIG, FAILED, OK, Command, add, arg, config_of, group, say, write_whole
 from edge_agent.config import FILE_NAME, SETTINGS
+from protocols.commands import CommandParser
 from protocols.errors import InvalidInput, LedgerBroken, LongshoreError, sentence
 from protocols.trust import EDGE, KINDS, check_staff, owner_only
 
@@ -64,7 +65,7 @@ def _allowed(error: LongshoreError) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="longshore-edge",
         description="An edge of Longshore: takes order events with or without a link, keeps them on disk, and brings them to the hub once.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

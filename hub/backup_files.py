@@ -19,6 +19,7 @@ from hub.cli_ask import client_of, is_running
 from hub.config import HubConfig
 from hub.store.backups import Backup
 from hub.store.sqlite import SqliteStore
+from hub.store_use import replacing
 from hub.stores import made
 from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
@@ -276,7 +277,7 @@ def restore(
         raise InvalidInput("SRC", f"holds none of {', '.join(names)}.", remedy="Use a backup that was not made with --store-only.")
     folder = Path(config.storage.data_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(config):
+    with locked(config), replacing(config) if settings.STORE_FILE in wanted else contextlib.nullcontext():
         standing = [name for name in wanted if (folder / name).exists()]
         if standing and not force:
             raise ConfigError(f"{folder} holds {', '.join(standing)} already.", remedy="With --force they are moved aside first.")

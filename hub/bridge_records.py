@@ -76,7 +76,7 @@ class Encoder:
 
     def _reading(self, f: StoreFact, values: Any) -> BusRecord:
         reading, recorded_ms = read_telemetry(values)
-        key = reading.device.encode()
+        key = f"{f.stream.node}/{reading.device}".encode()  # a device's name is its node's: another node may have one of that name
         when = format_time(recorded_ms if reading.happened_ms is None else reading.happened_ms)
         return BusRecord(TELEMETRY, key, _encode(reading_json(reading)).encode(), self._headers(f, _READING, when, key), f.received_ms)
 

@@ -43,7 +43,7 @@ class Topic:
 TOPICS: Final = (
     Topic(EVENTS, "org/orderId", "events of orders, as JSON"),
     Topic(JEOPARDY, "org/orderId", "how much an order is in jeopardy, the latest word for each order", compacted=True),
-    Topic(TELEMETRY, "device", "readings of devices, as JSON"),
+    Topic(TELEMETRY, "node/device", "readings of devices, as JSON"),
     Topic(RECORDS, "stream", "what is no event and belongs into the central store: words on holes, facts in quarantine, bookkeeping"),
 )
 
@@ -62,7 +62,7 @@ HEADERS: Final = (
     Header("ce_type", "text", "longshore.order.event.v1, longshore.device.telemetry.v1, longshore.hub.record.v1"),
     Header("ce_source", "URI", "urn:longshore:node:NAME, the author"),
     Header("ce_time", "RFC 3339", "when it happened; when it was recorded where nobody knows that"),
-    Header("ce_subject", "text", "org/orderId, or the device"),
+    Header("ce_subject", "text", "the key: org/orderId, or node/device"),
     Header("content-type", "application/json", "of the value"),
     Header("traceparent", "W3C trace context", "the same for a fact from its author's commit to the store"),
     Header("ls_stream", "msgpack [node, epoch, class]", "whose stream"),

@@ -27,6 +27,7 @@ from hub import (
     cli_quarantine,
     cli_store,
 )
+from protocols.commands import CommandParser
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
 from protocols.trust import owner_only
@@ -86,7 +87,7 @@ def _of_system(error: OSError) -> LongshoreError:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="longshore-hub",
         description="The hub: takes what edges captured, shows one consolidated view, and what is not here yet.",
         epilog=EPILOG,

@@ -256,6 +256,17 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
         yield _reachable(config)
     if not config.store.sqlite:
         yield Finding("store", *store_finding(config))
+    if config.bridge.kafka:
+        yield from _kafka(config)
+
+
+def _kafka(config: HubConfig) -> Iterator[Finding]:
+    from hub.cli_bridge import kafka_seen
+
+    try:
+        yield from (Finding("kafka", *found) for found in kafka_seen(config))
+    except LongshoreError as error:  # a file of [bridge] that cannot be read
+        yield Finding("kafka", False, error.reason, error.remedy)
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

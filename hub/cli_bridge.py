@@ -18,6 +18,7 @@ from hub.bridge_topics import DEAD, PROJECTED, TOPICS, differences, origin, plan
 from hub.bus import Admin, TopicPlan
 from hub.cli_ask import config_of, say, table
 from hub.config import HubConfig
+from hub.store_use import projecting
 from protocols.errors import ConfigError, DecodeError, InvalidInput
 from protocols.supervision import Progress, supervised
 
@@ -65,16 +66,18 @@ def _kafka_config(args: argparse.Namespace) -> HubConfig:
 
 def project(args: argparse.Namespace) -> int:
     """Run a projector."""
+    from hub.claims import make_folder
     from hub.cli_admin import start_log
 
     config = _kafka_config(args)
     start_log(config, as_json=args.json)
-    loop.run(_project(config, args))
+    make_folder(Path(config.storage.data_dir))
+    with projecting(config):
+        loop.run(_project(config, args))
     return 0
 
 
 async def _project(config: HubConfig, args: argparse.Namespace) -> None:
-    from hub.claims import make_folder
     from hub.kafka import Access, KafkaReader, KafkaSender, quiet
     from hub.project import Projection
     from hub.project_http import answering
@@ -83,7 +86,6 @@ async def _project(config: HubConfig, args: argparse.Namespace) -> None:
     from hub.store.offsets import FENCE_BITS
     from hub.stores import open_writer
 
-    make_folder(Path(config.storage.data_dir))
     quiet()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -157,6 +159,13 @@ def _with_admin(config: HubConfig, work: Callable[[Admin], Awaitable[T]]) -> T:
 
     quiet()
     return asyncio.run(whole())
+
+
+def kafka_seen(config: HubConfig) -> list[tuple[bool, str, str]]:
+    """For `doctor`: see `hub.kafka_findings`."""
+    from hub.kafka_findings import kafka_findings
+
+    return _with_admin(config, lambda admin: kafka_findings(config.bridge, admin))
 
 
 # ------------------------------------------------------------------ dlq

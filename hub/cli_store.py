@@ -53,7 +53,7 @@ def add_choice(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite", help="the central store (default: %(default)s)")
     command.add_argument("--dsn", default="", metavar="TEXT", help='PostgreSQL: "host=db user=longshore dbname=orders", without a password')
     command.add_argument("--password-file", default="", metavar="FILE", help="PostgreSQL: holds the password; only its owner may read it")
-    command.add_argument("--sslmode", default="", choices=["", *settings.SSL_MODES], help="PostgreSQL: TLS")
+    command.add_argument("--sslmode", default="", choices=settings.SSL_MODES, help="PostgreSQL: TLS (default: the driver's, prefer)")
     command.add_argument("--sslrootcert", default="", metavar="FILE", help="PostgreSQL: authority (PEM) that signed its certificate")
 
 

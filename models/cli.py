@@ -21,11 +21,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
-from models import samples
+from models import __version__, samples
 from models.importers.days import day_ms
 from models.importers.report import Report
 from models.importers.scms import TimedEvent, play_order, read_events, read_rows
 from models.importers.scms_sample import promised_before, write_sample
+from protocols.commands import CommandParser
 from protocols.errors import ConfigError, InvalidInput, LedgerFull, LongshoreError
 
 T = TypeVar("T")
@@ -59,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="longshore-models",
         description="Data sets into canonical order events.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
     )
+    parser.add_argument("--version", action="version", version=f"longshore-models {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_import(commands)
     _add_sample(commands)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from deploy.plan.measure import Costs, measure
 from deploy.plan.plot import svg
 from deploy.plan.region import DAY_S, Outcome, Plan, play
+from hub import __version__
 from protocols.errors import InvalidInput
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": DAY_S, "w": 7 * DAY_S}
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: it holds; 1: it does not (a disk is full, or catching up is not over by the end); 2: bad input. What an event "
         "costs is measured on this machine by running the product for a few seconds; run it on a machine like the planned hub.",
     )
+    p.add_argument("--version", action="version", version=f"longshore-sim {__version__}")
     p.add_argument("--edges", type=int, default=40, metavar="N", help="edges of the region (default 40)")
     p.add_argument("--days", type=float, default=30, metavar="N", help="days to look at (default 30)")
     p.add_argument("--outage", type=duration, default=7 * DAY_S, metavar="DURATION", help="the long outage, such as 7d or 12h (default 7d)")

@@ -275,7 +275,8 @@ def _cannot_connect(e: psycopg.Error, place: str) -> LedgerError | ConfigError:
         return ConfigError(f"{place}: {_OPERATORS[state]}", remedy="See [store] of the hub's configuration: dsn, password_file.")
     if _TLS.search(str(e)):
         return ConfigError(f"{place}: no connection by TLS ({words})", remedy="See store.sslmode and store.sslrootcert.")
-    return LedgerBroken(f"{place} cannot be reached ({words})", remedy="it is tried again by itself")
+    remedy = "See that it runs, and store.dsn. A hub or projector that runs tries again by itself."
+    return LedgerBroken(f"{place} cannot be reached ({words})", remedy=remedy)
 
 
 def _words(e: psycopg.Error) -> str:

@@ -154,6 +154,10 @@ class EdgeProc(Proc):
         """What a gateway took of others in this transaction; after the look at its own facts."""
         return 0
 
+    def passed_on(self, payload: bytes) -> bool:
+        """Is this a message of somebody for whom it is the gateway?"""
+        return False
+
     def received(self) -> dict[StreamKey, list[tuple[int, int]]]:
         """What it believes that the hub has received of its streams."""
         progress = self.core.uplink._progress
@@ -164,7 +168,7 @@ class EdgeProc(Proc):
         last = self.rng.randrange(len(effects) + 1) if crash == "effects" else len(effects)
         for effect in effects[:last]:
             if isinstance(effect, Publish):
-                if effect.payload[3] == Kind.HELLO:
+                if effect.payload[3] == Kind.HELLO and not self.passed_on(effect.payload):
                     self._hello_at = self.world.now
                 self.world.net.up(self, effect.topic, effect.payload)
             else:

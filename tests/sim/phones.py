@@ -12,6 +12,7 @@ from edge_agent.relay import Verdict
 from protocols.event import OrderEvent
 from protocols.lifecycle import Status
 from protocols.streams import StreamKey
+from protocols.sync.seal import Control, unseal
 from protocols.topics import Address
 from protocols.trust import NodeCard
 from tests.sim.checkers import Violation
@@ -73,6 +74,11 @@ class Gate(EdgeProc):
             self.world.count(f"message at a gateway: {taken.verdict.value}")
             if taken.verdict is Verdict.STRANGER and taken.author in (*self.world.staff, self.world.hub_address.node):
                 raise Violation(f"I10 {self.name} takes nothing of {taken.author}")
+
+    def passed_on(self, payload: bytes) -> bool:
+        """See `EdgeProc`."""
+        said = unseal(payload)
+        return isinstance(said, Control) and said.author != self.node
 
     def carried(self) -> Mask:
         """See `EdgeProc`: what a gateway folds, it has seen."""

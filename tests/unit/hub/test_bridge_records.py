@@ -79,11 +79,14 @@ def test_the_value_that_is_written_at_once_is_the_event_as_json(
     assert text == json.dumps(event_json(event), ensure_ascii=False, separators=(",", ":"))
 
 
-def test_a_reading_goes_by_its_device() -> None:
+def test_a_reading_goes_by_its_device_whose_name_is_its_nodes() -> None:
     reading = Reading("scanner-3", "battery", None, TimeQuality.UNKNOWN, {"batteryPercent": 87})
     given_fact = fact(telemetry_row(reading, NOW), StreamKey("dock-7", 5, 1))
     record = Encoder().fact(given_fact)
-    assert (record.topic, record.key) == (TELEMETRY, b"scanner-3")
+    assert (record.topic, record.key) == (TELEMETRY, b"dock-7/scanner-3")
+    assert dict(record.headers)["ce_subject"] == b"dock-7/scanner-3"
+    other = Encoder().fact(fact(telemetry_row(reading, NOW), StreamKey("dock-8", 5, 1)))
+    assert other.key != record.key
     assert json.loads(record.value)["values"] == {"batteryPercent": 87}
     assert read(came(record)) == given_fact
 

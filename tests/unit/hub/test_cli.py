@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 import edge_agent
+import models
 from hub import cli
 from hub.cli_ask import Client, client_of
 from hub.config import read_config
@@ -456,7 +457,7 @@ def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
 def test_both_commands_say_the_version_of_the_package() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert hub("--version").out == f"longshore-hub {version}\n"
-    assert edge_agent.__version__ == version
+    assert edge_agent.__version__ == models.__version__ == version
 
 
 def test_help_names_every_command_and_every_exit_code() -> None:
