@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from hub.store.port import Statement
 from hub.store.sqlite import SqliteStore
+from protocols.messages import RunStated
 from protocols.streams import StreamKey
 from tests.sim.disks import Disk
+from tests.sim.truth import Mask
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -25,6 +27,9 @@ class Central:
         self.backups: list[Disk] = []
         self.rng = world.rng("store")
         self._away_until = 0
+        self._common: Mask = -1
+        self._runs: dict[StreamKey, tuple[RunStated, ...]] = {}
+        """what all backups have, as it is stated"""
 
     def reopen(self) -> None:
         """After a batch that failed: nothing of it is there."""
@@ -49,7 +54,9 @@ class Central:
         common = -1 if self.backups else 0
         for backup in self.backups:
             common &= backup.held
-        return Statement(said.streams, self.world.check.truth.runs(common))
+        if self._common != common:
+            self._common, self._runs = common, self.world.check.truth.runs(common)
+        return Statement(said.streams, dict(self._runs))
 
     # ------------------------------------------------------------ backups
 

@@ -63,11 +63,11 @@ class Checker:
     def own_committed(self, disk: Disk, who: str) -> Mask:
         """After any transaction, also one that failed: what is new in the node's own streams is durable now."""
         new = 0
-        for node, epoch, cls in disk.db.query("SELECT node, epoch, cls FROM streams WHERE own=1 ORDER BY sid"):
+        for sid, node, epoch, cls in disk.db.query("SELECT sid, node, epoch, cls FROM streams WHERE own=1 ORDER BY sid"):
             key = StreamKey(node, epoch, cls)
             own = disk.own.setdefault(key, [])
             branch = self.truth.facts[own[-1]].id if own else None
-            for fid, prev, row in disk.logged(key, len(own) + 1, 2**62):
+            for fid, prev, row in disk.logged_after(sid, key, len(own)):
                 if branch is not None and (fid.seq, prev) != (branch.seq + 1, branch.h):
                     continue  # a twin of another branch, given back by the store
                 i = self.truth.add(fid, prev, row, disk.seen)
@@ -123,12 +123,14 @@ class Checker:
         self._carried_freed(disk, who)
         for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):
             own = disk.own.get(StreamKey(node, epoch, cls), [])
-            below = sum(1 << i for i in own[:settled])
-            demand(settled <= len(own) and not below & ~self.stored, f"I5 {who} believes settled {self.truth.show(below & ~self.stored)}")
-            gone = sum(1 << i for i in own[:freed]) & disk.held
+            below = self.truth.up_to(own, min(settled, len(own)))
+            if settled > len(own) or below & ~self.stored:
+                raise Violation(f"I5 {who} believes settled {settled} of {len(own)}: {self.truth.show(below & ~self.stored)}")
+            gone = self.truth.up_to(own, min(freed, len(own))) & disk.held
             if gone:
                 unsafe = gone & ~self._safe() & ~self.truth.evicted
-                demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
+                if unsafe:
+                    raise Violation(f"I1 {who} freed {self.truth.show(unsafe)}, which the store or a backup of it lacks")
                 disk.held &= ~gone
                 self.truth.freed |= gone
 
@@ -140,7 +142,8 @@ class Checker:
             at = self.truth.of.get(FactId(node, epoch, cls, seq, bytes(h)))
             gone = self.truth.facts[at].chain & disk.held if at is not None else 0
             unsafe = gone & ~self._safe()
-            demand(not unsafe, f"I1 {who} freed {self.truth.show(unsafe)} of another, which the store or a backup of it lacks")
+            if unsafe:
+                raise Violation(f"I1 {who} freed {self.truth.show(unsafe)} of another, which the store or a backup of it lacks")
             disk.held &= ~gone
 
     def _evicted(self, disk: Disk, who: str) -> None:
@@ -167,8 +170,9 @@ class Checker:
         for key, ranges in received.items():
             own = disk.own.get(key, [])
             for first, last in ranges:
-                believed = sum(1 << i for i in own[first - 1 : last])
-                demand(not believed & ~held, f"I5 {who} believes received what the hub never held: {self.truth.show(believed & ~held)}")
+                believed = sum(1 << i for i in own[first - 1 : last]) & ~held
+                if believed:
+                    raise Violation(f"I5 {who} believes received what the hub never held: {self.truth.show(believed)}")
 
     # ------------------------------------------------------------ the hub
 
@@ -190,15 +194,19 @@ class Checker:
         """After a commit: facts of this stretch that lie in the hub's log (I2: all of them were said by their author)."""
         new = 0
         for fid, _, row in disk.logged(key, first, last):
-            i = self.truth.of.get(fid, -1)
-            demand(i >= 0, f"I2 {who} holds {fid}, which nobody ever committed")
-            demand(row == self.truth.facts[i].row, f"I2 {who} holds {fid} with other bytes")
-            new |= 1 << i
+            new |= 1 << self._committed(fid, row, who)
         new &= ~disk.held
         disk.seen |= new
         disk.held |= new
         self.ever[incarnation] |= disk.held
         return new
+
+    def _committed(self, fid: FactId, row: bytes, who: str) -> int:
+        """The number of a fact that somebody holds (I2)."""
+        i = self.truth.of.get(fid, -1)
+        if i < 0 or row != self.truth.facts[i].row:
+            raise Violation(f"I2 {who} holds {fid}, which nobody ever committed{' with these bytes' if i >= 0 else ''}")
+        return i
 
     def hub_freed(self, disk: Disk, incarnation: bytes) -> None:
         """After the hub let go of facts, or took that back: freed ⊆ the store and every restorable backup of it."""
@@ -219,7 +227,8 @@ class Checker:
                 mask = self.truth.run(key, run) if run.kind == 0 else 0
                 demand(mask is not None, f"I2 the hub speaks of facts of {s.node} that nobody committed: {run}")
                 held = disk.held | disk.freed & self.stored
-                demand(not (mask or 0) & ~held, f"I5 the hub says it holds {self.truth.show((mask or 0) & ~held)}")
+                if (mask or 0) & ~held:
+                    raise Violation(f"I5 the hub says it holds {self.truth.show((mask or 0) & ~held)}")
             self._settled_said(key, s)
 
     def hub_feeds(self, to: Address, feed: Feed) -> None:
@@ -231,10 +240,8 @@ class Checker:
         for seq, h in s.settled:
             at = self.truth.of.get(FactId(*key, seq, h))
             missing = self.truth.facts[at].chain & ~self.stored if at is not None else 0
-            demand(
-                at is not None and not missing,
-                f"I5 the hub says settled of {s.node} up to {seq}, the store lacks {self.truth.show(missing)}",
-            )
+            if at is None or missing:
+                raise Violation(f"I5 the hub says settled of {s.node} up to {seq}, the store lacks {self.truth.show(missing)}")
 
     # ------------------------------------------------------------ the store
 
@@ -247,10 +254,7 @@ class Checker:
         new = 0
         for key, (first, last) in spans.items():
             for fid, _, row in disk.logged(key, first, last):
-                i = self.truth.of.get(fid, -1)
-                demand(i >= 0, f"I2 the store holds {fid}, which nobody ever committed")
-                demand(row == self.truth.facts[i].row, f"I2 the store holds {fid} with other bytes")
-                new |= 1 << i
+                new |= 1 << self._committed(fid, row, "the store")
         new &= ~disk.held
         disk.seen |= new
         disk.held |= new
@@ -278,11 +282,13 @@ class Checker:
             gone = self.truth.facts[j]
             succeeded = any(self.truth.facts[i].past >> j & 1 for i in bits(heads))
             instead = gone.past & heads & ~old
-            demand(succeeded or not instead, f"I4 {who} replaces {gone.id} by its ancestor {self.truth.show(instead)}")
+            if instead and not succeeded:
+                raise Violation(f"I4 {who} replaces {gone.id} by its ancestor {self.truth.show(instead)}")
         known = self.truth.orders[order] & disk.seen
         if not self.branched(known):
             right = self.truth.heads(known)
-            demand(heads == right, f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(right)}")
+            if heads != right:
+                raise Violation(f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(right)}")
 
     def came_down(self, disk: Disk, who: str) -> None:
         """After a commit in which feeds were merged: what an edge has seen now, and how it shows the orders that changed."""
@@ -341,9 +347,7 @@ class Checker:
         for disk in self.world.disks():
             real = 0
             for fid, row in disk.everything():
-                i = self.truth.of.get(fid, -1)
-                demand(i >= 0 and row == self.truth.facts[i].row, f"I2 {disk.name} holds {fid}: never committed, or with other bytes")
-                real |= 1 << i
+                real |= 1 << self._committed(fid, row, disk.name)
             demand(
                 real == disk.held, f"I1 {disk.name} lost {self.truth.show(disk.held & ~real)}, gained {self.truth.show(real & ~disk.held)}"
             )

@@ -104,6 +104,11 @@ class Disk:
         )
         return [(FactId(*key, seq, bytes(h)), bytes(prev), bytes(row)) for seq, h, prev, row in rows]
 
+    def logged_after(self, sid: int, key: StreamKey, seq: int) -> list[tuple[FactId, bytes, bytes]]:
+        """The same of all that follows a place, of the stream with this number here."""
+        rows = self.db.query("SELECT seq, h, prev, row FROM log WHERE sid=? AND seq>? ORDER BY seq, h", (sid, seq))
+        return [(FactId(*key, n, bytes(h)), bytes(prev), bytes(row)) for n, h, prev, row in rows]
+
     def everything(self) -> list[tuple[FactId, bytes]]:
         """(identity, row) of every fact in the log."""
         rows = self.db.query("SELECT s.node, s.epoch, s.cls, l.seq, l.h, l.row FROM log l JOIN streams s USING (sid)")
@@ -115,7 +120,8 @@ class Disk:
         for node, epoch, cls, first, last in self.db.query(
             "SELECT s.node, s.epoch, s.cls, r.first, r.last FROM runs r JOIN streams s USING (sid) WHERE r.kind = 2 AND s.own = 1"
         ):
-            out |= sum(1 << i for i in self.own.get(StreamKey(node, epoch, cls), [])[first - 1 : last])
+            own = self.own.get(StreamKey(node, epoch, cls), [])
+            out |= truth.up_to(own, min(last, len(own))) & ~truth.up_to(own, min(first - 1, len(own)))
         return out
 
     def freed_now(self, truth: Truth) -> Mask:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from hub.store.port import OrderView
 from protocols.clashes import State, read_clashes
+from protocols.policy import Outcome
 from tests.sim.audit import audit
 from tests.sim.disks import Disk
 from tests.sim.downlink import not_as_the_centre
@@ -114,6 +117,7 @@ def _edge_done(world: World, edge: EdgeProc) -> Iterator[str]:
 
 def _views(world: World) -> Iterator[str]:
     for order, mask in world.check.truth.orders.items():
+        centre = Centre(world, order)
         known = mask & world.store.disk.held
         if known and not _torn(world, known):
             yield from _store_view(world, order, known)
@@ -122,7 +126,7 @@ def _views(world: World) -> Iterator[str]:
         for edge in world.edges:
             if not _half_told(edge):
                 yield from _ledger_view(world, edge.disk, order, mask, edge.name)
-            yield from _same_outcome(world, edge, order)
+            yield from _same_outcome(edge, centre)
     for edge in world.edges:
         yield from not_as_the_centre(world, edge)
 
@@ -155,20 +159,39 @@ def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:
         yield f"I6 heads of {order[1]} are {heads}, right are {names}"
 
 
-def _same_outcome(world: World, edge: EdgeProc, order: Order) -> Iterator[str]:
+class Centre:
+    """What the centre says of one order, asked once for all the edges that are compared with it."""
+
+    def __init__(self, world: World, order: Order) -> None:
+        self._store, self.order = world.store.store, order
+
+    @cached_property
+    def view(self) -> OrderView | None:
+        """The order, if the centre knows it."""
+        return self._store.order(*self.order)
+
+    @cached_property
+    def heads(self) -> list[str]:
+        """The names of its heads."""
+        return sorted(e.fact_id for e in self._store.events(*self.order) if e.is_head)
+
+    @cached_property
+    def open(self) -> list[tuple[str, Outcome]]:
+        """Its open conflicts."""
+        return sorted((c.clash.id, c.clash.outcome) for c in self._store.disputed(*self.order).conflicts if c.clash.state is State.OPEN)
+
+
+def _same_outcome(edge: EdgeProc, centre: Centre) -> Iterator[str]:
     """Where an edge and the centre see the same heads, the same conflicts are open and the same orders are on hold."""
-    ledger, store = edge.core.ledger, world.store.store
-    here, there = ledger.book.get(*order), store.order(*order)
-    if here is None or there is None or not here.followed:
-        return
-    ids = sorted(ledger.fact_id(head.fact) for head in here.heads)
-    if ids != sorted(e.fact_id for e in store.events(*order) if e.is_head):
+    ledger = edge.core.ledger
+    here = ledger.book.get(*centre.order)
+    there = centre.view if here is not None and here.followed else None
+    if here is None or there is None or sorted(ledger.fact_id(head.fact) for head in here.heads) != centre.heads:
         return
     ledger.flush()
     ours = sorted((c.id, c.outcome) for c in read_clashes(ledger.db, "okey = ? AND state = 0", (here.okey,), "cid"))
-    theirs = sorted((c.clash.id, c.clash.outcome) for c in store.disputed(*order).conflicts if c.clash.state is State.OPEN)
-    if (ours, here.conflict, here.held) != (theirs, there.conflict, there.held):
-        yield f"I6 {edge.name} finds {ours} open about {order[1]}, the centre {theirs}"
+    if (ours, here.conflict, here.held) != (centre.open, there.conflict, there.held):
+        yield f"I6 {edge.name} finds {ours} open about {centre.order[1]}, the centre {centre.open}"
 
 
 def _ledger_view(world: World, disk: Disk, order: Order, mask: Mask, who: str) -> Iterator[str]:

@@ -19,7 +19,14 @@ class Right:
 
 
 def right(truth: Truth, known: Mask) -> Right:
-    """The fold of these facts of one order: at least one."""
+    """The fold of these facts of one order: at least one. What was once folded stays so: a fact never changes."""
+    found = truth.folds.get(known)
+    if found is None:
+        found = truth.folds[known] = _fold(truth, known)
+    return found
+
+
+def _fold(truth: Truth, known: Mask) -> Right:
     heads = truth.heads(known)
     ranked = sorted(bits(heads), key=lambda i: (_rank(truth.facts[i].status), truth.facts[i].id.h))
     statuses = [truth.facts[i].status for i in bits(heads)]

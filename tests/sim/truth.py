@@ -6,9 +6,9 @@ that lie in its databases, read with plain SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protocols.codec import unpack
 from protocols.errors import DecodeError
@@ -81,7 +81,10 @@ class Truth:
         self.freed: Mask = 0
         self.evicted: Mask = 0
         self.forked: dict[StreamKey, None] = {}
+        self.folds: dict[Mask, Any] = {}
+        """what the oracle has folded, by the facts of one order"""
         self._seqs: dict[tuple[StreamKey, int], int] = {}
+        self._heads: dict[Mask, Mask] = {}
 
     def add(self, fid: FactId, prev: bytes, row: bytes, seen: Mask) -> int:
         """A fact that its author has committed, and what that author's database held when it was said."""
@@ -114,10 +117,17 @@ class Truth:
 
     def heads(self, known: Mask) -> Mask:
         """Of these facts of one order, those that no other of them had seen."""
-        seen = 0
-        for i in bits(known):
-            seen |= self.facts[i].past
-        return known & ~seen
+        found = self._heads.get(known)
+        if found is None:
+            seen = 0
+            for i in bits(known):
+                seen |= self.facts[i].past
+            found = self._heads[known] = known & ~seen
+        return found
+
+    def up_to(self, own: Sequence[int], last: int) -> Mask:
+        """The first so many facts of a branch that is listed from its beginning."""
+        return self.facts[own[last - 1]].chain if last and own else 0
 
     def below(self, known: Mask) -> Mask:
         """Everything on the branches that end in these facts."""
