@@ -66,6 +66,7 @@ class TimeKeeper:
         """when the floor was last what it is: it grows by what has passed since"""
         self._hub: Hub | None = None
         self._persisted_mono: int | None = None
+        self._persisted_ms = self.floor_ms
         self.contradicted = False
         """the hub's last answer took the floor back"""
 
@@ -148,12 +149,15 @@ class TimeKeeper:
     # ------------------------------------------------------------ keeping
 
     def due(self, mono: int) -> bool:
-        """Is it time to write the floor down, with whatever is being written anyway?"""
-        return self._persisted_mono is None or not 0 <= mono - self._persisted_mono < PERSIST_EVERY_MS
+        """Is it time to write the floor down, with whatever is being written anyway? At once when much has become known, as by the hub's
+        first word to a board that booted in 1970: a crash would leave it nothing."""
+        if self._persisted_mono is None or not 0 <= mono - self._persisted_mono < PERSIST_EVERY_MS:
+            return True
+        return abs(self.floor_ms - self._persisted_ms) >= PERSIST_EVERY_MS
 
     def persisted(self, mono: int) -> str:
         """What to keep. Counts as written."""
-        self._persisted_mono = mono
+        self._persisted_mono, self._persisted_ms = mono, self.floor_ms
         return f"{self._sure_ms}:{self._seen_ms}"
 
 

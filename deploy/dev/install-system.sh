@@ -7,7 +7,7 @@
 set -euo pipefail
 
 # named as Debian names the packages; tests/support/needs.py holds the same table for the tests
-parts=(mosquitto chromium default-jre-headless maven postgresql prometheus)
+parts=(mosquitto chromium default-jre-headless maven postgresql prometheus faketime)
 
 is_there() {
   case "$1" in
@@ -17,6 +17,7 @@ is_there() {
     default-jre-headless) command -v java ;;
     maven) command -v mvn ;;
     prometheus) command -v promtool ;;
+    faketime) compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' ;;
   esac >/dev/null 2>&1
 }
 
@@ -27,6 +28,7 @@ what_it_serves() {
     chromium) echo "the hub's web pages in a browser" ;;
     default-jre-headless) echo "the Kafka bridge on a real broker" ;;
     maven) echo "the Kafka bridge on a real broker (it brings the broker's jars)" ;;
+    faketime) echo "an edge whose clock is wrong, jumps and steps back" ;;
     prometheus) echo "alert rules, dashboards and metrics under promtool" ;;
   esac
 }

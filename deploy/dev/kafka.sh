@@ -6,6 +6,7 @@
 #
 # In the environment of `run`:
 #   KAFKA_HEAP     heap (512m)
+#   KAFKA_JAVA     further options of java; -XX:TieredStopAtLevel=1 starts with half the work, for a broker that does not live long
 #   KAFKA_SECURE   port of a second listener, SASL/PLAIN over TLS; then also KAFKA_USERS ("name:password name:password …") and
 #                  KAFKA_PEM, a file with the server's private key and certificate chain
 #   KAFKA_EXTRA    a file with further lines for server.properties
@@ -100,7 +101,9 @@ run() {
     "${java[@]}" -Xmx128m -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t longshoreDevelopment00 -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
       { cat "$dir/format.log" >&2; exit 1; }
   fi
-  exec "${java[@]}" "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC kafka.Kafka "$dir/server.properties"
+  local more=()
+  read -ra more <<<"${KAFKA_JAVA:-}"
+  exec "${java[@]}" "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC "${more[@]}" kafka.Kafka "$dir/server.properties"
 }
 
 case "${1:-}" in

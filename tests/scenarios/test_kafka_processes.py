@@ -30,7 +30,7 @@ from protocols.fact import chain, genesis, to_row
 from protocols.streams import StreamKey
 from tests.conformance.bus.test_bus import settings
 from tests.scenarios.test_backup_processes import rows
-from tests.support.commands import done, new_pair
+from tests.support.commands import done, done_at_last, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.engines.postgres import Postgres, server
 from tests.support.needs import needs
@@ -161,7 +161,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 def letters(site: Site, *more: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = done("hub.cli", "dlq", "ls", *more, "--dir", site.hub, "--json")["deadLetters"]
+    found: list[dict[str, Any]] = done_at_last("hub.cli", "dlq", "ls", *more, "--dir", site.hub, "--json")["deadLetters"]
     return found
 
 
@@ -178,7 +178,7 @@ def put(servers: str, *records: BusRecord) -> None:
 
 
 def test_a_record_that_nobody_can_read_is_a_dead_letter_and_is_replayed(site: Site) -> None:
-    done("hub.cli", "topics", "create", "--dir", site.hub)
+    done_at_last("hub.cli", "topics", "create", "--dir", site.hub)
     assert letters(site) == []
     for name in ("hub", "projector", "edge"):
         site.start(name)
@@ -221,7 +221,7 @@ def told(site: Site, name: str) -> dict[str, Any]:
 
 
 def test_two_projectors_share_the_partitions_and_one_that_is_killed_is_replaced(site: Site) -> None:
-    done("hub.cli", "topics", "create", "--dir", site.hub)
+    done_at_last("hub.cli", "topics", "create", "--dir", site.hub)
     for name in ("hub", "projector", "projector-2", "edge"):
         site.start(name)
     site.waits(lambda: [len(told(site, n)["partitions"]) for n in ("projector", "projector-2")] == [6, 6], "shared")
@@ -237,7 +237,7 @@ def test_two_projectors_share_the_partitions_and_one_that_is_killed_is_replaced(
 
 
 def test_projector_hub_and_kafka_are_killed_in_turn_and_nothing_is_missing_or_twice(site: Site) -> None:
-    made = done("hub.cli", "topics", "create", "--dir", site.hub, "--json")
+    made = done_at_last("hub.cli", "topics", "create", "--dir", site.hub, "--json")
     assert made["ok"] and {row["state"] for row in made["topics"]} == {"made"}
     for name in ("hub", "projector", "edge"):
         site.start(name)

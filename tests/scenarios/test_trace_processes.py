@@ -18,7 +18,7 @@ from hub.bridge_topics import EVENTS
 from hub.bus import Headers
 from hub.cli_ask import client_of
 from hub.config import read_config
-from tests.support.commands import done, new_pair
+from tests.support.commands import done_at_last, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.needs import needs
 from tests.support.patience import WITHIN_S
@@ -111,7 +111,7 @@ def test_the_same_trace_id_goes_through_kafka(tmp_path: Path) -> None:
     with ExitStack() as undo:
         undo.callback(kafka.stop)
         kafka.start()
-        done("hub.cli", "topics", "create", *hub_dir)
+        done_at_last("hub.cli", "topics", "create", *hub_dir)
         projector = undo.enter_context(started(python("-m", "hub.cli", "project", *hub_dir), env=TRACED))
         hub, edge = undo.enter_context(site.running(TRACED))
         [fact] = site.capture(EVENT)

@@ -69,6 +69,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "chromium": Part(("chromium", "chromium-browser", "google-chrome"), ("/usr/bin/chromium",), "apt-get install chromium"),
     "kafka": Part(("java",), (), "apt-get install default-jre-headless maven && deploy/dev/kafka.sh fetch", kafka_comes),
     "postgres": Part((), _newest("/usr/lib/postgresql/*/bin/postgres"), "apt-get install postgresql", _may_become_postgres),
+    "faketime": Part(("faketime",), ("/usr/bin/faketime",), "apt-get install faketime"),
     "promtool": Part(("promtool",), ("/usr/bin/promtool",), "apt-get install prometheus"),
     "systemd-analyze": Part(("systemd-analyze",), ("/usr/bin/systemd-analyze",), "apt-get install systemd"),
     "tmpfs": Part(("mount",), ("/usr/bin/mount", "/bin/mount"), "run it as root, where mounting is allowed", may_mount),

@@ -41,7 +41,7 @@ class Kafka:
     def __init__(self, folder: Path, *, secure: bool = False, heap: str = "384m", settings: Sequence[str] = ()) -> None:
         self.folder = folder
         self.port, self._controller = lasting_port(), lasting_port()
-        self._env = {"KAFKA_HEAP": heap}
+        self._env = {"KAFKA_HEAP": heap, "KAFKA_JAVA": "-XX:TieredStopAtLevel=1"}
         self._child: Child | None = None
         if settings:
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def answers(servers: str) -> bool:
 
 
 async def _answers(servers: str) -> bool:
-    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=2_000)
+    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=15_000)
     try:
         await client.bootstrap()
         return bool(client.cluster.brokers())

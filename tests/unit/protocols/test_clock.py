@@ -208,3 +208,17 @@ def test_the_kernel_is_asked_seldom_and_may_say_nothing() -> None:
     answers = iter([True, False])
     clock._ask = lambda: next(answers)  # type: ignore[method-assign]
     assert [clock.synchronised(mono) for mono in (500, 999, 1_000, 1_500, 2_000)] == [said, said, True, True, False]
+
+
+def test_the_hubs_first_word_to_a_board_of_1970_is_kept_at_once() -> None:
+    keeper = TimeKeeper()
+    keeper.stamp(60_000, 0)
+    keeper.persisted(0)
+    keeper.stamp(61_000, 1_000)
+    assert not keeper.due(1_000)
+    keeper.hub_answered(TRUE_MS, 1_000, 1_100)
+    assert keeper.due(1_100)
+    again = TimeKeeper(keeper.persisted(1_100))
+    assert not keeper.due(1_200)
+    stamp = again.stamp(TRUE_MS - 600_000, 0)
+    assert stamp.clock is Clock.UNSET and stamp.ms >= TRUE_MS, "a clock ten minutes behind is known to be"
