@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.bench import bridge, connected, drain, freshness, herd, ingest, store, whole, wire
+from deploy.bench import bridge, connected, drain, freshness, herd, ingest, slope, store, telegraf, whole, wire
 from deploy.bench.table import Figure, machine
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -22,9 +22,12 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "freshness": freshness.run,
     "connected": connected.run,
     "store": store.run,
+    "telegraf": telegraf.run,
+    "slope": slope.run,
 }
 SIZED: dict[str, Callable[[int], Iterator[Figure]]] = {
     "drain": drain.run, "whole": whole.run, "freshness": freshness.run, "connected": connected.run, "store": store.run,
+    "telegraf": telegraf.run, "slope": slope.run,
 }  # fmt: skip
 """those that can be asked for fewer: of events, and `connected` of edges"""
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +84,8 @@ class Asker:
 
 
 @asynccontextmanager
-async def line(*, projectors: int = PROJECTORS) -> AsyncIterator[Line]:
-    """Everything runs but hub and edge, which the caller starts (`start`)."""
+async def line(*, projectors: int = PROJECTORS, before_topics: Callable[[str], Awaitable[None]] | None = None) -> AsyncIterator[Line]:
+    """Everything runs but hub and edge, which the caller starts (`start`). `before_topics` is given Kafka's address."""
     async with contextlib.AsyncExitStack() as undo:
         root = undo.enter_context(engines.folder())
         db = undo.enter_context(engines.postgres(root))
@@ -95,6 +95,8 @@ async def line(*, projectors: int = PROJECTORS) -> AsyncIterator[Line]:
         hub.env |= _settings(root, db.make(DATABASE), kafka.address)
         write_access(root, hub)
         mosquitto = undo.enter_context(engines.mosquitto(root, port, root / "passwords", root / "acl"))
+        if before_topics is not None:
+            await before_topics(kafka.address)
         _hub(hub, "topics", "create")
         _hub(hub, "store", "migrate")
         made = Line(root, hub, edge, db, {"mosquitto": [mosquitto.pid], "kafka": [kafka.pid], "postgres": [db.pid]})
