@@ -24,6 +24,8 @@ from glob import glob
 from pathlib import Path
 from typing import Final
 
+from deploy.demo.parts import free_port
+
 SCRIPT: Final = Path(__file__).parents[1] / "dev" / "kafka.sh"
 SHIPPED: Final = Path(__file__).parents[1] / "mosquitto" / "mosquitto.conf"
 FOLDER: Final = Path("/var/tmp")
@@ -80,13 +82,6 @@ def postgres_programs() -> Path | None:
 
 
 # ------------------------------------------------------------------ processes
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -32,11 +32,16 @@ def run(events: int = EVENTS) -> Iterator[Figure]:
         sum_us = sum(us for name, us in done.cost.items() if name != "edge")
         note = f"without the edge {sum_us:.0f}, {done.rate:,.0f} ev/s: {line.told(done.cost)}"
         yield Figure(f"{size:,} events: hub", done.cost["hub"], "us/ev", note=note)
-    hub = slope(sizes, [cost["hub"] * size for cost, size in zip(costs, sizes, strict=True)])
-    rest = slope(sizes, [(sum(cost.values()) - cost["edge"]) * size for cost, size in zip(costs, sizes, strict=True)])
+    hub = worst(sizes, [cost["hub"] * size for cost, size in zip(costs, sizes, strict=True)])
+    rest = worst(sizes, [(sum(cost.values()) - cost["edge"]) * size for cost, size in zip(costs, sizes, strict=True)])
     note = f"load {os.getloadavg()[0]:.1f}"
     yield Figure("slope of the hub's processor time", hub, "", target=f"<= {TARGET}", met=hub <= TARGET, note=note)
     yield Figure("slope of hub, engines and projectors", rest, "", target=f"<= {TARGET}", met=rest <= TARGET)
+
+
+def worst(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope over all, or that of the last step if it is steeper: what starting costs flatters the smallest."""
+    return max(slope(sizes, costs), slope(sizes[-2:], costs[-2:]))
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from deploy.bench import drain, engines, line
 from deploy.bench.orders import objects
 from deploy.bench.table import Figure
+from deploy.demo.parts import free_port
 from hub.bridge_config import Bridge
 from hub.bridge_topics import EVENTS, plans
 from hub.bus import Taken, TopicPlan
@@ -70,10 +71,11 @@ _CONFIG: Final = """[agent]
 
 
 class Run(NamedTuple):
-    """One run: its rate, and how many copies it left in Kafka beside the first of each."""
+    """One run: its rate, how many copies it left in Kafka beside the first of each, and how many events it lost on the way there."""
 
     rate: float
     copies: int
+    missing: int = 0
 
 
 def run(events: int = COUNT) -> Iterator[Figure]:
@@ -94,6 +96,10 @@ def run(events: int = COUNT) -> Iterator[Figure]:
     for name, runs, target in (("edge backlog into Kafka", leg, LEG), ("the whole way into PostgreSQL", whole, WHOLE)):
         rate = median(r.rate for r in runs)
         yield Figure(name, rate, "ev/s", "Telegraf into Kafka", theirs, rate / theirs, f">= {target:g}x", rate / theirs >= target, note)
+    lost = asyncio.run(_telegraf(program, events, killed=True))
+    asyncio.run(_ours(events, projectors=line.PROJECTORS, killed=True))  # it raises where something is missing or twice
+    note = f"the hub, beside Telegraf, by SIGKILL; in Kafka Telegraf left {lost.missing} missing, {lost.copies} twice"
+    yield Figure("killed at half way: missing, twice in the store", 0, "ev", target="0", met=True, note=note)
 
 
 def _copies(runs: list[Run]) -> int:
@@ -109,7 +115,7 @@ def _program() -> str | None:
 # ------------------------------------------------------------------ ours
 
 
-async def _ours(events: int, *, projectors: int) -> Run:
+async def _ours(events: int, *, projectors: int, killed: bool = False) -> Run:
     async with line.line(projectors=projectors, before_topics=_stamped) as made:
         await asyncio.to_thread(drain.fill, made.edge.dir / "ledger.db", events)
         await line.start(made, made.hub)
@@ -117,6 +123,10 @@ async def _ours(events: int, *, projectors: int) -> Run:
         asker = line.Asker(made.db)
         try:
             await line.start(made, made.edge)
+            if killed:
+                await watch.half(events)
+                await made.hub.kill()
+                await line.start(made, made.hub)
             ended = await line.held(asker, events) if projectors else 0.0
             await watch.count(events)
             records = await watch.all(events)
@@ -176,6 +186,12 @@ class _Watch:
                 await asyncio.sleep(STILL_S if now >= wanted else LOOK_S)
                 now, before = await self.ends(), now
 
+    async def half(self, events: int) -> None:
+        """Until half of them are there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.ends() < events // 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+
     async def ends(self) -> int:
         """How many there are."""
         return sum(one.offset + 1 for one in await self.admin.read_all([self._topic], 1))
@@ -192,8 +208,8 @@ class _Watch:
 # ------------------------------------------------------------------ Telegraf
 
 
-async def _telegraf(program: str, events: int) -> Run:
-    port = engines.free_port()
+async def _telegraf(program: str, events: int, *, killed: bool = False) -> Run:
+    port = free_port()
     with engines.folder() as root, engines.kafka(root) as kafka, engines.mosquitto(root, port, None, None, _NO_BOUND):
         config = root / "telegraf.conf"
         config.write_text(_CONFIG.format(mqtt=port, kafka=kafka.address, topic=TOPIC))
@@ -207,14 +223,22 @@ async def _telegraf(program: str, events: int) -> Run:
             before = await watch.ends()
             todo = [json.dumps({**event, "n": n}, ensure_ascii=False, separators=(",", ":")) for n, event in enumerate(objects(events))]
             await asyncio.to_thread(_publish, port, todo)
-            with engines.running(args, root / "telegraf.log"):
-                await watch.count(before + events)
+            with engines.running(args, root / "telegraf.log") as process:
+                if killed:
+                    await watch.half(events)
+                    process.kill()
+                else:
+                    await watch.count(before + events)
+            if killed:
+                with engines.running(args, root / "again.log"):
+                    await watch.count(events // 2)
             records = [one for one in await watch.all(events) if one.value.strip() != b"probe"]
         finally:
             await watch.close()
     found = [json.loads(one.value)["n"] for one in records]
-    _same({str(n) for n in found}, {str(n) for n in range(events)})
-    return Run(events / _took(records), len(found) - events)
+    if not killed:
+        _same({str(n) for n in found}, {str(n) for n in range(events)})
+    return Run(events / _took(records), len(found) - len(set(found)), events - len(set(found)))
 
 
 def _publish(port: int, texts: list[str]) -> None:

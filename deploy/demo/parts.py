@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 
 from deploy.demo.history import EDGES
 from deploy.demo.link import Link
 from protocols.errors import ConfigError, TransportError
 
 _READY_S = 30.0
+_NOT_GIVEN = (15_000, 32_000)
+"""ports below those that Linux gives to connections"""
 
 
 def command(name: str, *args: str) -> list[str]:
@@ -110,7 +115,7 @@ async def build(root: Path, *, api_port: int) -> Site:
     address = json.loads(
         call("longshore-hub", "init", str(hub_dir), "--org", "scms", "--region", "Africa", "--loopback-without-token", "--json")
     )["address"]
-    broker_port = _free_port()
+    broker_port = free_port()
     hub = Part("hub", hub_dir, command("longshore-hub", "run", "--config", str(hub_dir / "hub.toml")))
     hub.env = {"LONGSHORE_API__PORT": str(api_port), "LONGSHORE_BROKER__PORT": str(broker_port)}
     links = {node: Link(broker_port) for node, *_ in EDGES}
@@ -126,7 +131,7 @@ async def build(root: Path, *, api_port: int) -> Site:
 def set_up_pair(root: Path, node: str = "bench") -> tuple[Part, Part]:
     """A hub and one edge below `root`, on free ports, not started."""
     hub_dir = root / "hub"
-    port = _free_port()
+    port = free_port()
     address = json.loads(call("longshore-hub", "init", str(hub_dir), "--org", "scms", "--region", "Africa", "--json"))["address"]
     hub = Part("hub", hub_dir, command("longshore-hub", "run", "--config", str(hub_dir / "hub.toml")))
     hub.env = {"LONGSHORE_API__PORT": "0", "LONGSHORE_BROKER__PORT": str(port)}
@@ -151,9 +156,13 @@ def _through(address: str, port: int) -> str:
     return f"{scheme}://{host.rsplit(':', 1)[0]}:{port}/{tail}"
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def free_port() -> int:
+    """A port that nobody listens on, and that the system gives to nobody who asks for any: it may be taken much later."""
+    rng = SystemRandom()
+    while True:
+        port = rng.randrange(*_NOT_GIVEN)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
