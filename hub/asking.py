@@ -56,6 +56,10 @@ class Asking:
         """Something changed that only a whole statement shows."""
         self._whole_ms = 0
 
+    def wants(self, store: CentralStore, now_ms: int) -> bool:
+        """Is there something to ask now?"""
+        return store is not self._store or now_ms >= self.due_ms
+
     def ask(self, store: CentralStore, now_ms: Callable[[], int]) -> tuple[Statement, bool] | None:
         """What the store says, and whether that is everything; None: there is nothing to ask yet, or nothing new."""
         began_ms = now_ms()

@@ -144,9 +144,11 @@ def register_of(config: HubConfig, store: CentralStore, now_ms: int) -> Register
     return Register(store, files_of(config), now_ms, keep=config.backup.keep, max_age_days=config.backup.max_age_days)
 
 
-def open_store(config: HubConfig, now_ms: Callable[[], int], policies: Policies | None = None) -> CentralStore:
-    """The store for its writer, with every backup that is remembered. Errors: ConfigError, LedgerError."""
-    store = open_writer(config, policies)
+def open_store(
+    config: HubConfig, now_ms: Callable[[], int], policies: Policies | None = None, *, holds: Sequence[int] | None = None
+) -> CentralStore:
+    """The store for its writer, with every backup that is remembered; `holds`: see `open_writer`. Errors: ConfigError, LedgerError."""
+    store = open_writer(config, policies, holds=holds)
     try:
         register_of(config, store, now_ms()).merge(())
     except LongshoreError:

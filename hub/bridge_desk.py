@@ -8,7 +8,7 @@ come back as answers. A core that is made anew forgets which batches were under 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -81,7 +81,8 @@ class BridgeDesk:
         settled, changes = self._settled, self._changes
         self._settled, self._changes = 0, []
         counts.applied_total += settled
-        return Applied(settled, 0, changes) if settled or changes else None
+        received = Counter(change.received_ms for change in changes)
+        return Applied(settled, 0, changes, received=dict(received)) if settled or changes else None
 
     def _offer_all(self, bridging: Bridging, now_ms: int) -> None:
         """What the bus has room for. After little, what follows within a moment goes together: each batch costs a transaction here and

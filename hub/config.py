@@ -69,6 +69,13 @@ SETTINGS: Final = (
     Setting("store", "password_file", "", "Holds the password of this hub at PostgreSQL; only its owner may read it.", path=True),
     Setting("store", "sslmode", "", "TLS to PostgreSQL; verify-full checks who answers.", allowed=("", *SSL_MODES)),
     Setting("store", "sslrootcert", "", "Authority (PEM) that signed PostgreSQL's certificate.", path=True),
+    Setting(
+        "store",
+        "process",
+        "auto",
+        "What writes store.db: a process of its own, or the hub's; auto: its own where the hub may use two cores or more.",
+        allowed=("auto", "own", "hub"),
+    ),
     Setting("api", "host", "127.0.0.1", "Address of the HTTP API and the web pages. Beyond loopback every caller needs the token."),
     Setting("api", "port", 8800, "Its port; 0 takes a free one.", least=0, most=65_535),
     Setting("api", "token_hashes", "", "Hashes of the bearer tokens that may call, with spaces between them. `init` makes the first."),
@@ -195,6 +202,7 @@ class Store:
     password_file: str = ""
     sslmode: str = ""
     sslrootcert: str = ""
+    process: str = "auto"
 
     @property
     def sqlite(self) -> bool:

@@ -24,6 +24,7 @@ from hub.registry import REGISTRY, Node, Registry
 from hub.scopes import Taken, taken
 from hub.serving import Serving
 from hub.store.port import Statement, StoreFact, StoreRecord
+from hub.store.reading import consecutive
 from protocols.chains import RunKind
 from protocols.codec import Envelope, FrameHeader, Kind, unpack
 from protocols.downlink import Compare, Feed, Follow
@@ -112,7 +113,7 @@ class HubCore:
     # ------------------------------------------------------------ in (inside a transaction)
 
     def begin(self) -> None:
-        """Open the transaction that the following `take_*` share."""
+        """Open the transaction that all `take_*` share."""
         self.ledger.begin()
         self.feeds.begin()
 
@@ -122,6 +123,7 @@ class HubCore:
             self.registry.count(name, by)
         self._counted = {}
         self.gaps.write()
+        self.feeds.scopes.flush()
         self.ledger.commit()
 
     def _count(self, name: str, by: int) -> None:
@@ -145,7 +147,7 @@ class HubCore:
         return done
 
     def wrote(self, key: StreamKey) -> None:
-        """Facts of the hub's own were written by who does that."""
+        """Facts of the hub's own were written."""
         self.handing.unhanded[key] = None
 
     def take_message(self, node: str, data: bytes, now_ms: int) -> Offered | None:
@@ -436,7 +438,7 @@ class HubCore:
 
     def take_from_store(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], now_ms: int) -> None:
         """Facts that the store has and this hub lost; if they are of its own stream, it never goes on in that epoch (rules 2, 12)."""
-        for run in _consecutive(facts):
+        for run in consecutive(facts):
             self._take_run(run, now_ms)
         for r in records:
             self._take_record(r, now_ms)
@@ -479,18 +481,6 @@ class HubCore:
     def stated(self, key: StreamKey) -> tuple[RunStated, ...]:
         """What the store last said of a stream."""
         return self.handing.stated.get(key, ())
-
-
-def _consecutive(facts: Sequence[StoreFact]) -> Iterator[list[StoreFact]]:
-    """Facts grouped where each follows the one before it."""
-    run: list[StoreFact] = []
-    for f in facts:
-        if run and (f.stream != run[-1].stream or f.seq != run[-1].seq + 1 or f.prev != run[-1].h):
-            yield run
-            run = []
-        run.append(f)
-    if run:
-        yield run
 
 
 def _values(row: bytes) -> Any:

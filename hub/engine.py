@@ -14,29 +14,27 @@ incarnation (sync.md, rule 6). While the store fails the hub goes on taking fact
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from hub.asking import Asking, to_take_back
 from hub.core import HubCore, Publish
-from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, POISON_KEPT, REFILL_FACTS, TURN_FACTS, Done, EngineCounts, Ports, Rhythm
+from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, POISON_KEPT, Done, EngineCounts, Ports, Rhythm
 from hub.first_word import FirstWord
-from hub.fleet import Seen
+from hub.fleet import Seen, look_at_nodes
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
 from hub.lookout import look_around
 from hub.registry import Node
-from hub.store.port import Applied, CentralStore, Statement
+from hub.store.port import Applied, CentralStore
+from hub.store_side import Owner, StoreSide
 from hub.tracing import Fresh
 from protocols.clock import quality_of
-from protocols.errors import DecodeError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull, LongshoreError
+from protocols.errors import LedgerBroken, LedgerError, LedgerFull, LongshoreError
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
-from protocols.messages import RunStated
-from protocols.streams import StreamKey
 from protocols.sync.frames import digest
-from protocols.trace_log import traced
 from protocols.trust import NodeCard
 
 T = TypeVar("T")
@@ -51,31 +49,28 @@ class Engine:
         self.counts = EngineCounts()
         self.inputs, self._fresh = Inputs(), Fresh()
         self.seen: Seen = Seen()
-        self._ports, self._rhythm, self._desk = ports, rhythm or Rhythm(), ports.desk
+        self._ports, self._rhythm = ports, rhythm or Rhythm()
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._stopping = False
         self._core: HubCore | None = None
-        self._store: CentralStore | None = None
-        self._said: list[tuple[Statement, bool]] = []
-        self._refill: list[tuple[StreamKey, RunStated]] = []
-        self._unfit: list[tuple[StreamKey, RunStated]] = []
         self._poison: dict[bytes, None] = {}
         self._failure: LedgerError | None = None
         """why there is no core, or why there was none: until a whole turn has succeeded again"""
         self._committed = False
         """has this core made anything durable yet?"""
-        self.store_error = ""
-        self._core_due_ms = self._store_due_ms = self._look_due_ms = 0
-        self._asking = Asking(self._rhythm)
-        self._core_wait_ms, self._store_wait_ms = 0, BACKOFF_FIRST_MS
+        self._core_due_ms = self._look_due_ms = self._core_wait_ms = 0
         self._changed = True
         self._first_word = FirstWord()
+        owner = Owner(self._lose_core, self._publish, self._note_change, self._wake_from_anywhere)
+        self._side = StoreSide(ports, self._rhythm, self.counts, owner)
 
     # ------------------------------------------------------------ for the owner
 
     async def open(self) -> HubCore:
         """Open ledger and store for the first time. Errors: LedgerError, ConfigError: the hub cannot start."""
+        self._loop = asyncio.get_running_loop()
         core = await self._in_worker(self._first_open)
         self._first_word.begin(self._ports.now_ms())
         return core
@@ -83,7 +78,7 @@ class Engine:
     async def with_store(self, work: Callable[[CentralStore], T]) -> T:
         """Let the worker do something with the store between two turns; then it is asked again for all that it holds. Errors: those of
         `work`; LedgerBroken: it is not open."""
-        done = await self._in_worker(self._with_store, work)
+        done = await self._in_worker(self._side.use, work)
         self._wake.set()
         return done
 
@@ -91,7 +86,7 @@ class Engine:
         """Until `stop`, and then until nothing waits. Ends by itself only for a bug, which it raises."""
         while True:
             if not self._busy:
-                if self._stopping:
+                if self._stopping and not self._side.under_way:
                     return
                 await self._rest()
             self._wake.clear()
@@ -101,7 +96,7 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        return bool(self.inputs or self._said or self._refill or (self._core is not None and self._core.feeds.busy))
+        return bool(self.inputs or self._side.busy or (self._core is not None and self._core.feeds.busy))
 
     async def _one_turn(self) -> None:
         """Answers go out before the store has its turn: who waits, waits for one sync only."""
@@ -119,15 +114,15 @@ class Engine:
     def _own_is_here(self) -> bool:
         """Has the store spoken, and is nothing of the hub's own facts still to come back from it?"""
         core = self._core
-        return core is not None and core.asked_store and not any(core.serving.is_own(key) for key, _ in self._refill)
+        return core is not None and core.asked_store and not any(core.serving.is_own(key) for key, _ in self._side.refill)
 
     async def _rest(self) -> None:
         if self._core is None:
             due = [self._core_due_ms]
         else:
-            due = [self._store_due_ms if self._store is None else self._asking.due_ms, *([self._look_due_ms] if self._changed else [])]
-            if self._desk is not None and self._store is not None:
-                due.append(self._desk.due_ms(else_ms=due[0]))
+            due = [self._side.due_ms(), *([self._look_due_ms] if self._changed and self._side.in_step else [])]
+            if self._ports.desk is not None and self._side.store is not None:
+                due.append(self._ports.desk.due_ms(else_ms=due[0]))
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
         try:
             await asyncio.wait_for(self._wake.wait(), pause_s)
@@ -162,7 +157,7 @@ class Engine:
     async def _may_write(self) -> None:
         self._refuse_if_down()
         try:
-            await self._first_word.heard(self._ports.now_ms(), reachable=self._store is not None)
+            await self._first_word.heard(self._ports.now_ms(), reachable=self._side.store is not None)
         finally:
             self._refuse_if_down()
 
@@ -206,9 +201,15 @@ class Engine:
             found.append(f"the ledger is not open: {self._failure.reason if self._failure else 'starting'}")
         elif self._failure is not None:
             found.append(f"the ledger failed, and no turn has succeeded since: {self._failure.reason}")
-        if self._store is None:
-            found.append(f"the central store is not open: {self.store_error or 'starting'}")
+        if self._side.store is None:
+            found.append(f"the central store is not open: {self._side.error or 'starting'}")
         return found
+
+    def _wake_from_anywhere(self) -> None:
+        if self._loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _in_worker(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *args)
@@ -217,7 +218,7 @@ class Engine:
 
     def _first_open(self) -> HubCore:
         self._core = self._ports.open_core()
-        self._open_store()
+        self._side.open()
         self._look()
         return self._core
 
@@ -226,17 +227,21 @@ class Engine:
         if self._core is None and not self._reopen():
             return Done(self._failed(batch, self._again()))
         core = self._core
-        if core is None or not (batch or self._said or core.feeds.busy):
+        if core is None or not (batch or self._side.said or core.feeds.busy):
             return Done([])
         answers: list[tuple[Asked, Any]] = []
+        later: list[Input] = []
         at: Input | None = None
         try:
-            if batch or self._said:
+            if batch or self._side.said:
                 core.begin()
                 self._fresh.begin()
-                self._take_said(core)
-                for at in batch:
+                self._side.heard(core)
+                for n, at in enumerate(batch):
                     self._take(core, at, answers)
+                    if self._side.waits and isinstance(at, Came):  # for no longer than a frame takes
+                        later = batch[n + 1 :]
+                        break
                 at = None
                 core.commit()
                 self._fresh.committed(answer for _, answer in answers)
@@ -252,28 +257,18 @@ class Engine:
         self.counts.commits_total += 1
         self._changed = self._committed = True
         self._look_if_due(at_once=any(isinstance(item, Admit | Do) for item in batch))  # who admits a node expects to see it
-        return Done(answers)
+        return Done(answers, later)
 
     def _after(self) -> Applied | None:
         """A look at everything when it is time for one (also while the store is given more and more), and the store's part of a turn."""
         self._look_if_due()
         core = self._core
-        applied = self._store_turn(core) if core is not None else None
-        if self._committed and core is self._core and core is not None and (self._store is None or core.asked_store):
+        applied = self._side.turn(core) if core is not None else None
+        if self._committed and core is self._core and core is not None and (self._side.store is None or core.asked_store):
             # It was written, and read for the store. Commits alone do not show that a ledger works, nor end the back-off.
             self._failure, self._core_wait_ms = None, 0
         self._look_if_due()
         return applied
-
-    def _take_said(self, core: HubCore) -> None:
-        for statement, whole in self._said:
-            older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
-            if self._desk is not None:
-                self._desk.heard(core, statement.streams, self._ports.now_ms(), whole=whole)
-            self._refill = to_take_back(core.serving, self._refill, [one for one in older if one not in self._unfit], whole=whole)
-            if whole:
-                core.take_holes(self._ports.now_ms())
-        self._said = []
 
     def _take(self, core: HubCore, item: Input, answers: list[tuple[Asked, Any]]) -> None:
         now_ms = self._ports.now_ms()
@@ -318,95 +313,6 @@ class Engine:
             self._ports.publish(effect.topic, effect.payload)
         self.counts.published_total += len(effects)
 
-    # ------------------------------------------------------------ the central store
-
-    def _store_turn(self, core: HubCore) -> Applied | None:
-        now_ms = self._ports.now_ms()
-        if self._store is None and (now_ms < self._store_due_ms or not self._reopen_store()):
-            return self._bridge_turn(core, now_ms)
-        assert self._store is not None
-        try:
-            if (said := self._asking.ask(self._store, self._ports.now_ms)) is not None:
-                self._said.append(said)
-                return None
-            if self._refill:
-                self._take_back(core, self._store)
-                return None
-            if self._desk is None:
-                return self._hand_over(core, self._store)
-            if keys := self._desk.asks(now_ms):
-                self._said.append((self._store.statement(keys), False))
-            return self._bridge_turn(core, now_ms)
-        except LedgerError as error:
-            self._lose_store(error)
-        # boundary: a bug in the store must not keep the hub from taking what edges send; it is tried again with back-off
-        except Exception as error:
-            log.exception("The central store failed on a batch")
-            self._lose_store(LedgerBroken(f"internal error: {type(error).__name__}"))
-        return None
-
-    def _bridge_turn(self, core: HubCore, now_ms: int) -> Applied | None:
-        """Facts that go over a bus go on their way also while the store is away."""
-        try:
-            return self._desk.turn(core, now_ms, self.counts) if self._desk is not None else None
-        except LedgerError as error:
-            self._lose_core(error)
-            return None
-
-    def _with_store(self, work: Callable[[CentralStore], T]) -> T:
-        if self._store is None:
-            raise LedgerBroken("the central store is not open", remedy="try again once it is")
-        try:
-            done = work(self._store)
-        except LedgerError as error:
-            self._lose_store(error)
-            raise
-        self._asking.at_once()
-        return done
-
-    def _hand_over(self, core: HubCore, store: CentralStore) -> Applied | None:
-        try:
-            facts, records = core.lacking_in_store(TURN_FACTS)
-        except LedgerError as error:
-            self._lose_core(error)
-            return None
-        if not facts and not records:
-            return None
-        applied = store.apply(facts, records, self._ports.now_ms())
-        traced("applied", facts)
-        touched = list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)]))
-        statement = store.statement(touched)
-        if all(statement.streams.get(key, ()) == core.stated(key) for key in touched):
-            raise LedgerBroken("the store does not state what it was just given")  # handing it over again at once would never end
-        self._said.append((statement, False))
-        self.counts.applied_total += applied.new
-        self.counts.doubled_total += applied.known
-        self._store_wait_ms = BACKOFF_FIRST_MS
-        return applied
-
-    def _take_back(self, core: HubCore, store: CentralStore) -> None:
-        """What the store holds and this hub lost: a page of it (rule 12)."""
-        key, run = self._refill[0]
-        facts = store.facts(key, run, REFILL_FACTS)
-        last = facts[-1] if facts else None
-        done = last is None or last.seq >= run.last
-        records = store.records(key) if done else []
-        try:
-            core.begin()
-            core.take_from_store(facts, records, self._ports.now_ms())
-            core.commit()
-            self._publish(core.effects(self._ports.now_ms()))
-        except DecodeError as error:
-            self._unfit.append((key, run))
-            self._lose_core(LedgerBroken(f"the central store gave back what is not a chain: {error}"))
-            return
-        except LedgerError as error:
-            self._lose_core(error)
-            return
-        self.counts.refilled_total += len(facts)
-        self._changed = True
-        self._refill[0:1] = [] if done or last is None else [(key, RunStated(last.seq + 1, last.h, run.last, run.h_last, run.kind))]
-
     # ------------------------------------------------------------ trouble
 
     def _lose_core(self, error: LedgerError) -> None:
@@ -414,7 +320,7 @@ class Engine:
         log.error("The hub's ledger failed, and is opened again: %s", error)
         self._failure = error
         self._close_core()
-        self._said, self._refill = [], []
+        self._side.ask_all()
         self._core_due_ms = self._ports.now_ms() + self._core_wait_ms
         self._core_wait_ms = min(max(2 * self._core_wait_ms, BACKOFF_FIRST_MS), BACKOFF_MOST_MS)
         self._changed = True
@@ -429,39 +335,9 @@ class Engine:
             return False
         self.counts.rebuilt_total += 1
         self._committed = False
-        self._asking.at_once()
         return True
 
-    def _open_store(self) -> bool:
-        try:
-            self._store = self._ports.open_store()
-        except LedgerBusy as error:  # nothing failed: somebody has to be waited for
-            self.store_error, self._store_due_ms = error.reason, self._ports.now_ms() + self._rhythm.store_wait_ms
-            return False
-        except LedgerError as error:
-            self._lose_store(error)
-            return False
-        self.store_error = ""
-        return True
-
-    def _reopen_store(self) -> bool:
-        """What keeps a hub from starting must not end one that runs: it takes what edges send and tries again."""
-        try:
-            return self._open_store()
-        except LongshoreError as error:
-            self._lose_store(LedgerBroken(error.reason, remedy=error.remedy))
-            return False
-
-    def _lose_store(self, error: LedgerError) -> None:
-        """The hub goes on taking; what it took waits in its own ledger."""
-        log.error("The central store failed, and is opened again in %d ms: %s", self._store_wait_ms, error)
-        self.counts.store_errors_total += 1
-        self.store_error = error.reason
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
-        self._store_due_ms = self._ports.now_ms() + self._store_wait_ms
-        self._store_wait_ms = min(self._store_wait_ms * 2, BACKOFF_MOST_MS, self._rhythm.store_backoff_ms)
+    def _note_change(self) -> None:
         self._changed = True
 
     def _close_core(self) -> None:
@@ -474,20 +350,24 @@ class Engine:
             core.ledger.db.close()
 
     def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self._side.close()
         self._close_core()
 
     # ------------------------------------------------------------ what others may know
 
     def _look_if_due(self, *, at_once: bool = False) -> None:
         """Never while the store has facts of which this ledger has not yet been told: they would be counted twice."""
-        if self._changed and not self._said and (at_once or self._ports.now_ms() >= self._look_due_ms):
+        if not self._changed:
+            return
+        if not self._side.in_step:
+            if at_once and self._core is not None:
+                self.seen, self._look_due_ms = look_at_nodes(self._core, self.seen), 0
+        elif at_once or self._ports.now_ms() >= self._look_due_ms:
             self._look()
 
     def _look(self) -> None:
         """Made between two turns, so that ledger and store are seen at one moment. What takes long is made seldom."""
-        if self._core is not None:
-            self.seen, self._look_due_ms = look_around(self._core, self._store, self._ports, self._rhythm, self.seen, bool(self._refill))
+        core, side = self._core, self._side
+        if core is not None:
+            self.seen, self._look_due_ms = look_around(core, side.store, self._ports, self._rhythm, self.seen, bool(side.refill))
             self._changed = False

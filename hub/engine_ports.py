@@ -56,6 +56,8 @@ class Ports:
     left: Left
     synchronised: Callable[[], bool | None] = lambda: None
     """what the kernel says of that clock"""
+    beside: bool = False
+    """the store is in another process or on another machine: what it does, it does while the engine goes on"""
     desk: BridgeDesk | None = None
     """where facts go to the store over a bus: its end in the engine. None: the engine applies them itself"""
 

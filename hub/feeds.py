@@ -111,7 +111,6 @@ class Feeds:
             order = facts[0].order
             before, after = self.scopes.move(order, facts)
             self._note(order, author, facts, before, after)
-        self.scopes.flush()
 
     def _nothing_new(self, one: Taken, author: str) -> bool:
         """Most facts of a backlog: the order begins at the site it names, or stays there, and nobody but the author follows that site."""

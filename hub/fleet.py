@@ -97,6 +97,13 @@ def look(core: HubCore, store: CentralStore | None, now_ms: int, left: Left, off
     )
 
 
+def look_at_nodes(core: HubCore, before: Seen) -> Seen:
+    """What needs no word of the store: who admits a node sees it at once, also while the store is at work. Errors: LedgerError."""
+    nodes = [node_json(node) for node in core.registry.all()]
+    refused = [_kept(row) for row in core.registry.refused(REFUSED_KEPT)]
+    return replace(before, nodes=nodes, refused=refused, quarantined=rows(core.ledger, REFUSED_KEPT), shifts=dict(core.registry.shifts))
+
+
 def _alarms(
     core: HubCore, sheet: Balance, beats: Mapping[str, tuple[Heartbeat, int]], counts: Mapping[StreamKey, StreamCounts]
 ) -> list[str]:

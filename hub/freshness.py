@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hub.facade import Metric
@@ -20,12 +20,12 @@ class Freshness:
         self._counts = [0] * (len(BOUNDS_S) + 1)
         self._sum_ms = 0
 
-    def took(self, received_ms: Iterable[int], now_ms: int) -> None:
-        """Facts received at these times are in the store now. A clock that went back counts as no time."""
-        for at_ms in received_ms:
+    def took(self, received: Mapping[int, int], now_ms: int) -> None:
+        """So many facts received at these times (ms) are in the store now. A clock that went back counts as no time."""
+        for at_ms, facts in received.items():
             age_ms = max(now_ms - at_ms, 0)
-            self._counts[bisect_left(BOUNDS_S, age_ms / 1_000)] += 1
-            self._sum_ms += age_ms
+            self._counts[bisect_left(BOUNDS_S, age_ms / 1_000)] += facts
+            self._sum_ms += age_ms * facts
 
     def samples(self) -> Iterator[Metric]:
         """The histogram as Prometheus reads it."""

@@ -39,7 +39,7 @@ from hub.post import Post
 from hub.readers import Readers
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore, Change
-from hub.stores import Patient, open_reader
+from hub.stores import Patient, apart, open_reader
 from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
@@ -81,8 +81,9 @@ def kernel_synchronised() -> bool | None:
 class Hub:
     """A running hub; what `hub.api` asks of it (`HubFacade`) is here. Use `running`."""
 
-    def __init__(self, config: HubConfig) -> None:
-        """Reads key and token; opens nothing yet. Errors: ConfigError."""
+    def __init__(self, config: HubConfig, holds: Sequence[int] = ()) -> None:
+        """Reads key and token; opens nothing yet. `holds`: descriptors that a process of ours holds as long as it writes, too. Errors:
+        ConfigError."""
         self.config = config
         self.key = NodeKey.load(config.key_file)
         self._policies = config.policies()
@@ -100,14 +101,18 @@ class Hub:
         self._more: asyncio.TimerHandle | None = None
         self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
-        self._opener = Patient(lambda: open_store(config, now_ms, self._policies), at_once=config.store.sqlite)
+        in_this_process = config.store.sqlite and not apart(config)
+        self._opener = Patient(lambda: open_store(config, now_ms, self._policies, holds=holds), at_once=in_this_process)
         self._readers = Readers(lambda: open_reader(config, self._policies))
         self.bridge: Bridge | None = bridge_of(config.bridge, lambda: self.engine.touched())
         desk = self.bridge.desk if self.bridge is not None else None
         self.engine: Engine = Engine(
-            Ports(self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised, desk),
+            Ports(
+                self._open_core, self._opener, self._publish, self._applied, now_ms, self._left_ms.get, kernel_synchronised,
+                beside=not in_this_process, desk=desk,
+            ),
             _rhythm(config),
-        )
+        )  # fmt: skip
         self.workers: Workers | None = workers_of(self, now_ms)
         self.reading = Reading(self)
 
@@ -148,12 +153,12 @@ class Hub:
             self.line.publish(topic, payload)
 
     def _applied(self, applied: Applied) -> None:
-        self.freshness.took((change.received_ms for change in applied.changes), now_ms())
-        self._show(applied.changes)
+        self.freshness.took(applied.received, now_ms())
+        self._show(applied.changes, applied.untold)
 
-    def _show(self, changes: Sequence[Change]) -> None:
+    def _show(self, changes: Sequence[Change], untold: int = 0) -> None:
         """On the live feed; what did not fit is counted there, also when nothing follows."""
-        self._sampler.publish(changes, now_ms())
+        self._sampler.publish(changes, now_ms(), untold)
         due_ms = self._sampler.due_ms()
         if due_ms is not None and self._more is None:
             self._more = asyncio.get_running_loop().call_later(max(due_ms - now_ms(), 0) / 1_000, self._show_more)
@@ -376,10 +381,11 @@ async def running(config: HubConfig) -> AsyncIterator[Hub]:
     """A hub from its lock to its last byte: yields once it listens and its line is up. Errors: ConfigError, LedgerError."""
     make_folder(Path(config.storage.data_dir))
     async with contextlib.AsyncExitStack() as undo:
-        undo.callback((await locked(config.storage.path(LOCK_FILE))).release)
+        lock = await locked(config.storage.path(LOCK_FILE))
+        undo.callback(lock.release)
         listener = listen(config.api.host, config.api.port)
         undo.callback(listener.close)
-        hub = Hub(config)
+        hub = Hub(config, (lock.fileno(),))
         undo.push_async_callback(hub.stop)
         await hub.start()
         hub.api_port = int(listener.getsockname()[1])

@@ -120,8 +120,9 @@ class Scopes:
         self._remember(order.okey, after)
 
     def flush(self) -> None:
-        """Write down what `move` found: one statement for many orders."""
+        """Write down what `move` found, before the commit: one statement for many orders, in the order of the table."""
         if self._new:
+            self._new.sort()
             self._ledger.db.many("INSERT OR IGNORE INTO scopes (org, site, k, okey) VALUES (?, ?, ?, ?)", self._new)
             self._new = []
 

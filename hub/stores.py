@@ -6,13 +6,15 @@ only for a moment. The connection that comes late is there at the next try.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hub import workers_config
 from hub.config import STORE_FILE, HubConfig, Store
+from hub.store.apart import ApartStore
 from hub.store.leases import Leases, sqlite_leases
 from hub.store.port import CentralStore
 from hub.store.sqlite import SqliteStore
@@ -26,11 +28,21 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 0.05
 
 
-def open_writer(config: HubConfig, policies: Policies | None = None) -> CentralStore:
-    """The store for one that applies. Errors: ConfigError: nothing that time mends; LedgerError."""
+def apart(config: HubConfig) -> bool:
+    """Does the hub have its store written by a process of its own? Not one that only reads it, nor one of several that write it."""
+    if not config.store.sqlite or config.bridge.kafka or config.workers.several:
+        return False
+    return config.store.process == "own" or (config.store.process == "auto" and len(os.sched_getaffinity(0)) > 1)
+
+
+def open_writer(config: HubConfig, policies: Policies | None = None, *, holds: Sequence[int] | None = None) -> CentralStore:
+    """The store for one that applies. `holds`: where `apart` says so it is opened there, and these descriptors with it. Errors:
+    ConfigError: nothing that time mends; LedgerError."""
     judges, required = policies or config.policies(), config.backup.required
     if config.store.sqlite:
         refuse_half_restored(Path(config.storage.data_dir))
+        if holds is not None and apart(config):
+            return ApartStore(config.storage.path(STORE_FILE), judges, backup_required=required, holds=holds)
         shared = config.bridge.kafka or config.workers.several  # several processes write one file
         return SqliteStore(config.storage.path(STORE_FILE), backup_required=required, policies=judges, shared=shared)
     from hub.store.postgres import PostgresStore  # here, because libpq takes memory and time that a hub with SQLite does not need

@@ -183,6 +183,10 @@ class Chain:
         alone = len(self.runs) == 1 or (self.fork_point is None and all(r.last < top.first for r in self.runs[:-1]))
         return top if alone else None
 
+    def within(self, first: int, last: int) -> bool:
+        """Is anything known of these seqs, on whatever branch? Where not, facts of them are all new: each one here lies in a run."""
+        return any(r.first <= last and first <= r.last for r in self.runs)
+
     def apart(self, first: int, h_before: bytes, hashes: Sequence[bytes]) -> bool:
         """Would these new facts stand by themselves: neither the first to follow a run or the genesis, nor below a run that is here?
 

@@ -91,6 +91,17 @@ def unpack_together(rows: Sequence[bytes]) -> list[Any] | None:
         return None
 
 
+def unpack_own(data: bytes) -> object:
+    """A value that was unpacked and found plain before it was kept: out of this node's own log, the check is not made again.
+
+    Raises `DecodeError` for bytes that are damaged.
+    """
+    try:
+        return _unpackb(data)
+    except _BROKEN as error:
+        raise DecodeError(f"not well-formed msgpack ({type(error).__name__})") from error
+
+
 def _unpack_first(data: bytes) -> tuple[object, int]:
     """The first value in `data`, checked, and where it ends."""
     items = min(len(data), CONTAINER_ITEMS)

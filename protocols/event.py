@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from protocols import limits
 from protocols.details import check_details, check_text, join, json_type, shown
@@ -21,6 +21,9 @@ from protocols.errors import InvalidInput, TooLarge
 from protocols.lifecycle import STATUS_NAMES, Status
 from protocols.merged import check_quantities
 from protocols.tasks import check_assigned
+
+if TYPE_CHECKING:
+    from protocols.fact import FactRow
 
 DAY_MS: Final = 86_400_000
 CLOCKS_WORK_FROM_MS: Final = 946_684_800_000
@@ -263,7 +266,7 @@ def _parse_quality(said: object, at: str) -> TimeQuality:
 # ------------------------------------------------------------------ JSON out
 
 
-def event_json(event: OrderEvent) -> dict[str, object]:
+def event_json(event: OrderEvent | FactRow) -> dict[str, object]:
     """The event as JSON for the outside: `parse_event` reads it back as the same event. Fields without a value are left out."""
     out: dict[str, object] = {"org": event.org, "orderId": event.order_id, "source": event.source, "status": event.status.name}
     if event.happened_ms is not None:

@@ -269,7 +269,7 @@ class Ledger:
 
     def _new_groups(self, stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> list[tuple[int, int]]:
         """Stretches [start, end) of the frame that are not logged yet."""
-        if stream.chain.extends(first, h_before) is not None or not stream.chain.runs:
+        if stream.chain.extends(first, h_before) is not None or not stream.chain.within(first, first + len(hashes) - 1):
             return [(0, len(hashes))]
         found = stream.chain.locate(first + len(hashes) - 1, hashes[-1])
         if found is not None and found.first <= first:

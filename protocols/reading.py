@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from protocols.codec import unpack
+from protocols.codec import unpack_own
 from protocols.errors import DecodeError
 from protocols.fact import CONTINUES, WITHDRAWN, FactRow, from_row, read_continues, read_withdrawn
 from protocols.fixes import unfit
-from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.streams import StreamKey
 from protocols.telemetry import is_telemetry, read_telemetry
 
@@ -40,5 +39,5 @@ def readable(values: object, key: StreamKey | None = None, seq: int = 0) -> tupl
 
 
 def parse_row(row: bytes) -> FactRow:
-    """A logged order fact, read. Errors: DecodeError."""
-    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))
+    """A logged order fact, read: it was judged readable before it was logged as one. Errors: DecodeError."""
+    return from_row(unpack_own(row))

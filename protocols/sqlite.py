@@ -314,6 +314,10 @@ class DataLock:
             os.ftruncate(self._fd, 0)
             os.write(self._fd, str(os.getpid()).encode())
 
+    def fileno(self) -> int:
+        """The descriptor: who inherits it holds the lock, too."""
+        return self._fd
+
     def release(self) -> None:
         """Let another process in. Idempotent."""
         if self._fd >= 0:

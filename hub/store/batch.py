@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from hub.store.log import StoreLog, StoreRow
 from hub.store.port import Applied, StoreFact, StoreRecord
-from hub.store.reading import Fresh, Read, changes, lanes, linked, read_fact
+from hub.store.reading import Fresh, Read, applied, lanes, linked, read_all
 from hub.store.view import ViewBook
 from protocols.chains import RunKind
 from protocols.fact import Replaces
@@ -35,7 +35,7 @@ class Batch:
 
     def take(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord]) -> Applied:
         """Log and fold what is new; the owner commits next."""
-        read = [read_fact(f) for f in facts]
+        read = read_all(facts)
         self._book.fetch(dict.fromkeys((r.org, r.order_id) for r, _ in read if r is not None))
         for key, lane in lanes(facts).items():
             self._take_lane(self._log.open(key), lane, facts, read)
@@ -45,7 +45,7 @@ class Batch:
             self._db.many("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", self._poison)
         self._book.finish(self._now_ms)
         self._log.flush()
-        return Applied(self._new, len(facts) - self._new, changes(self._fresh, facts))
+        return applied(self._fresh, facts, self._new)
 
     # ------------------------------------------------------------ facts
 

@@ -17,7 +17,7 @@ from hub.store.pg_log import PgLog
 from hub.store.pg_rows import LOG, LogRow, log_rows
 from hub.store.pg_shelf import PgShelf
 from hub.store.port import Applied, StoreFact, StoreRecord
-from hub.store.reading import Fresh, Read, changes, lanes
+from hub.store.reading import Fresh, Read, applied, lanes
 from hub.store.view import ViewBook
 from protocols.fact import Replaces
 from protocols.fixes import Identity, withdrawal
@@ -75,7 +75,7 @@ class PgBatch:
                 raise Raced("a stream is forked", remedy="try again")
         lists = [list(self._counts), *([counts[n] for counts in self._counts.values()] for n in range(3))]
         self._db.run(_COUNT, lists)
-        return Applied(len(new), len(facts) - len(new), changes(self._fresh, facts))
+        return applied(self._fresh, facts, len(new))
 
     # ------------------------------------------------------------ before
 

@@ -53,6 +53,10 @@ class StoreRecord:
     received_ms: int
 
 
+CHANGES_TOLD: Final = 100
+"""of one batch: nobody reads more at once"""
+
+
 class Change(NamedTuple):
     """What the live feed says of one applied fact; `shown`, `conflict` and `is_head` as the order stands after the whole batch."""
 
@@ -73,11 +77,17 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a batch did: facts that were new and that were known; a change for each new fact of an order, in the batch's order."""
+    """What a batch did: facts that were new and that were known, and of the new ones of orders what people are told.
+
+    `changes`: at most `CHANGES_TOLD` of them, in the batch's order; `untold`: how many more there are. `received`: when they were received,
+    and how many at each ms.
+    """
 
     new: int
     known: int
     changes: list[Change] = field(default_factory=list)
+    untold: int = 0
+    received: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from hub.store.orders import Order
-from hub.store.port import Change, StoreFact
+from hub.store.port import CHANGES_TOLD, Applied, Change, StoreFact
 from protocols.codec import unpack, unpack_together
 from protocols.errors import DecodeError
 from protocols.fact import FactRow, from_row
@@ -85,15 +87,39 @@ def linked(lane: Sequence[int], facts: Sequence[StoreFact]) -> list[Sequence[int
     return [lane[a:b] for a, b in zip([0, *starts], [*starts, len(lane)], strict=True)]
 
 
-def changes(fresh: Iterable[Fresh], facts: Sequence[StoreFact]) -> list[Change]:
-    """A change for each new fact of an order, as the orders stand after the batch."""
-    out = []
-    for i, head, order, fact in fresh:
-        given = facts[i]
-        is_head = head in order.heads
-        status, now, node = _NAMES[fact.status], _NAMES[order.status if order.heads else fact.status], given.stream.node
-        place = fact.source, fact.site, fact.region
-        out.append(
-            Change(order.org, order.order_id, status, now, *place, node, fact.happened_ms, given.received_ms, order.conflict, is_head)
-        )
-    return out
+def consecutive(facts: Sequence[StoreFact]) -> Iterator[list[StoreFact]]:
+    """Facts grouped where each follows the one before it on its chain."""
+    run: list[StoreFact] = []
+    for f in facts:
+        if run and (f.stream != run[-1].stream or f.seq != run[-1].seq + 1 or f.prev != run[-1].h):
+            yield run
+            run = []
+        run.append(f)
+    if run:
+        yield run
+
+
+def applied(fresh: Sequence[Fresh], facts: Sequence[StoreFact], new: int) -> Applied:
+    """What is said of a batch of which `new` facts were new, as the orders stand after it."""
+    tell = sample([order.conflict for _, _, order, _ in fresh], CHANGES_TOLD)
+    received = Counter(facts[i].received_ms for i, _, _, _ in fresh)
+    return Applied(new, len(facts) - new, [_change(facts, *fresh[n]) for n in tell], len(fresh) - len(tell), dict(received))
+
+
+def sample(conflicts: Sequence[bool], room: int) -> Sequence[int]:
+    """At most `room` places of changes, in their order. Conflicts come first, for they are what somebody must see; the rest is represented
+    by the last, which are the freshest."""
+    if len(conflicts) <= room:
+        return range(len(conflicts))
+    taken = dict.fromkeys([n for n, conflict in enumerate(conflicts) if conflict][-room:] if room > 0 else ())
+    others = (n for n in range(len(conflicts) - 1, -1, -1) if n not in taken)
+    return sorted([*taken, *islice(others, max(room, 0) - len(taken))])
+
+
+def _change(facts: Sequence[StoreFact], i: int, head: Head, order: Order, fact: FactRow) -> Change:
+    given = facts[i]
+    status, now = _NAMES[fact.status], _NAMES[order.status if order.heads else fact.status]
+    return Change(
+        order.org, order.order_id, status, now, fact.source, fact.site, fact.region, given.stream.node, fact.happened_ms, given.received_ms,
+        order.conflict, head in order.heads,
+    )  # fmt: skip

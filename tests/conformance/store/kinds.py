@@ -10,10 +10,12 @@ from typing import Any, Final
 import pytest
 from hypothesis import strategies as st
 
+from hub.store.apart import ApartStore
 from hub.store.pg import Server
 from hub.store.port import CentralStore
 from hub.store.postgres import PostgresStore
 from hub.store.sqlite import SqliteStore
+from protocols.policies import shipped
 from protocols.sqlite import DRIVERS, Db
 from tests.support.engines.postgres import Postgres
 from tests.support.needs import needs
@@ -44,6 +46,42 @@ def _sqlite(driver: str) -> StoreKind:
         lambda folder: SqliteStore(folder / "store.db", read_only=True, driver=driver),
         lambda: SqliteStore(Db(":memory:", driver=driver)),
     )
+
+
+class _Apart:
+    """Stores in processes of their own. One that is made for a moment is a new database in a process that another has left."""
+
+    def __init__(self) -> None:
+        self._free: list[_ApartInMemory] = []
+
+    def scratch(self) -> CentralStore:
+        store = self._free.pop() if self._free else _ApartInMemory(Path(":memory:"), shipped())
+        store.pool = self._free
+        store.begin_anew()
+        return store
+
+    def end(self) -> None:
+        """End the processes that wait."""
+        for store in self._free:
+            store.pool = None
+            store.close()
+        self._free = []
+
+
+class _ApartInMemory(ApartStore):
+    pool: list[_ApartInMemory] | None = None
+
+    def begin_anew(self) -> None:
+        self._call("open", ":memory:", shipped(), False)
+
+    def close(self) -> None:
+        if self.pool is None:
+            super().close()
+        else:
+            self.pool.append(self)
+
+
+APART: Final = _Apart()
 
 
 class Databases:
@@ -114,8 +152,20 @@ def on_postgres(databases: Databases) -> StoreKind:
     )
 
 
+def _apart() -> StoreKind:
+    return StoreKind(
+        "sqlite-apart",
+        lambda folder: ApartStore(folder / "store.db", shipped()),
+        lambda folder: SqliteStore(folder / "store.db", read_only=True),
+        APART.scratch,
+        APART.end,
+        sparse=6,
+    )
+
+
 KINDS: Final[tuple[Any, ...]] = (
     *(pytest.param(_sqlite(driver), id=f"sqlite-{driver}") for driver in DRIVERS),
+    pytest.param(_apart(), id="sqlite-apart"),
     pytest.param("postgres", id="postgres", marks=needs("postgres")),
 )
 """what the suite runs over; a server is started when the first test needs it"""

@@ -11,12 +11,16 @@ import pytest
 from hub.store import rebuild as steps
 from hub.store.port import CentralStore, OrderQuery
 from protocols.lifecycle import Status
-from tests.conformance.store.kinds import StoreKind
+from tests.conformance.store.kinds import KINDS, StoreKind
 from tests.conformance.store.test_any_order import everything
 from tests.conformance.store.test_exactly_once import NOW_MS
 from tests.conformance.store.worlds import World, random_world
 
 TABLES = {"sqlite": ("view", "oddities", "unsure", "fixes"), "postgres": ("states", "orders", "oddities", "unsure", "fixes")}
+
+
+pytestmark = pytest.mark.parametrize("kind", [one for one in KINDS if one.id != "sqlite-apart"], indirect=True)
+"""nobody rebuilds a store through the process of a hub"""
 
 
 class EndedError(Exception):

@@ -199,7 +199,7 @@ def test_few_sites_each_stand_for_themselves_and_strangers_are_no_site() -> None
 
 def test_ages_are_counted_into_every_bucket_above_them() -> None:
     fresh = freshness.Freshness()
-    fresh.took([900, 990, 2_000], 1_000)
+    fresh.took({900: 1, 990: 1, 2_000: 1}, 1_000)
     said = {(sample.suffix, sample.labels.get("le", "")): sample.value for sample in fresh.samples()}
     assert said["_bucket", "0.025"] == 2
     assert said["_bucket", "0.1"] == 3

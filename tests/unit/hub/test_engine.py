@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hub import engine as engine_module
-from hub import first_word
+from hub import first_word, store_side
 from hub.core import HubCore, HubIdentity
 from hub.engine import Engine, Ports, Rhythm
 from hub.fleet import Seen, look
@@ -38,8 +38,8 @@ HUB_KEY = NodeKey(b"h" * 32)
 class Doors:
     """What the engine opens and publishes; each door can be closed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, beside: bool = False) -> None:
+        self.folder, self.beside = folder, beside
         self.ledger_error: Exception | None = None
         self.store_error: Exception | None = None
         self.commit_errors: list[Exception] = []
@@ -84,16 +84,17 @@ class Doors:
         self.published.append((topic, payload))
 
     def ports(self) -> Ports:
-        return Ports(self.open_core, self.open_store, self.publish, self.applied.append, now_ms, lambda _: None)
+        return Ports(self.open_core, self.open_store, self.publish, self.applied.append, now_ms, lambda _: None, beside=self.beside)
 
 
-@pytest.fixture
-def doors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doors:
-    monkeypatch.setattr(engine_module, "BACKOFF_FIRST_MS", 20)
-    monkeypatch.setattr(engine_module, "BACKOFF_MOST_MS", 50)
+@pytest.fixture(params=[False, True], ids=["here", "beside"])
+def doors(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doors:
+    for module in (engine_module, store_side):
+        monkeypatch.setattr(module, "BACKOFF_FIRST_MS", 20)
+        monkeypatch.setattr(module, "BACKOFF_MOST_MS", 50)
     monkeypatch.setattr("hub.lookout.LOOK_EVERY_MS", 5)
     monkeypatch.setattr(first_word, "GRACE_MS", 1_000)
-    return Doors(tmp_path)
+    return Doors(tmp_path, beside=request.param)
 
 
 @asynccontextmanager
@@ -264,8 +265,8 @@ def test_while_a_lost_ledger_is_refilled_the_balance_is_not_known_and_the_nodes_
         return seen
 
     async def story() -> None:
-        monkeypatch.setattr(engine_module, "REFILL_FACTS", 2)
-        monkeypatch.setattr(Engine, "_look_if_due", lambda self, at_once=False: None if self._said else self._look())
+        monkeypatch.setattr(store_side, "REFILL_FACTS", 2)
+        monkeypatch.setattr(Engine, "_look_if_due", lambda self, at_once=False: None if self._side.said else self._look())
         monkeypatch.setattr("hub.lookout.look", watched)
         (doors.folder / "store.db").write_bytes(world.store._db.dump())
         async with running(doors) as engine:
@@ -287,7 +288,7 @@ def test_a_store_that_may_not_be_opened_any_more_does_not_end_a_running_hub(door
             await engine.append([event()])
             await until(lambda: settled(engine) == 1, "settled")
             doors.store_error = ConfigError("store.db may not be opened")
-            engine._lose_store(LedgerBroken("gone"))
+            engine._side.lose(LedgerBroken("gone"))
             await until(lambda: "may not be opened" in str(engine.troubles()), "named")
             await engine.append([event()])
             doors.store_error = None

@@ -16,6 +16,7 @@ from hub.store.sqlite import SqliteStore
 from protocols.clashes import Clash, State, clash_json, read_clashes
 from protocols.errors import Conflict, InvalidInput
 from protocols.event import EventDefaults, OrderEvent, TimeQuality
+from protocols.fact import FactRow
 from protocols.ledger import Appended, Ledger
 from protocols.lifecycle import Status
 from protocols.merged import totals
@@ -312,7 +313,7 @@ def test_outcomes_holds_and_quantities_are_the_same_everywhere_in_any_order_of_a
     assert not expected or expected[3] == ({"picked": sum(counted)} if counted else {})
 
 
-def facts_of(led: Ledger) -> list[OrderEvent]:
+def facts_of(led: Ledger) -> list[FactRow]:
     order = led.book.get(ORG, "A")
     own = led.own().sid
     return [] if order is None else [fact for row, fact in led.events(order) if row.sid == own]
