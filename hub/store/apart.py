@@ -42,7 +42,7 @@ from protocols.policy import Policies
 from protocols.streams import StreamKey
 
 log = logging.getLogger(__name__)
-PROCESS: Final = "hub.store.apart_process"
+COMMAND: Final = ("-m", "hub.store.apart_process")
 END_S: Final = 20.0
 """a child that was told to end may still have a batch to write; beyond this it is killed, which loses nothing"""
 DONE: Final = "done"
@@ -61,7 +61,7 @@ class ApartStore:
         with theirs:
             fds = (theirs.fileno(), *holds)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", PROCESS, str(fds[0])],
+                [sys.executable, *COMMAND, str(fds[0])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=fds,

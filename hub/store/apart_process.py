@@ -74,7 +74,13 @@ def _answer(served: _Served, name: str, args: Sequence[Any]) -> tuple[str, Any]:
         return BUG, traceback.format_exc()
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str]) -> int:
+    """`FD`: the line to the owner."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    serve(Connection(int(sys.argv[1])))
+    serve(Connection(int(argv[0])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -136,8 +136,10 @@ def free_on_puback() -> None:
 
 def last_one_wins() -> None:
     """In the store the last fact to arrive is the state."""
+    import hub.store.apart
     from hub.store.view import ViewBook
 
+    replace(hub.store.apart, COMMAND=("-m", "tests.chaos.sabotage", "last-one-wins", "hub.store.apart_process"))
     replace(ViewBook, _saw_all=lambda self, order, head: True)
 
 
