@@ -43,7 +43,7 @@ def things(root: object, leave: tuple[str, ...] = ()) -> int:
             count += len(thing)
             stack += [*thing.values(), *(key for key in thing if isinstance(key, tuple))]
         elif isinstance(thing, list | tuple | set | frozenset):
-            count += len(thing)
+            count += 1 if hasattr(thing, "_fields") else len(thing)  # a record is one thing, whether it is a tuple or a dataclass
             stack += thing
         elif type(thing).__module__.startswith(OURS):
             stack += [value for name, value in _attributes(thing) if name not in leave]
