@@ -142,7 +142,6 @@ def event_text(fact: FactRow, when: str) -> str:
         "" if fact.region is None else f',"region":{_quoted(fact.region)}',
         "" if fact.site is None else f',"site":{_quoted(fact.site)}',
         "" if fact.actor is None else f',"actor":{_quoted(fact.actor)}',
-        "" if fact.idempotency_key is None else f',"idempotencyKey":{_quote(fact.idempotency_key)}',
         f',"details":{_details(fact.details)}}}' if fact.details else "}",
     ])  # fmt: skip
 

@@ -68,13 +68,13 @@ _ITEMS = st.recursive(
 
 @given(
     _TEXTS, _TEXTS, st.sampled_from(Status), st.none() | st.integers(0, 2**42), st.sampled_from(TimeQuality),
-    st.tuples(*[st.none() | _TEXTS] * 4), st.dictionaries(_TEXTS, _ITEMS, max_size=4),
+    st.tuples(*[st.none() | _TEXTS] * 3), st.dictionaries(_TEXTS, _ITEMS, max_size=4),
 )  # fmt: skip
 def test_the_value_that_is_written_at_once_is_the_event_as_json(
     org: str, source: str, status: Status, when: int | None, quality: TimeQuality, more: tuple[Any, ...], details: dict[str, Any]
 ) -> None:
-    region, site, actor, key = more
-    event = FactRow(org, 'A/1 \u00e9"', source, status, when, quality, region, site, actor, details, key, NOW, [])
+    region, site, actor = more
+    event = FactRow(org, 'A/1 \u00e9"', source, status, when, quality, region, site, actor, details, NOW, [])
     text = event_text(event, format_time(NOW if when is None else when))
     assert text == json.dumps(event_json(event), ensure_ascii=False, separators=(",", ":"))
 
