@@ -16,6 +16,7 @@ from typing import Any, Final
 from edge_agent.budget import Budget
 from edge_agent.freeing import EdgeFreeing
 from edge_agent.handout import Carry, Handout
+from edge_agent.oversize import Oversize
 from edge_agent.peers import Peers
 from edge_agent.relay import Relay, RelaySettings, Taken
 from edge_agent.timekeeping import EdgeClock
@@ -135,6 +136,7 @@ class EdgeCore:
         self.freeing = EdgeFreeing(self.ledger, self.uplink, self.clock, self.settings.floor_ms)
         self.disk_free_bytes: int | None = None
         """what its owner knows of the disk, for the hub to see"""
+        self.oversize = Oversize(self.ledger, self.uplink)
         self.budget = Budget(self.ledger, self.uplink, lambda: self.settings)
 
     # ------------------------------------------------------------ in (inside a transaction)
@@ -253,6 +255,7 @@ class EdgeCore:
             self.uplink.on_appended(now.mono)
         for stream, seq, h, why in heard.refused:
             self.ledger.quarantine(stream.sid, seq, h, why, self.clock.ms(now))
+        self.oversize.heard()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -364,13 +367,13 @@ class EdgeCore:
         return None
 
     def take_too_large(self, payload: bytes, now: Now) -> None:
-        """The broker does not take this message of ours for its size. A frame is cut smaller; all else only waits for its next turn."""
+        """The broker does not take this message of ours for its size. See `oversize`; what is no frame only waits for its next turn."""
         try:
             kind = open_envelope(payload).kind
         except DecodeError:
             return
         if kind is Kind.FRAME:
-            self.uplink.on_too_large(digest(payload[:-SIGNATURE_BYTES]), now.mono)
+            self.oversize.refused(digest(payload[:-SIGNATURE_BYTES]), len(payload), self.clock.ms(now), now.mono)
 
     def _unsettled(self, stream: Stream) -> tuple[int, int, int | None]:
         """`Ledger.unsettled`, the oldest's time as it is known now."""

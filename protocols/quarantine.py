@@ -70,6 +70,10 @@ class Quarantine:
         self._db.run("INSERT OR IGNORE INTO quarantine (sid, seq, h, reason, at_ms) VALUES (?, ?, ?, ?, ?)", (sid, seq, h, reason, now_ms))
         self.resolve((sid, seq, h), now_ms)
 
+    def forget(self, identity: Identity) -> None:
+        """It only could not travel, and has arrived: nothing is wrong with it, nor was anything done about it."""
+        self._db.run("DELETE FROM quarantine WHERE sid=? AND seq=? AND h=? AND state=0", identity)
+
     def resolve(self, identity: Identity, now_ms: int) -> None:
         """Write down what stands in the place of a quarantined fact now, if anything does."""
         fix = self._fixes.of(identity)

@@ -23,6 +23,7 @@ from protocols.ledger import ORDERS, Ledger
 from protocols.limits import FRAME_FACTS, STREAMS_STATED
 from protocols.messages import DICTIONARIES, Answer, Hello, Pull, Receipt, Record, Refused, RunStated, StreamStated
 from protocols.streams import Stream
+from protocols.sync.aside import Aside
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.framesize import FrameSize
 from protocols.sync.intervals import Intervals
@@ -93,7 +94,7 @@ class Uplink:
         self.round_trip: tuple[int, int, int] | None = None
         """(hub_ms, when we had asked, when it came) of the last word of the hub that was a reply to one of ours, for who keeps the time"""
         self._asked = 0
-        self.refusals = 0
+        self.refusals, self._aside = 0, Aside()
         self._dictionary = 0
         self._hello_due: int | None = None
         self._patience = Patience(rng, self.settings.retry_ms, self.settings.retry_most_ms)
@@ -228,12 +229,17 @@ class Uplink:
             self.refusals += 1
             self._halve(flight, now)
 
-    def on_too_large(self, digest: bytes, now: int) -> None:
-        """The broker does not take one of our frames for its size: cut it, and those after it, smaller."""
+    def on_too_large(self, digest: bytes, now: int) -> tuple[int, int] | None:
+        """The broker does not take a frame of ours for its size: cut it and those after it. A single fact steps aside: returned."""
         flight = self._flights.pop(digest, None)
+        if flight is not None and flight.first == flight.last:
+            self._aside.put(flight.sid, flight.first, now)
+            self._rebuild()
+            return flight.sid, flight.first
         if flight is not None:
             self._frame_size.too_large(flight.last - flight.first + 1, now)
             self._halve(flight, now)
+        return None
 
     def _halve(self, flight: _Flight, now: int) -> None:
         count = flight.last - flight.first + 1
@@ -324,6 +330,8 @@ class Uplink:
         """After a commit, and whenever a deadline has come: everything there is to send now."""
         if not self.connected:
             return []
+        if self._aside.over(now):
+            self._rebuild()
         if self._overdue(now):
             self._late = min(self._flights.values(), key=lambda f: f.sent_ms, default=None)
             if self._late is not None:
@@ -359,7 +367,7 @@ class Uplink:
         """When `outputs` has something to say by itself, in the same clock as `now`; None: nothing until something happens."""
         if not self.connected:
             return None
-        sending = (self._lingering, self._more_due) if self.incarnation is not None else ()
+        sending = (self._lingering, self._more_due, self._aside.next_ms()) if self.incarnation is not None else ()
         return min((t for t in (self._hello_at(), *sending) if t is not None), default=None)
 
     def stalled(self, now: int) -> bool:
@@ -440,7 +448,7 @@ class Uplink:
 
     def _forget_flights(self) -> None:
         self._flights = {}
-        self._rebuild()
+        self.on_evicted()
 
     def _received(self) -> int:
         return sum(p.received.count() for p in self._progress.values())
@@ -448,7 +456,7 @@ class Uplink:
     def _rebuild(self) -> None:
         for sid, progress in self._progress.items():
             under_way = ((f.first, f.last) for f in self._flights.values() if f.sid == sid)
-            progress.busy = Intervals([*progress.received, *under_way, *gone(self._ledger.log.by_sid(sid))])
+            progress.busy = Intervals([*progress.received, *under_way, *self._aside.of(sid), *gone(self._ledger.log.by_sid(sid))])
 
     # ------------------------------------------------------------ asking
 

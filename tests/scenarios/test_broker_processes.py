@@ -210,6 +210,37 @@ def test_packets_that_are_too_large_are_named_and_cut(site: Site) -> None:
     site.nothing_is_lost()
 
 
+def test_a_single_fact_that_is_too_large_steps_aside_and_can_be_put_right(site: Site) -> None:
+    """In quarantine with its reason; the others flow; a shorter one takes its place; a larger limit and a restart bring it after all."""
+    token = site.folder / "dock-7" / "api.token"
+
+    def listed() -> Any:
+        url = (site.folder / "edge.ready").read_text().strip()
+        return asked(f"{url}/v1/quarantine", token)["quarantine"]
+
+    site.restart_broker(max_packet_size="4000")
+    large = site.events + 1
+    site.says(1, size=5_500)
+    site.until(lambda: len(listed()) == 1, "it in quarantine")
+    (item,) = listed()
+    assert item["reason"].startswith("too large for the line") and item["state"] == "open"
+    site.says(3)
+    shorter = site.folder / "shorter.json"
+    shorter.write_text(json.dumps({"orderId": f"o{large - 1}", "source": "APP", "status": "PLACED", "timestamp": "2026-05-21T14:05:12Z"}))
+    done("edge_agent.cli", "queue", "quarantine", "resubmit", str(item["id"]), "--file", shorter, "--config", site.edge)
+    site.events += 1
+    site.until(lambda: f"o{large - 1}" in orders_at(site), "the shorter one at the centre")
+    assert [row["state"] for row in listed()] == ["resubmitted"]
+    site.restart_broker()
+    site.start_edge()
+    site.nothing_is_lost()
+
+
+def orders_at(site: Site) -> list[str]:
+    url = f"http://127.0.0.1:{site.api_port}/v1/orders"
+    return [row["orderId"] for row in asked(url, site.hub_dir / "api.token")["orders"]]
+
+
 def test_limits_that_are_reached_are_named(site: Site) -> None:
     site.restart_broker(memory_limit="400000", max_inflight_messages="2", max_queued_messages="2")
     site.until(lambda: bool(site.link()["answered"]), "the hub there again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocols.codec import FrameHeader, Kind, envelope
 from protocols.ledger import ORDERS, TELEMETRY
+from protocols.sync.aside import AGAIN_MS
 from protocols.sync.beside import beside
 from protocols.sync.frames import digest
 from protocols.sync.framesize import RECOVER_MS, FrameSize
@@ -12,7 +13,7 @@ from protocols.sync.uplink import Out, UplinkSettings
 from protocols.topics import Channel
 from protocols.trace import frame_traceparent, read_traceparent, trace_id, traceparent
 from protocols.transport.port import PLAIN
-from tests.unit.protocols.pair import SMALL, Pair
+from tests.unit.protocols.pair import Pair
 
 HEADER = FrameHeader("dock-7", 7, ORDERS, 10, 3, bytes(8), b"\1" * 8, 0)
 
@@ -88,8 +89,13 @@ def test_a_single_fact_that_is_too_large_waits_and_keeps_nobody_waiting() -> Non
     assert pair.send() == []
     pair.say(1)
     assert [FrameHeader.parse(out.header).first for out in pair.send(30)] == [2]
-    later = pair.send(SMALL.retry_most_ms)
-    assert [out.kind for out in later][:1] == [Kind.HELLO], "it is asked about, and sent again"
+    pair.uplink.on_down()
+    pair.greet()
+    assert 1 not in [FrameHeader.parse(out.header).first for out in pair.send(30) if out.kind is Kind.FRAME], "nor is it sent on a new line"
+    pair.uplink.on_down()
+    pair.now += AGAIN_MS
+    pair.greet()
+    assert 1 in [FrameHeader.parse(out.header).first for out in pair.send(30) if out.kind is Kind.FRAME], "after an hour it is tried again"
 
 
 # ------------------------------------------------------------------ silence
