@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_MOST_S: Final = 10.0
 CHECK_S: Final = 5.0
-"""a bus that is sent nothing is looked at so often: a hub that cannot bridge says so before there is something to bridge"""
+"""a bus that is sent nothing, or that has not answered, is looked at so often: a hub that cannot bridge says so before there is something
+to bridge, and before the time for an answer is over"""
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ class Bridge:
         assert self._sender is not None
         refused = None
         try:
-            refused = await self._sender.send(records)
+            refused = await self._sent(self._sender, records)
         finally:
             if refused is None:  # a failure, or the end of this task
                 self._answer(given, sent=False)
@@ -153,6 +154,29 @@ class Bridge:
         self.counts.records_total += len(records) - len(refused)
         self.counts.batches_total += 1
         self._answer(given, sent=True)
+
+    async def _sent(self, sender: Sender, records: list[BusRecord]) -> list[int]:
+        """As `Sender.send`; a bus that is gone is named as soon as a look tells, long before its time to answer is over."""
+        sending = asyncio.create_task(sender.send(records))
+        try:
+            while not (await asyncio.wait([sending], timeout=CHECK_S))[0]:
+                await self._look(sender)
+            refused = sending.result()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        if self.error:
+            log.info("Kafka takes what it is given")
+            self.error = ""
+            self._wake()
+        return refused
+
+    async def _look(self, sender: Sender) -> None:
+        """Only to say so: what is on its way has its own time, and a busy bus may still take it."""
+        try:
+            await sender.check()
+        except LongshoreError as error:
+            self._failed(error)
 
     def _answer(self, given: _Given, *, sent: bool) -> None:
         self.desk.answer(given.generation, given.batch.number, sent=sent)

@@ -267,12 +267,13 @@ def compare(store: Books, hub: Books, edges: Sequence[Books], *, put_back: Seque
     return said
 
 
-def compare_views(store: Books, edge: Books, place: str) -> list[str]:
+def compare_views(store: Books, right: Mapping[tuple[str, str], Shown], edge: Books, place: str) -> list[str]:
     """Each order that one of its heads places at the edge's site is shown there as the centre shows it. Of others an edge may know more or
-    less: what it said of them itself, and what has been here before."""
-    right = {o: s for o, s in fold(store.facts).items() if place in [store.facts[h].site for h in s.heads]}
+    less: what it said of them itself, and what has been here before. `right`: the fold of the store's facts."""
     said = []
     for order, want in right.items():
+        if place not in [store.facts[h].site for h in want.heads]:
+            continue
         have = edge.view.get(order)
         if have is None or (have.status, have.heads, have.conflict) != (want.status, want.heads, want.conflict):
             said.append(f"{edge.name} at {place}: of {order[1]} shows {have}, right is {want}")

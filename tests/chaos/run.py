@@ -291,7 +291,10 @@ def await_views(site: Site, outcome: Outcome) -> None:
 
     def same() -> bool:
         store = site.books("store", whole=False)
-        left[:] = [s for node, place in site.nodes.items() for s in oracle.compare_views(store, site.books(node, whole=False), place)]
+        right = oracle.fold(store.facts)
+        left[:] = [
+            s for node, place in site.nodes.items() for s in oracle.compare_views(store, right, site.books(node, whole=False), place)
+        ]
         return not left
 
     if not until(same, outcome.options.quiet_s, step_s=VIEWS_STEP_S):
@@ -306,10 +309,11 @@ def _unquiet(site: Site) -> str:
         status = ask(f"{site.url(node)}/v1/status")
         if status is None or status["queue"]["events"]:
             return f"{node}: {status and {k: status[k] for k in ('link', 'queue')}}"
-    balance = ask(f"{site.url(HUB)}/v1/balance")
-    if balance is None or not balance["nodes"]:
+    balances = [ask(f"{site.url(hub)}/v1/balance") for hub in site.hubs]
+    rows = [row for balance in balances if balance is not None for row in balance["nodes"]]
+    if None in balances or not rows:
         return "the hub says nothing of its balance"
-    bad = [row for row in balance["nodes"] if not row["balanced"] or row["queued"]]
+    bad = [row for row in rows if not row["balanced"] or row["queued"]]
     return f"balance: {bad}" if bad else ""
 
 
@@ -317,25 +321,24 @@ def _unquiet(site: Site) -> str:
 
 
 def judge(site: Site, chronicle: Chronicle, outcome: Outcome, keeper: Keeper | None = None) -> None:
-    balance = subprocess.run(
-        python("-m", "hub.cli", "balance", "--dir", site.folder / HUB, "--json"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WITHIN_S,
-    )
-    if balance.returncode:
-        outcome.complaints.append(f"longshore-hub balance ended with {balance.returncode}: {balance.stdout[:300]}{balance.stderr[:300]}")
+    for hub in site.hubs:
+        command = python("-m", "hub.cli", "balance", "--dir", site.folder / hub, "--json")
+        balance = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN_S)
+        if balance.returncode:
+            said = f"{balance.stdout[:300]}{balance.stderr[:300]}"
+            outcome.complaints.append(f"longshore-hub balance of {hub} ended with {balance.returncode}: {said}")
     outcome.complaints += _last_look(site, chronicle)
     site.supervisor.retire(*site.mortal())
     outcome.counts["restarts"] = sum(service.starts - 1 for service in site.supervisor.services.values())
-    store, hub, *edges = (site.books(name) for name in ("store", HUB, *site.nodes))
+    store, *ledgers = (site.books(name) for name in ("store", *site.hubs, *site.nodes))
+    edges = ledgers[len(site.hubs) :]
     outcome.counts["stored"] = len(store.facts)
     outcome.counts["freed"] = sum(freed for edge in edges for _, _, freed in edge.own.values())
     keeper = keeper or Keeper(site, chronicle)
-    outcome.complaints += oracle.compare(store, hub, edges, put_back=list(keeper.put_back))
+    outcome.complaints += oracle.compare(store, ledgers[0], ledgers[1:], put_back=list(keeper.put_back))
+    right = oracle.fold(store.facts)
     for edge, place in zip(edges, site.nodes.values(), strict=True):
-        outcome.complaints += oracle.compare_views(store, edge, place)
+        outcome.complaints += oracle.compare_views(store, right, edge, place)
     facts = [fact.stored() for fid, fact in store.facts.items() if fid.cls == oracle.ORDERS]
     outcome.complaints += [str(found) for found in check(chronicle.entries, facts, _closed(store, keeper), excused=keeper.excused(edges))]
     outcome.counts.update(str(entry.what) for entry in chronicle.entries)

@@ -54,7 +54,7 @@ HASTE: Final = {
 }  # fmt: skip
 """rhythms of an edge for tests: the same machine, in less time"""
 FREEING: Final = {
-    "LONGSHORE_STORAGE__BUDGET_BYTES": "6000000", "LONGSHORE_STORAGE__PRESSURE_PERCENT": "1", "LONGSHORE_STORAGE__FLOOR_DAYS": "0",
+    "LONGSHORE_STORAGE__PRESSURE_PERCENT": "1", "LONGSHORE_STORAGE__FLOOR_DAYS": "0",
 }  # fmt: skip
 """an edge that frees what is settled as soon as it may: whoever says so too early is found out"""
 
@@ -69,6 +69,8 @@ class Layout:
     freeing: int = 1
     """so many of the edges free as soon as they may"""
     sabotage: tuple[str, str] | None = None
+    budget_bytes: int = 6_000_000
+    """of an edge that frees as soon as it may"""
     saboteur: str = "tests.chaos.sabotage"
     """the module that plants it"""
     phones: int = 0
@@ -88,6 +90,11 @@ class Site:
     ports: dict[str, int] = field(default_factory=dict)
 
     # ------------------------------------------------------------ asking
+
+    @property
+    def hubs(self) -> list[str]:
+        """The hub, or its workers."""
+        return [HUB]
 
     @property
     def first(self) -> str:
@@ -121,7 +128,7 @@ class Site:
         """The ledger of a node; `store` for the central store."""
         if node == "store":
             return self.folder / HUB / "store.db"
-        return self.folder / node / ("hub.db" if node == HUB else "ledger.db")
+        return self.folder / node / ("hub.db" if node in self.hubs else "ledger.db")
 
     def books(self, node: str, *, whole: bool = True) -> Books:
         """What a node, or the central store, ended with; `whole`: see `oracle.read`."""
@@ -129,7 +136,7 @@ class Site:
 
     def mortal(self) -> list[str]:
         """Who is asked to end before the verdict, in this order."""
-        return [*self.nodes, HUB, *([BROKER] if BROKER in self.supervisor.services else [])]
+        return [*self.nodes, *self.hubs, *([BROKER] if BROKER in self.supervisor.services else [])]
 
     @property
     def gateways(self) -> list[str]:
@@ -194,11 +201,11 @@ def lay_lines(site: Site) -> None:
         lay(f"{HUB}>broker", BROKER)
 
 
-def make_directories(site: Site, hub_more: Sequence[str] = ()) -> None:
-    """Of the hub and all nodes, by the product's own commands. `hub_more`: further arguments of the hub's."""
+def make_directories(site: Site, more: Mapping[str, Any] | None = None) -> None:
+    """Of the hub and all nodes, by the product's own commands. `more`: see `tests.chaos.init`."""
     edges = [_directory(site, node, place) for node, place in site.nodes.items()]
     made: dict[str, Any] = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
-    made["hub_more"] = list(hub_more)
+    made |= more or {}
     done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=WITHIN_S)
     if done.returncode:
         raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
@@ -226,24 +233,26 @@ def ready_at(url: str) -> Any:
     return lambda: http_ok(f"{url}/readyz")
 
 
-def hub_service(site: Site) -> Service:
-    """The hub of a site whose directories are made."""
+def hub_service(site: Site, name: str = HUB) -> Service:
+    """The hub of a site whose directories are made, or a worker of it."""
     env = {"LONGSHORE_SYNC__STORE_CHECK_S": "2", "LONGSHORE_LOG__LEVEL": "info"}
     if site.layout.engine != AMQTT:
-        password = site.folder / HUB / "broker.password"
+        password = site.folder / name / "broker.password"
         password.write_text(_HUB_PASSWORD)
         password.chmod(0o600)
         env |= {
             "LONGSHORE_BROKER__KIND": "external", "LONGSHORE_BROKER__PORT": str(site.lines[f"{HUB}>broker"].port),
             "LONGSHORE_BROKER__USERNAME": _HUB_USER, "LONGSHORE_BROKER__PASSWORD_FILE": str(password),
         }  # fmt: skip
-    args = command(site, HUB, "run", "--config", str(site.folder / HUB / "hub.toml"))
-    return Service(HUB, HUB, args, env, ready_at(site.url(HUB)))
+    args = command(site, HUB, "run", "--config", str(site.folder / name / "hub.toml"))
+    return Service(name, HUB, args, env, ready_at(site.url(name)))
 
 
 def edge_service(site: Site, node: str, *, freeing: bool) -> Service:
     """An edge or a phone. `freeing`: it frees what is settled as soon as it may."""
-    env = {**HASTE, "LONGSHORE_LOG__LEVEL": "info", **(FREEING if freeing else {})}
+    env = {**HASTE, "LONGSHORE_LOG__LEVEL": "info"}
+    if freeing:
+        env |= {**FREEING, "LONGSHORE_STORAGE__BUDGET_BYTES": str(site.layout.budget_bytes)}
     if node.startswith(PHONE):
         token = site.folder / node / "gateway.token"
         token.write_text(_PHONES_TOKEN)

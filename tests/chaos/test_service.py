@@ -12,7 +12,7 @@ from tests.chaos.journal import Journal
 from tests.chaos.service import Service, Supervisor
 from tests.chaos.waiting import until
 from tests.support.patience import WITHIN_S
-from tests.support.procs import children, python
+from tests.support.procs import children, python, state
 
 SLEEPER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
 
@@ -108,3 +108,27 @@ def test_nobody_is_left_when_a_run_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="as it happens"):
         fail(tmp_path)
     assert children() == before
+
+
+SEVERAL = """
+import signal, subprocess, sys
+below = [subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) for _ in range(2)]
+signal.signal(signal.SIGINT, lambda *_: ([one.kill() for one in below], [one.wait() for one in below], sys.exit(0)))
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_a_server_of_several_processes_is_killed_as_one_and_starts_when_the_last_has_ended(supervisor: Supervisor) -> None:
+    service = supervisor.add(Service("one", "kind", python("-c", SEVERAL), whole=True, ask=signal.SIGINT))
+    supervisor.start()
+    assert until(lambda: up(service), WITHIN_S)
+    assert service.child is not None
+    below = list(children(service.child.pid))
+    assert len(below) == 2
+    assert supervisor.send("one", signal.SIGKILL)
+    assert until(lambda: service.starts == 2 and up(service), WITHIN_S)
+    assert all(state(pid) in ("Z", "") for pid in below)
+    assert supervisor.send("one", signal.SIGTERM)
+    assert until(lambda: service.starts == 3, WITHIN_S)
+    assert supervisor.complaints == []

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 from types import FrameType
@@ -61,11 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["suites", *SUITES, "kills"], help="this part only (default: all)")
-    parser.add_argument("--kills", type=int, default=30, metavar="N", help="SIGKILLs (default 30; one round of everything takes about ten)")
+    parser.add_argument("--kills", type=int, default=30, metavar="N", help="SIGKILLs (default 30; a run takes ten or more)")
     parser.add_argument("--down", type=float, default=120.0, metavar="SECONDS", help="how long Kafka is away in each run (default 120)")
     parser.add_argument("--seed", type=int, help="of the first run (default: drawn, and printed)")
-    parser.add_argument("--edges", type=int, default=2, help="how many edges (default 2)")
+    parser.add_argument("--edges", type=int, default=3, help="how many edges (default 3)")
     parser.add_argument("--projectors", type=int, default=2, help="how many projectors, in one group (default 2)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="hub workers that share the nodes by leases (default: in one run 1, without leases, in the next 2)",
+    )
     parser.add_argument("--sabotage", metavar="NAME[+NAME]", help=f"break promises, which must be found: {', '.join(SABOTAGES)}")
     parser.add_argument("--replay", type=Path, metavar="JOURNAL", help="do again what was done")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep folders of failed runs there (default: the system's)")
@@ -111,23 +117,24 @@ def _kill_test(args: argparse.Namespace) -> list[dict[str, Any]]:
         how = {k: v for k, v in began(args.replay).items() if k not in ("at_ms", "do")}
         return [_one(RealOptions(**{**how, "gap_ms": tuple(how["gap_ms"])}), args, again=args.replay)]
     seed = args.seed if args.seed is not None else SystemRandom().randrange(1_000_000)
-    runs: int = max(1, -(-args.kills // A_RUN))
+    workers = [args.workers] if args.workers else [1, 2]
+    runs: int = max(len(workers), -(-args.kills // A_RUN))
     kills = [args.kills // runs + (n < args.kills % runs) for n in range(runs)]
-    down_ms, sabotage = int(args.down * 1_000), args.sabotage or ""
+    drawn = RealOptions(edges=args.edges, projectors=args.projectors, down_ms=int(args.down * 1_000), sabotage=args.sabotage or "")
     return [
-        _one(
-            RealOptions(seed + n, kills=many, edges=args.edges, projectors=args.projectors, down_ms=down_ms, sabotage=sabotage), args
-        )
+        _one(replace(drawn, seed=seed + n, kills=many, workers=workers[n % len(workers)], edges=args.edges), args)
         for n, many in enumerate(kills)
-    ]  # fmt: skip
+    ]
 
 
 def _one(options: RealOptions, args: argparse.Namespace, *, again: Path | None = None) -> dict[str, Any]:
-    print(f"real: kill test, seed {options.seed}, Kafka away for {options.down_ms / 1_000:g} s", file=sys.stderr, flush=True)
+    hubs = f"{options.workers} hub workers" if options.workers > 1 else "one hub"
+    print(f"real: kill test, seed {options.seed}, {hubs}, Kafka away for {options.down_ms / 1_000:g} s", file=sys.stderr, flush=True)
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"longshore-real-{options.seed}-", dir=args.keep))
     outcome = run(options, folder, again=actions(again) if again else None, tell=lambda said: print(said, file=sys.stderr, flush=True))
+    print(text(outcome), file=sys.stderr, flush=True)
     if outcome.complaints:
         replay = f"  kept: {folder}; replay: python -m tests.real --replay {folder / 'journal.jsonl'}"
         print(replay, file=sys.stderr, flush=True)

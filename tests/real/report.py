@@ -7,6 +7,7 @@ from typing import Any, Final
 from tests.chaos.plan import KILL, STOP, TERM
 from tests.chaos.run import COMPLAINTS_SHOWN, Outcome
 from tests.real.plan import KINDS
+from tests.real.run import AWAY
 
 _S: Final = 1_000
 
@@ -16,6 +17,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     c = outcome.counts
     return {
         "seed": outcome.options.seed,
+        "workers": getattr(outcome.options, "workers", 1),
         "kills": {kind: c[f"{KILL} {kind}"] for kind in KINDS},
         "stopped": c[STOP],
         "askedToEnd": c[TERM],
@@ -28,7 +30,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "stored": c["stored"],
         "inTopics": c["in topics"],
         "repeatedInTopics": c["repeated"],
-        "longestOutageSeconds": round(c["longest_ms"] / _S, 1),
+        "longestOutageSeconds": {name.removeprefix(AWAY): round(c[name] / _S, 1) for name in sorted(c) if name.startswith(AWAY)},
         "quietSeconds": round(outcome.quiet_s, 1),
         "seconds": round(outcome.seconds, 1),
         "complaints": outcome.complaints,
@@ -39,14 +41,14 @@ def text(outcome: Outcome) -> str:
     """For people."""
     said = as_json(outcome)
     kills = ", ".join(f"{n} {kind}" for kind, n in said["kills"].items())
+    away = ", ".join(f"{name} {seconds} s" for name, seconds in said["longestOutageSeconds"].items())
     lines = [
-        f"seed {said['seed']}: {sum(said['kills'].values())} SIGKILLs ({kills}), {said['stopped']} SIGSTOPs, "
-        f"{said['askedToEnd']} SIGTERMs; "
+        f"seed {said['seed']}, {said['workers']} hub worker(s): {sum(said['kills'].values())} SIGKILLs ({kills}), "
+        f"{said['stopped']} SIGSTOPs, {said['askedToEnd']} SIGTERMs; "
         f"{said['inTheMidstOfATransaction']} of PostgreSQL's in the midst of a transaction, {said['filesWiped']} files of the broker wiped",
         f"  {said['answered']} facts answered with yes, {said['found']} of them found in PostgreSQL, which holds {said['stored']}; "
         f"{said['inTopics']} records in Kafka, {said['repeatedInTopics']} of them repeated",
-        f"  longest that somebody did not serve {said['longestOutageSeconds']} s; quiet after {said['quietSeconds']} s; "
-        f"{said['seconds']} s in all",
+        f"  longest that each did not serve: {away}; quiet after {said['quietSeconds']} s; {said['seconds']} s in all",
     ]
     more = len(outcome.complaints) - COMPLAINTS_SHOWN
     lines += [f"  FAILED {complaint}" for complaint in outcome.complaints[:COMPLAINTS_SHOWN]]

@@ -30,6 +30,8 @@ from tests.real.site import RealLayout, RealSite, build
 from tests.real.watch import WORDS, Watch, health
 from tests.support.patience import WITHIN_S
 
+AWAY: Final = "away_ms "
+"""before the name of a service: the longest that it did not serve"""
 QUIETLY: Final = (FAULT, HEAL, CUT)
 """what is done to lines, often"""
 
@@ -40,8 +42,10 @@ class RealOptions(Options):
 
     engine: str = "real"
     kills: int = 30
+    writers: int = 1
     edges: int = 2
     projectors: int = 2
+    workers: int = 1
     down_ms: int = 60_000
     """how long Kafka is away"""
 
@@ -51,7 +55,7 @@ def run(
 ) -> Outcome:
     """Play it in an empty folder. `again`: do this instead of what the seed draws (a replay). `tell` hears what is being done."""
     sabotage = (HUB, options.sabotage) if options.sabotage else None
-    layout = RealLayout(edges=options.edges, seed=options.seed, sabotage=sabotage, projectors=options.projectors)
+    layout = RealLayout(edges=options.edges, seed=options.seed, sabotage=sabotage, projectors=options.projectors, workers=options.workers)
     return on_site(options, layout, folder, lambda site, outcome: _play(options, site, outcome, again, tell), build)
 
 
@@ -76,7 +80,7 @@ def _play(options: RealOptions, site: RealSite, outcome: Outcome, again: Sequenc
         outcome.counts["looked"] = crowd.looked
         tell(f"{journal.now_ms() / 1_000:7.1f} s  nothing more is done; until all is quiet")
         await_quiet(site, outcome)
-    outcome.counts["longest_ms"] = int(1_000 * max(watch.longest.values(), default=0))
+    outcome.counts.update({f"{AWAY}{name}": int(1_000 * seconds) for name, seconds in watch.longest.items()})
     outcome.complaints += _balance_at_edges(site)
     judge(site, chronicle, outcome, keeper)
     store = site.books("store", whole=False)

@@ -40,6 +40,7 @@ from tests.support.ports import lasting_port
 
 AGAIN_S: Final = 10
 PARTITIONS: Final = 4
+LEASE_S: Final = 3
 KAFKA_SETTINGS: Final = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=400")
 """one that was killed is let in again when its old session has ended; the default is 9 s"""
 DATABASE: Final = "central"
@@ -53,8 +54,11 @@ class RealLayout(Layout):
 
     engine: str = MOSQUITTO
     edges: int = 2
+    budget_bytes: int = 100_000_000
     saboteur: str = "tests.real.sabotage"
     projectors: int = 2
+    workers: int = 1
+    """of the hub; more than one share its nodes by leases"""
 
 
 @dataclass(eq=False)
@@ -65,6 +69,7 @@ class RealSite(Site):
     postgres: Postgres | None = None
     hub_more: list[str] = field(default_factory=list)
     """arguments of the hub's `init`"""
+    workers: int = 1
 
     @property
     def servers(self) -> str:
@@ -77,6 +82,11 @@ class RealSite(Site):
         """The central store for its administrator: where, and the password."""
         assert self.postgres is not None
         return f"host=127.0.0.1 port={self.postgres.port} user={ADMIN} dbname={DATABASE} connect_timeout=5", self.postgres.password
+
+    @property
+    def hubs(self) -> list[str]:
+        """See `Site.hubs`."""
+        return [HUB, *(f"{HUB}-{n}" for n in range(2, self.workers + 1))]
 
     def books(self, node: str, *, whole: bool = True) -> Books:
         """See `Site.books`."""
@@ -96,17 +106,19 @@ class RealSite(Site):
 def build(folder: Path, layout: RealLayout, journal: Journal) -> RealSite:
     """Engines run and have what they need when it returns, as an operator would have seen to; everybody else starts with the supervisor."""
     nodes = {f"{EDGE}-{n}": SHARED if n <= 2 else f"SITE-{n}" for n in range(1, layout.edges + 1)}
-    site = RealSite(folder, layout, Supervisor(journal, folder), nodes)
+    site = RealSite(folder, layout, Supervisor(journal, folder), nodes, workers=layout.workers)
     projectors = [f"{PROJECTOR}-{n}" for n in range(1, layout.projectors + 1)]
-    site.ports = {name: lasting_port() for name in (HUB, BROKER, *nodes, *projectors)}
+    site.ports = {name: lasting_port() for name in (*site.hubs, BROKER, *nodes, *projectors)}
     with contextlib.ExitStack() as undo:
         undo.callback(site.close)
         lay_lines(site)
         _start_engines(site)
-        make_directories(site, site.hub_more)
-        _bridge(site)
+        make_directories(site, _hubs(site))
+        made = done("hub.cli", "topics", "create", "--dir", site.folder / HUB, "--json")
+        assert made["ok"], made
         site.supervisor.add(mosquitto_service(site, ["autosave_interval 1"]))
-        site.supervisor.add(hub_service(site))
+        for name in site.hubs:
+            site.supervisor.add(hub_service(site, name))
         for name in projectors:
             site.supervisor.add(_projector(site, name))
         for n, node in enumerate(nodes):
@@ -128,12 +140,30 @@ def _start_engines(site: RealSite) -> None:
     site.hub_more = ["--store", "postgres", "--dsn", where.dsn, "--password-file", str(where.password_file)]
 
 
-def _bridge(site: RealSite) -> None:
-    (site.folder / HUB / "hub.toml.d").mkdir()
-    lines = ["[bridge]", 'kind = "kafka"', f'servers = "{site.servers}"', f"produce_again_s = {AGAIN_S}", f"partitions = {PARTITIONS}", ""]
-    (site.folder / HUB / "hub.toml.d" / "kafka.toml").write_text("\n".join(lines))
-    made: Any = done("hub.cli", "topics", "create", "--dir", site.folder / HUB, "--json")
-    assert made["ok"], made
+def _hubs(site: RealSite) -> dict[str, Any]:
+    """How `tests.chaos.init` is told of the hub, or of its workers."""
+    hub, *others = site.hubs
+    workers = [
+        {"dir": str(site.folder / name), "api_port": site.ports[name], "hub_more": site.hub_more, "hub_drop": _settings(site, name)}
+        for name in others
+    ]
+    return {"hub_more": site.hub_more, "hub_drop": _settings(site, hub), "workers": workers}
+
+
+def _settings(site: RealSite, name: str) -> str:
+    """What lies in hub.toml.d."""
+    lines = ["[bridge]", 'kind = "kafka"', f'servers = "{site.servers}"', f"produce_again_s = {AGAIN_S}", f"partitions = {PARTITIONS}"]
+    if site.workers > 1:
+        lines += [
+            "[broker]",
+            'kind = "external"',
+            "[workers]",
+            f'name = "{name}"',
+            "partitions = 8",
+            f"lease_s = {LEASE_S}",
+            "follow_s = 1",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _projector(site: RealSite, name: str) -> Service:

@@ -4,6 +4,7 @@ bus = MemoryBus({"orders": 2})
 bus.fail = [Failure.BEFORE]      # the next send fails and nothing of it is there
 bus.fail = [Failure.AFTER]       # … fails, and all of it is there
 bus.fail = [Failure.WEDGED]      # … fails, and so does every further send of this very sender (aiokafka#1017)
+bus.silence()                    # sends are not answered until `answer`
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class MemoryBus:
     partitions: dict[str, int]
     most_bytes: int = 1_000_000
     away: bool = False
+    answering: asyncio.Event | None = None
     fail: list[Failure] = field(default_factory=list)
     plans: dict[str, TopicPlan] = field(default_factory=dict)
     log: dict[Place, list[Taken]] = field(default_factory=dict)
@@ -54,6 +56,15 @@ class MemoryBus:
     def all(self, topic: str) -> list[Taken]:
         """Every record of a topic."""
         return [one for place, lies in self.log.items() if place.topic == topic for one in lies]
+
+    def silence(self) -> None:
+        """From now on sends are not answered."""
+        self.answering = asyncio.Event()
+
+    def answer(self) -> None:
+        """Now they are."""
+        if self.answering is not None:
+            self.answering.set()
 
     def check(self) -> None:
         """Whether it can be reached."""
@@ -93,6 +104,8 @@ class MemorySender:
     async def send(self, records: Sequence[BusRecord]) -> list[int]:
         await asyncio.sleep(0)
         assert not self.closed, "a sender that was closed is not used again"
+        if self.bus.answering is not None:
+            await self.bus.answering.wait()
         self.bus.check()
         failure = self.bus.fail.pop(0) if self.bus.fail and not self.wedged else None
         self.wedged = self.wedged or failure is Failure.WEDGED

@@ -191,6 +191,26 @@ def test_a_bus_that_is_away_is_named_and_facts_are_taken_all_the_same(doors: Bri
     in_loop(story)
 
 
+def test_a_bus_that_goes_while_it_owes_an_answer_is_named_before_the_time_for_that_is_over(doors: Bridged, bus: MemoryBus) -> None:
+    async def story() -> None:
+        async with running(doors) as engine, projecting(doors.projection()):
+            await say(engine, orders(5))
+            await until(lambda: settled(engine) == 5, "settled")
+            bus.silence()
+            await say(engine, orders(5, 5))
+            senders = bus.senders
+            bus.away = True
+            await until(lambda: troubles(doors.bridge) != [], "named")
+            assert bus.senders == senders, "what is on its way is not given up by that"
+            bus.away = False
+            bus.answer()
+            await until(lambda: settled(engine) == 10, "settled by itself")
+            assert troubles(doors.bridge) == []
+            assert bus.senders == senders
+
+    in_loop(story)
+
+
 def test_what_the_bus_acknowledged_and_lost_goes_again(doors: Bridged, bus: MemoryBus) -> None:
     doors.bridge.desk._again_ms = 200
 
