@@ -15,7 +15,7 @@ from tests.support.engines.postgres import Postgres, server
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """A server whose databases are used again and again."""
-    with server() as postgres:
+    with server("fsync=off") as postgres:  # it is never killed: hundreds of small worlds need not wait for the disk
         yield Databases(postgres)
 
 

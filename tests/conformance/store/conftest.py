@@ -15,7 +15,7 @@ from tests.support.engines.postgres import server
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """A PostgreSQL server for the tests of one process."""
-    with server() as postgres:
+    with server("fsync=off") as postgres:  # it is never killed: hundreds of small worlds need not wait for the disk
         yield Databases(postgres)
 
 

@@ -88,7 +88,7 @@ class Kafka:
     def start(self) -> None:
         """Return when it answers for its metadata."""
         self._child = Child(self.command, env=self._env)
-        self._child.wait_until(self.ready, within_s=WITHIN_S, what="answering")
+        self._child.wait_until(self.ready, within_s=2 * WITHIN_S, what="answering")
 
     def kill(self) -> None:
         """A crash."""
