@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from deploy.bench import engines, line
 from deploy.bench.orders import objects
@@ -20,6 +20,8 @@ from deploy.demo.parts import Part
 
 PER_S: Final = 500
 TOGETHER: Final = 5
+WRITERS: Final = 4
+PACE_KEPT: Final = 0.95
 SECONDS: Final = 30
 WARM_S: Final = 4
 LOOK_S: Final = 0.005
@@ -35,8 +37,10 @@ def run(events: int = PER_S * SECONDS) -> Iterator[Figure]:
     waits, cost, pace = asyncio.run(_run(events))
     p50, p99 = (sorted(waits)[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
     note = f"of {len(waits):,} at {pace:.0f} ev/s, the longest {max(waits) * 1000:.0f}; load {os.getloadavg()[0]:.1f}"
-    yield Figure("edge commit to PostgreSQL, p50", p50, "ms", target=f"< {P50_MS} ms", met=p50 < P50_MS, note=note)
-    yield Figure("the same, p99", p99, "ms", target=f"< {P99_MS} ms", met=p99 < P99_MS)
+    kept = pace >= PACE_KEPT * PER_S
+    note += "" if kept else f"; the machine was too busy for {PER_S} ev/s"
+    yield Figure("edge commit to PostgreSQL, p50", p50, "ms", target=f"< {P50_MS} ms", met=kept and p50 < P50_MS, note=note)
+    yield Figure("the same, p99", p99, "ms", target=f"< {P99_MS} ms", met=kept and p99 < P99_MS)
     yield Figure("processor time meanwhile", sum(cost.values()), "us/ev", note=line.told(cost))
 
 
@@ -63,12 +67,15 @@ async def _run(events: int) -> tuple[list[float], dict[str, float], float]:
 
 
 async def _write(edge: Part, events: int, committed: dict[int, float], skip: int = 0) -> None:
-    """At the pace, a few at once. `committed`: by place in the stream, when it was answered."""
+    """At the pace, a few at once, over some connections. `committed`: by place in the stream, when it was answered."""
+    todo, began = list(objects(skip + events))[skip:], time.perf_counter()
+    await asyncio.gather(*(_one(edge, todo, range(n * TOGETHER, events, WRITERS * TOGETHER), began, committed) for n in range(WRITERS)))
+
+
+async def _one(edge: Part, todo: list[dict[str, Any]], mine: range, began: float, committed: dict[int, float]) -> None:
     host, port = edge.url.removeprefix("http://").rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
-    todo = list(objects(skip + events))[skip:]
-    began = time.perf_counter()
-    for n in range(0, events, TOGETHER):
+    for n in mine:
         body = json.dumps(todo[n : n + TOGETHER]).encode()
         head = f"Authorization: Bearer {edge.token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         await asyncio.sleep(max(0.0, began + n / PER_S - time.perf_counter()))
