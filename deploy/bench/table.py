@@ -57,8 +57,10 @@ def machine() -> str:
 
 
 def peak_rss_mb(pid: int) -> float:
-    """The largest resident size of a running process so far."""
+    """The largest resident size of a running process so far, and of those that it started (a hub's store has a process of its own)."""
+    peak_mb = 0.0
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+            peak_mb = int(line.split()[1]) / 1024
+    started = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    return peak_mb + sum(map(peak_rss_mb, started))
