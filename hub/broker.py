@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import secrets
 import socket
@@ -46,6 +45,7 @@ from amqtt.session import Session
 
 from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
 from hub.broker_connect import COME_WITH_3, connect_level
+from hub.broker_listen import listen, tls_context
 from hub.broker_log import library_quiet
 from hub.broker_tables import Filters, is_retained
 from protocols.errors import ConfigError
@@ -141,8 +141,8 @@ class EmbeddedBroker:
 
     async def start(self) -> None:
         """Listen. Raises ConfigError (in one line, for people) if the port, the host or the certificate cannot be used."""
-        tls = _tls_context(self._settings)
-        sockets = {_NODES: _listen(self._settings.host, self._settings.port, tls), _HUB: _listen("127.0.0.1", 0, None)}
+        tls = tls_context(self._settings.cert_file, self._settings.key_file)
+        sockets = {_NODES: listen(self._settings.host, self._settings.port, tls), _HUB: listen("127.0.0.1", 0, None)}
         self._gate = Gatekeeper(self._lookup, self._hub_rules)
         self._undo.callback(self._gate.close)
         self._undo.enter_context(library_quiet())
@@ -205,34 +205,6 @@ class BrokerThread:
         started.set_result(None)
         await self._ended.wait()
         await self.broker.stop()
-
-
-def _tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
-    if settings.cert_file is None or settings.key_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:
-        raise ConfigError(f"The broker's certificate {settings.cert_file} cannot be used: {error.strerror or error}.") from None
-    return context
-
-
-def _listen(host: str, port: int, tls: ssl.SSLContext | None) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise ConfigError(f"The broker cannot listen on {host}: {error.strerror}.") from None
-    if tls is None and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        raise ConfigError(
-            f"The broker would listen on {host} without TLS.", remedy="Give it a certificate and key file, or listen on 127.0.0.1."
-        )
-    try:
-        return socket.create_server(address, family=family, backlog=1_024)
-    except OSError as error:
-        raise ConfigError(
-            f"The broker cannot listen on {host}:{port}: {error.strerror}.", remedy="Choose another port, or end what uses it."
-        ) from None
 
 
 class _Reader(StreamReaderAdapter):  # type: ignore[misc]
@@ -439,6 +411,8 @@ class _Broker(Broker):  # type: ignore[misc]
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         granted = int(await super().add_subscription(subscription, session))
+        if granted != 0x80:
+            self._subscriptions.note(str(session.client_id), subscription[0])
         if granted != 0x80 and ("+" in subscription[0] or "#" in subscription[0]):
             self._wildcards[subscription[0]] = None
         return granted
@@ -450,8 +424,14 @@ class _Broker(Broker):  # type: ignore[misc]
 
     async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Session) -> None:
         """amqtt calls this at each login for everybody's subscriptions. Only the session's own count."""
-        if any(target is session for target, _ in self._subscriptions.get(subscription[0], ())):
+        if self._subscriptions.has(str(session.client_id), subscription[0]):
             await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    async def _del_all_subscriptions(self, session: Session) -> None:
+        for a_filter in self._subscriptions.gone(str(session.client_id)):
+            self._del_subscription(a_filter, session)
+            if not self._subscriptions.get(a_filter, True):
+                del self._subscriptions[a_filter]
 
     # --- routing
 

@@ -167,8 +167,8 @@ def test_the_first_request_waits_for_nothing_and_the_one_for_mail_as_long_as_it_
 
 def test_who_answers_at_once_with_nothing_is_not_asked_in_a_circle() -> None:
     with Server(lambda _: NOTHING) as server, line(server.url):
-        polls = [one.at_s for one in server.until(lambda all_: sum(one.waits for one in all_) == 3) if one.waits]
-    assert polls[2] - polls[0] > 0.8
+        polls = [one.at_s for one in server.until(lambda all_: sum(one.waits for one in all_) == 5) if one.waits]
+    assert polls[4] - polls[0] > 0.8, "two seconds on a machine where no thread comes late, nothing in a circle"
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
