@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, needs("mosquitto"), needs("kafka"), needs("postg
 DOWN_MS: Final = 12_000
 """how long Kafka is away here: shorter than minutes, so that `make test` ends; `make real` has it away for two"""
 LEAST_OK: Final = 150
-TOGETHER: Final = ("settled-by-kafka", "says-nothing-of-kafka", "identities-by-copy", "commits-in-the-midst")
+TOGETHER: Final = ("says-nothing-of-kafka", "identities-by-copy")
+"""those that show in every run; the others need a moment that a slow machine may miss: `python -m tests.real --sabotage NAME`"""
 
 
 def test_everything_said_yes_to_is_in_postgresql_once_and_in_order_whoever_is_killed(tmp_path: Path) -> None:
