@@ -29,6 +29,8 @@ from tests.support.patience import WITHIN_S
 from tests.support.procs import python
 
 PACE: Final = Pace()
+FINISH_S: Final = 30.0
+"""after which a client need not know how its last request ended; the history says so"""
 QUIET_S: Final = 180.0
 SETTLED_LOOKS: Final = 2
 WAIT_FOR_VICTIM_S: Final = {KILL: 60.0, TERM: 3.0}
@@ -250,7 +252,7 @@ class Crowd:
         """No new requests; those with a key are asked to their end, now that all is healed."""
         self._stop.set()
         for thread in self._threads[: len(self.writers)]:
-            thread.join(WITHIN_S)
+            thread.join(FINISH_S)
 
     @property
     def looked(self) -> int:
