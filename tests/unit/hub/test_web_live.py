@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.fake_hub import NOW_MS, FakeHub, Serving, event
 from tests.support.needs import needs, where
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.unit.hub.test_web import PAGES, XSS
 
 pytestmark = pytest.mark.slow  # whole processes
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.slow  # whole processes
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=where("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=where("chromium"), args=["--no-sandbox"], timeout=WITHIN_S * 1_000)
+        expect.set_options(timeout=ANSWER_S * 1_000)
         yield browser
         browser.close()
 
@@ -27,6 +29,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh profile each; what the page itself, or its policy, complained about fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(WITHIN_S * 1_000)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -132,6 +135,7 @@ def test_every_page_fits_a_phone(day: FakeHub, page: Page, width: int) -> None:
 @needs("chromium")
 def test_every_page_reads_without_javascript(day: FakeHub, browser: Browser) -> None:
     context = browser.new_context(java_script_enabled=False)
+    context.set_default_timeout(WITHIN_S * 1_000)
     page = context.new_page()
     with Serving(day) as serving:
         page.goto(serving.url)
