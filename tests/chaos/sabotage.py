@@ -177,7 +177,7 @@ SABOTAGES: Final = {
     s.name: s
     for s in (
         Sabotage("edge-yes-before-commit", EDGE, commit_later, ("lost", "inversion")),
-        Sabotage("hub-yes-before-commit", HUB, commit_later, ("lost", "inversion")),
+        Sabotage("hub-yes-before-commit", HUB, commit_later, ("lost", "inversion", "duplicate", "the store holds")),  # its store commits
         Sabotage("keys-forgotten", EDGE, keys_forgotten, ("duplicate",)),
         Sabotage("keys-in-memory", EDGE, keys_in_memory, ("duplicate",)),
         Sabotage("free-on-puback", EDGE, free_on_puback, ("lost", "skip"), "mosquitto-forgetful", HUB),
