@@ -94,6 +94,8 @@ class HandOver:
         try:
             hub.core.begin()
             older = hub.core.take_statement(statement, whole=whole, now_ms=hub.wall())
+            if whole:
+                hub.core.take_holes(hub.wall())
             hub.disk.db.fail = crash if crash in ("before", "after") else ""
             hub.core.commit()
         except LedgerBroken:
