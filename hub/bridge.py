@@ -22,7 +22,7 @@ from protocols.trace_log import traced
 
 log = logging.getLogger(__name__)
 BACKOFF_FIRST_S: Final = 0.25
-BACKOFF_MOST_S: Final = 10.0
+BACKOFF_MOST_S: Final = 5.0
 CHECK_S: Final = 5.0
 """a bus that is sent nothing, or that has not answered, is looked at so often: a hub that cannot bridge says so before there is something
 to bridge, and before the time for an answer is over"""

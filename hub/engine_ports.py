@@ -72,4 +72,4 @@ class Rhythm:
     offline_after_ms: int = 30_000
     follow_ms: int = 0
     store_wait_ms: int = 500
-    store_backoff_ms: int = 8_000
+    store_backoff_ms: int = 4_000

@@ -160,6 +160,8 @@ class StoreSide:
     def _note(self, _core: HubCore, said: tuple[Statement, bool] | None) -> None:
         if said is not None:
             self.said.append(said)
+            if self._ports.desk is not None:  # to answer is all that is asked of it here; others write to it
+                self._wait_ms = BACKOFF_FIRST_MS
 
     def _hand_over(self, core: HubCore, store: CentralStore) -> _Errand | None:
         try:

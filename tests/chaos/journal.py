@@ -1,8 +1,8 @@
 """The journal of a run: one JSON object a line, written and flushed as it happens, so that it is whole up to the moment of a failure.
 
-The first line says how the run was begun (`"do": "begin"`); `tests.chaos.plan.DOINGS` (`kill`, `stop`, `fault` …) are what was done
-and are done again by a replay, at their `at_ms`; everything else (`invoke` … `info` of requests, ends and starts of processes, complaints)
-is for the reader.
+One line says how the run was begun (`"do": "begin"`); before it stands only what was started to get so far. `tests.chaos.plan.DOINGS`
+(`kill`, `stop`, `fault` …) are what was done and are done again by a replay, at their `at_ms`; everything else (`invoke` … `info` of
+requests, ends and starts of processes, complaints) is for the reader.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def began(path: Path) -> dict[str, Any]:
     """How the run was begun. Errors: ValueError when this is no journal."""
-    first = next(read(path), {})
-    if first.get("do") != "begin":
-        raise ValueError(f"{path} is not a journal of a chaos run: its first line must say how it was begun")
-    return first
+    for line in read(path):
+        if line.get("do") == "begin":
+            return line
+    raise ValueError(f"{path} is not a journal of a run that began: no line says how it was begun")
 
 
 def actions(path: Path) -> list[Action]:

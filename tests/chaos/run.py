@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.chaos import oracle
 from tests.chaos.backups import Keeper
@@ -71,7 +71,7 @@ class Options:
     """requests that have to be answered with yes, and looks at what came of them: clients go on until then, however slow the machine"""
 
     @classmethod
-    def from_json(cls, said: dict[str, Any]) -> Options:
+    def from_json(cls, said: dict[str, Any]) -> Self:
         """What `asdict` gave, by way of JSON."""
         return cls(**{**said, "gap_ms": tuple(said["gap_ms"])})
 

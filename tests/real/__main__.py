@@ -10,8 +10,10 @@ views. A run that fails keeps its folder, with the journal and everybody's log.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -23,14 +25,15 @@ from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 from xml.etree import ElementTree
 
-from tests.chaos.journal import actions, began
+from tests.chaos.plan import Action
 from tests.real.report import as_json, text
-from tests.real.run import RealOptions, run
+from tests.real.run import RealOptions, recorded, run
 from tests.real.sabotage import SABOTAGES
 from tests.support.needs import verdict
+from tests.support.patience import END_S
 from tests.support.procs import python
 
 PARTS: Final = ("mosquitto", "kafka", "postgres")
@@ -44,17 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Exit code 1 when a promise was broken, or a part is missing under CI=true."""
     args = _parser().parse_args(argv)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a Kafka which was killed is away is no news
-    signal.signal(signal.SIGTERM, _end)  # so that everything that was started is ended
     code = _missing()
     if code is not None:
         return code
+    try:
+        again = recorded(args.replay) if args.replay else None
+    except ValueError as error:
+        print(f"real: {error}", file=sys.stderr)
+        return 2
     only = args.only or ("kills" if args.replay or args.sabotage else "")
     results: list[dict[str, Any]] = []
     for name, folder in SUITES.items():
         if only in ("", "suites", name):
             results.append(_suite(name, folder, args))
     if only in ("", "kills"):
-        results += _kill_test(args)
+        results += [_one(*again, args=args)] if again else _kill_test(args)
     _sum_up(results, as_json=args.json)
     return int(any(result["failed"] for result in results))
 
@@ -103,37 +110,47 @@ def _suite(name: str, folder: str, args: argparse.Namespace) -> dict[str, Any]:
         found = Path(temporary) / "found.xml"
         jobs = ["-n", args.jobs, "--dist", "worksteal"] if args.jobs != "0" else []
         command = python("-m", "pytest", "-q", folder, "-m", "needs", *jobs, "--durations=0", "--durations-min=60", f"--junitxml={found}")
-        code = subprocess.run(command, check=False, stdout=sys.stderr if args.json else None).returncode
+        code = _run_whole(command, sys.stderr if args.json else None)
         suite = ElementTree.parse(found).getroot().find("testsuite") if found.exists() else None
     counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")} if suite is not None else {}
     return {"part": name, "failed": code != 0, "code": code, **counts, "seconds": round(time.monotonic() - began_s, 1)}
+
+
+def _run_whole(command: Sequence[str], out: TextIO | None) -> int:
+    """Its exit code. When this process is asked to end meanwhile, all that it started is asked, too, and ends."""
+    suite = subprocess.Popen(command, stdout=out, start_new_session=True)
+    try:
+        return suite.wait()
+    finally:
+        if suite.poll() is None:
+            for number, within_s in ((signal.SIGINT, END_S), (signal.SIGKILL, END_S)):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(suite.pid, number)
+                    suite.wait(within_s)
 
 
 # ------------------------------------------------------------ kills
 
 
 def _kill_test(args: argparse.Namespace) -> list[dict[str, Any]]:
-    if args.replay:
-        how = {k: v for k, v in began(args.replay).items() if k not in ("at_ms", "do")}
-        return [_one(RealOptions(**{**how, "gap_ms": tuple(how["gap_ms"])}), args, again=args.replay)]
     seed = args.seed if args.seed is not None else SystemRandom().randrange(1_000_000)
     workers = [args.workers] if args.workers else [1, 2]
     runs: int = max(len(workers), -(-args.kills // A_RUN))
     kills = [args.kills // runs + (n < args.kills % runs) for n in range(runs)]
     drawn = RealOptions(edges=args.edges, projectors=args.projectors, down_ms=int(args.down * 1_000), sabotage=args.sabotage or "")
     return [
-        _one(replace(drawn, seed=seed + n, kills=many, workers=workers[n % len(workers)], edges=args.edges), args)
+        _one(replace(drawn, seed=seed + n, kills=many, workers=workers[n % len(workers)], edges=args.edges), args=args)
         for n, many in enumerate(kills)
     ]
 
 
-def _one(options: RealOptions, args: argparse.Namespace, *, again: Path | None = None) -> dict[str, Any]:
+def _one(options: RealOptions, again: Sequence[Action] | None = None, *, args: argparse.Namespace) -> dict[str, Any]:
     hubs = f"{options.workers} hub workers" if options.workers > 1 else "one hub"
     print(f"real: kill test, seed {options.seed}, {hubs}, Kafka away for {options.down_ms / 1_000:g} s", file=sys.stderr, flush=True)
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"longshore-real-{options.seed}-", dir=args.keep))
-    outcome = run(options, folder, again=actions(again) if again else None, tell=lambda said: print(said, file=sys.stderr, flush=True))
+    outcome = run(options, folder, again=again, tell=lambda said: print(said, file=sys.stderr, flush=True))
     print(text(outcome), file=sys.stderr, flush=True)
     if outcome.complaints:
         replay = f"  kept: {folder}; replay: python -m tests.real --replay {folder / 'journal.jsonl'}"
@@ -160,4 +177,5 @@ def _sum_up(results: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)  # so that everything that was started is ended
     sys.exit(main())

@@ -22,8 +22,15 @@ _STILL: Final = "SELECT backend_xid::text FROM pg_stat_activity WHERE pid = %s"
 def caught(dsn: str, password: str, within_s: float = MEET_S) -> bool:
     """Whether a process of the server now stands in the midst of a transaction that has written; False: none was met in time."""
     deadline = time.monotonic() + within_s
-    with contextlib.suppress(psycopg.Error), psycopg.connect(dsn, password=password, autocommit=True) as db:
-        db.execute("SET statement_timeout = 2000")
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psycopg.Error):  # a server that is slow to answer is asked again
+            return _meets(dsn, password, deadline)
+    return False
+
+
+def _meets(dsn: str, password: str, deadline: float) -> bool:
+    with psycopg.connect(dsn, password=password, autocommit=True) as db:
+        db.execute("SET statement_timeout = 20000")
         while time.monotonic() < deadline:
             for pid, xid in db.execute(_WRITING).fetchall():
                 if _stops(db, pid, xid):
@@ -34,7 +41,11 @@ def caught(dsn: str, password: str, within_s: float = MEET_S) -> bool:
 def _stops(db: psycopg.Connection[tuple[object, ...]], pid: int, xid: str) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
-        if db.execute(_STILL, (pid,)).fetchone() == (xid,):
-            return True
-        os.kill(pid, signal.SIGCONT)
+        still = False
+        try:
+            still = db.execute(_STILL, (pid,)).fetchone() == (xid,)
+        finally:
+            if not still:
+                os.kill(pid, signal.SIGCONT)
+        return still
     return False

@@ -17,7 +17,7 @@ from typing import Final
 from tests.chaos.backups import Keeper
 from tests.chaos.clients import Chronicle
 from tests.chaos.history import What
-from tests.chaos.journal import Journal
+from tests.chaos.journal import Journal, actions, began
 from tests.chaos.oracle import Books
 from tests.chaos.plan import CUT, DOWN, FAULT, HEAL, KILL, MIDST, REST, UP, WIPE, Action
 from tests.chaos.run import Crowd, Options, Outcome, await_quiet, do, heal, judge, on_site, pause_until
@@ -30,8 +30,13 @@ from tests.real.site import RealLayout, RealSite, build
 from tests.real.watch import WORDS, Watch, health
 from tests.support.patience import WITHIN_S
 
+ENGINE: Final = "real"
 AWAY: Final = "away_ms "
 """before the name of a service: the longest that it did not serve"""
+NAMED: Final = "named_ms "
+"""before a kind: the longest that it was away before the hub named it"""
+PART: Final = "part_ms "
+"""before a part of the run: how long it took"""
 QUIETLY: Final = (FAULT, HEAL, CUT)
 """what is done to lines, often"""
 
@@ -40,7 +45,7 @@ QUIETLY: Final = (FAULT, HEAL, CUT)
 class RealOptions(Options):
     """What a run is drawn from."""
 
-    engine: str = "real"
+    engine: str = ENGINE
     kills: int = 30
     writers: int = 1
     edges: int = 2
@@ -48,6 +53,21 @@ class RealOptions(Options):
     workers: int = 1
     down_ms: int = 60_000
     """how long Kafka is away"""
+    name_s: float = WITHIN_S
+    """by when the hub must have named who is away"""
+
+
+def recorded(journal: Path) -> tuple[RealOptions, list[Action]]:
+    """How a run was begun and what was done in it, to be done again. Errors: ValueError in words: this is no journal of such a run."""
+    try:
+        how = {key: value for key, value in began(journal).items() if key not in ("at_ms", "do")}
+        if how.get("engine") != ENGINE:
+            raise ValueError(f"{journal} is a journal of `python -m tests.chaos`: replay it there")
+        return RealOptions.from_json(how), actions(journal)
+    except OSError as error:
+        raise ValueError(f"{journal} cannot be read: {error.strerror}") from error
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{journal} was written by another version: {error}") from error
 
 
 def run(
@@ -63,11 +83,12 @@ def _play(options: RealOptions, site: RealSite, outcome: Outcome, again: Sequenc
     journal: Journal = site.supervisor.journal
     chronicle = Chronicle(journal)
     keeper = Keeper(site, chronicle)
-    actions = plan(options.seed, site.kinds(), site.integrity(), options.kills, options.down_ms) if again is None else again
-    with Watch(site) as watch:
+    doings = plan(options.seed, site.kinds(), site.integrity(), options.kills, options.down_ms) if again is None else again
+    clock = _Clock(outcome.counts)
+    with Watch(site, options.name_s) as watch:
         with Crowd(options, site, chronicle) as crowd:
             before, from_ms = 0, 0
-            for action in actions:
+            for action in doings:
                 pause_until(journal, from_ms + action.at_ms - before)
                 from_ms, before = journal.now_ms(), action.at_ms
                 if action.do not in QUIETLY:
@@ -75,12 +96,17 @@ def _play(options: RealOptions, site: RealSite, outcome: Outcome, again: Sequenc
                 _act(site, keeper, watch, action, outcome.counts)
                 from_ms = journal.now_ms() if again is None else from_ms  # a journal's times hold how long it took then
             heal(site, keeper)
+            clock.over("doing")
             crowd.work_until(options.least_ok)
             crowd.let_finish()
         outcome.counts["looked"] = crowd.looked
         tell(f"{journal.now_ms() / 1_000:7.1f} s  nothing more is done; until all is quiet")
+        clock.over("last requests")
         await_quiet(site, outcome)
+        clock.over("coming to rest")
     outcome.counts.update({f"{AWAY}{name}": int(1_000 * seconds) for name, seconds in watch.longest.items()})
+    outcome.counts.update({f"{NAMED}{kind}": int(1_000 * seconds) for kind, seconds in watch.naming.items()})
+    outcome.counts["edges judged without the store"] = watch.judged
     outcome.complaints += _balance_at_edges(site)
     judge(site, chronicle, outcome, keeper)
     store = site.books("store", whole=False)
@@ -88,6 +114,20 @@ def _play(options: RealOptions, site: RealSite, outcome: Outcome, again: Sequenc
     outcome.counts["answered"] = len(answered)
     outcome.counts["found"] = len(answered & {str(fid) for fid in store.facts})
     _judge_topics(site, store, outcome)
+    clock.over("verdict")
+
+
+class _Clock:
+    """How long each part of a run took."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts, self._since_s = counts, time.monotonic()
+
+    def over(self, part: str) -> None:
+        """It began when the one before it was over."""
+        now_s = time.monotonic()
+        self._counts[f"{PART}{part}"] += int(1_000 * (now_s - self._since_s))
+        self._since_s = now_s
 
 
 def _act(site: RealSite, keeper: Keeper, watch: Watch, action: Action, counts: Counter[str]) -> None:

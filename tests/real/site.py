@@ -35,7 +35,7 @@ from tests.real.plan import KAFKA, POSTGRES, PROJECTOR
 from tests.support.commands import done
 from tests.support.engines.kafka import Kafka
 from tests.support.engines.postgres import ADMIN, Postgres
-from tests.support.patience import WITHIN_S
+from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import lasting_port
 
 AGAIN_S: Final = 10
@@ -43,6 +43,9 @@ PARTITIONS: Final = 4
 LEASE_S: Final = 3
 KAFKA_SETTINGS: Final = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=400")
 """one that was killed is let in again when its old session has ended; the default is 9 s"""
+DISK: Final = "fsync=off"
+"""processes are killed here, never the machine: what one has written the system keeps. After a kill PostgreSQL would wait half a minute
+for a busy disk, in which nothing is tried"""
 DATABASE: Final = "central"
 JAVA_ASKED: Final = 128 + signal.SIGTERM
 """how Java says that it ended because it was asked to"""
@@ -81,7 +84,10 @@ class RealSite(Site):
     def central(self) -> tuple[str, str]:
         """The central store for its administrator: where, and the password."""
         assert self.postgres is not None
-        return f"host=127.0.0.1 port={self.postgres.port} user={ADMIN} dbname={DATABASE} connect_timeout=5", self.postgres.password
+        return (
+            f"host=127.0.0.1 port={self.postgres.port} user={ADMIN} dbname={DATABASE} connect_timeout={ANSWER_S:.0f}",
+            self.postgres.password,
+        )
 
     @property
     def hubs(self) -> list[str]:
@@ -113,7 +119,8 @@ def build(folder: Path, layout: RealLayout, journal: Journal) -> RealSite:
         undo.callback(site.close)
         lay_lines(site)
         _start_engines(site)
-        make_directories(site, _hubs(site))
+        make_directories(site, _hubs(site))  # while Kafka, which takes longest, still comes up
+        _await_engines(site)
         made = done("hub.cli", "topics", "create", "--dir", site.folder / HUB, "--json")
         assert made["ok"], made
         site.supervisor.add(mosquitto_service(site, ["autosave_interval 1"]))
@@ -129,15 +136,20 @@ def build(folder: Path, layout: RealLayout, journal: Journal) -> RealSite:
 
 def _start_engines(site: RealSite) -> None:
     kafka = site.kafka = Kafka(site.folder / KAFKA, settings=KAFKA_SETTINGS)
-    postgres = site.postgres = Postgres()
+    postgres = site.postgres = Postgres([DISK])
     site.supervisor.add(Service(KAFKA, KAFKA, kafka.command, kafka.env, kafka.ready, clean=(*CLEAN, JAVA_ASKED)))
     fast = signal.SIGINT  # as Debian's unit asks it to end; SIGTERM would wait for its clients to go
     site.supervisor.add(Service(POSTGRES, POSTGRES, postgres.command, {}, postgres.ready, cwd=postgres.folder, ask=fast, whole=True))
     site.supervisor.start()
-    if not until(lambda: not site.unready(), WITHIN_S):
-        raise RuntimeError(f"{site.unready()} did not start: {[s.child.output() for s in site.supervisor.services.values() if s.child]}")
+    _await_engines(site, POSTGRES)
     where = postgres.server(DATABASE)
     site.hub_more = ["--store", "postgres", "--dsn", where.dsn, "--password-file", str(where.password_file)]
+
+
+def _await_engines(site: RealSite, *names: str) -> None:
+    """Errors: RuntimeError, with what they said: these, or all there are, did not come up."""
+    if not until(lambda: not [name for name in site.unready() if not names or name in names], WITHIN_S):
+        raise RuntimeError(f"{site.unready()} did not start: {[s.child.output() for s in site.supervisor.services.values() if s.child]}")
 
 
 def _hubs(site: RealSite) -> dict[str, Any]:

@@ -79,6 +79,13 @@ def test_a_fact_that_is_gone_leaves_a_hole(postgres: Postgres, dsn: str) -> None
     assert any("hangs on nothing" in said for said in compare(read, read, [], put_back=["dock"]))
 
 
+@pytest.mark.parametrize("column", ["facts", "orderly"])
+def test_a_stream_that_counts_other_than_its_log_is_named(postgres: Postgres, dsn: str, column: str) -> None:
+    with psycopg.connect(dsn, password=postgres.password, autocommit=True) as db:
+        db.execute(f"UPDATE streams SET {column} = {column} - 1")  # type: ignore[arg-type]
+    assert books.read(dsn, postgres.password).integrity.startswith("torn: ")
+
+
 def test_a_server_is_met_in_the_midst_of_a_transaction_and_nothing_of_that_is_there_afterwards() -> None:
     stop = threading.Event()
     with server() as postgres:

@@ -242,6 +242,30 @@ def test_a_store_that_is_away_stops_neither_taking_nor_the_bus(doors: Bridged, b
     in_loop(story)
 
 
+def test_a_store_that_answered_again_is_opened_again_as_soon_when_it_goes_the_next_time(
+    doors: Bridged, bus: MemoryBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hub only reads it: that it answers is all that can go well."""
+
+    def waits() -> list[int]:
+        return [
+            int(record.getMessage().split("again in ")[1].split()[0]) for record in caplog.records if "is opened again in" in record.msg
+        ]
+
+    async def story() -> None:
+        async with running(doors) as engine, projecting(doors.projection()):
+            for n in range(2):
+                doors.store_error = LedgerBroken("the store is away")
+                await engine.with_store(lambda store: store.close())
+                await until(lambda n=n: len(waits()) >= 2 * n + 2, "tried again")  # type: ignore[misc]
+                doors.store_error = None
+                await say(engine, orders(2, 2 * n))
+                await until(lambda n=n: settled(engine) == 2 * n + 2, "settled")  # type: ignore[misc]
+
+    in_loop(story)
+    assert waits().count(min(waits())) == 2, waits()
+
+
 def test_two_projectors_share_the_work_and_one_that_ends_is_replaced(doors: Bridged, bus: MemoryBus) -> None:
     async def story() -> None:
         one, two = doors.projection(3), doors.projection(3)
