@@ -29,10 +29,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -43,10 +42,11 @@ from amqtt.errors import AMQTTError, BrokerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from hub.broker_access import HUB_USER, UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
+from hub.broker_access import UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, NodeGrant, Seldom
 from hub.broker_connect import COME_WITH_3, connect_level
-from hub.broker_listen import listen, tls_context
+from hub.broker_listen import tls_context
 from hub.broker_log import library_quiet
+from hub.broker_port import HUB, NODES, BrokerCounts, BrokerSettings, Doorway, HubAccess, HubBroker, open_doorway
 from hub.broker_tables import Filters, is_retained
 from protocols.errors import ConfigError
 from protocols.limits import FRAME_WIRE_BYTES
@@ -70,84 +70,65 @@ NODE_WAITING: Final = 256
 HUB_WAITING: Final = 512
 """Messages the hub may be behind; beyond it, nodes are not read until it has caught up."""
 _ROUTE_BATCH: Final = 64
-_HUB: Final = "default"
-_NODES: Final = "nodes"
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """Where nodes connect. `port` 0 takes a free one. Beyond loopback `cert_file` and `key_file` (PEM) are required."""
-
-    host: str = "127.0.0.1"
-    port: int = 1883
-    cert_file: str | None = None
-    key_file: str | None = None
-    max_connections: int = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class HubAccess:
-    """How the hub itself connects: plain MQTT on loopback. Valid until the broker stops."""
-
-    host: str
-    port: int
-    username: str
-    password: str
-
-
-@dataclass(slots=True)
-class BrokerCounts:
-    """Totals since the start, for metrics."""
-
-    logins_total: int = 0
-    refused_total: int = 0
-    denied_publish_total: int = 0
-    denied_subscribe_total: int = 0
-    oversized_total: int = 0
-    dropped_total: int = 0
 
 
 class EmbeddedBroker:
     """One broker in one event loop. May be started and stopped many times; each start is a new broker with a new hub secret."""
 
-    def __init__(self, settings: BrokerSettings, lookup: Lookup, *, hub_rules: Sequence[Rule] | None = None) -> None:
-        """`lookup` answers what the registry knows of a node. Opens nothing yet. Raises ConfigError for settings that cannot hold."""
-        if (settings.cert_file is None) != (settings.key_file is None):
-            raise ConfigError("The broker has only one of certificate and key.", remedy="Set both files, or neither.")
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        lookup: Lookup,
+        *,
+        hub_rules: Sequence[Rule] | None = None,
+        door: Door | None = None,
+        doorway: Doorway | None = None,
+    ) -> None:
+        """`lookup` answers what the registry knows of a node. Opens nothing yet. `doorway`: what it listens on, where somebody else has
+        opened that; it then starts once."""
         self.counts = BrokerCounts()
-        self.door = Door()
+        self.door = door if door is not None else Door()
         self._settings = settings
         self._lookup = lookup
         self._hub_rules = hub_rules
+        self._given = doorway
+        self._doorway: Doorway | None = None
         self._broker: Any = None
-        self._gate: Gatekeeper | None = None
         self._undo = ExitStack()
 
     @property
     def port(self) -> int:
         """The port where nodes connect, while running."""
-        return self._port_of(_NODES)
+        assert self._doorway is not None, "the broker is not running"
+        return self._doorway.port(NODES)
 
     @property
     def hub_access(self) -> HubAccess:
         """How the hub connects, while running."""
-        assert self._gate is not None
-        return HubAccess("127.0.0.1", self._port_of(_HUB), HUB_USER, self._gate.hub_secret)
+        assert self._doorway is not None, "the broker is not running"
+        return self._doorway.access()
 
     @property
     def connections(self) -> int:
         """Sockets that are open now, the hub's included."""
         return len(self._broker.open) if self._broker is not None else 0
 
+    def prepare(self) -> None:
+        """See the port."""
+
+    async def told(self) -> None:
+        """See the port: it looks them up itself."""
+
     async def start(self) -> None:
         """Listen. Raises ConfigError (in one line, for people) if the port, the host or the certificate cannot be used."""
-        tls = tls_context(self._settings.cert_file, self._settings.key_file)
-        sockets = {_NODES: listen(self._settings.host, self._settings.port, tls), _HUB: listen("127.0.0.1", 0, None)}
-        self._gate = Gatekeeper(self._lookup, self._hub_rules)
-        self._undo.callback(self._gate.close)
+        settings = self._settings
+        self._doorway = self._given or open_doorway(settings)
+        tls = tls_context(settings.cert_file, settings.key_file)
+        gate = Gatekeeper(self._lookup, self._hub_rules, self._doorway.secret)
+        self._undo.callback(gate.close)
         self._undo.enter_context(library_quiet())
         try:
-            self._broker = _Broker(self._gate, self.counts, self.door, self._settings.max_connections, sockets, tls)
+            self._broker = _Broker(gate, self.counts, self.door, settings.max_connections, self._doorway.sockets, tls)
             await self._broker.start()
         except BrokerError as error:
             await self.stop()
@@ -158,25 +139,21 @@ class EmbeddedBroker:
         broker, self._broker = self._broker, None
         if broker is not None:
             await broker.end()
-        self._gate = None
+        self._doorway = None
         self._undo.close()
-
-    def _port_of(self, listener: str) -> int:
-        assert self._broker is not None, "the broker is not running"
-        return int(self._broker.sockets[listener].getsockname()[1])
 
 
 class BrokerThread:
-    """An `EmbeddedBroker` in a thread with a loop of its own, for hubs and tests that run no loop or a busy one."""
+    """A broker in a thread with a loop of its own, for hubs and tests that run no loop or a busy one."""
 
-    def __init__(self, broker: EmbeddedBroker) -> None:
+    def __init__(self, broker: HubBroker) -> None:
         self.broker = broker
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
 
     def start(self) -> None:
-        """Return when it listens. Raises what `EmbeddedBroker.start` raises."""
+        """Return when it listens. Raises what the broker's `start` raises."""
         started: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main(started)), name="broker", daemon=True)
         self._thread.start()
@@ -285,10 +262,10 @@ class _Broker(Broker):  # type: ignore[misc]
         counts: BrokerCounts,
         door: Door,
         max_connections: int,
-        sockets: dict[str, socket.socket],
+        sockets: Mapping[str, socket.socket],
         tls: ssl.SSLContext | None,
     ) -> None:
-        listeners = {_HUB: ListenerConfig(), _NODES: ListenerConfig()}
+        listeners = {HUB: ListenerConfig(), NODES: ListenerConfig()}
         super().__init__(BrokerConfig(listeners=listeners, plugins={}))
         self._subscriptions = Filters()
         self.counts = counts
@@ -308,7 +285,7 @@ class _Broker(Broker):  # type: ignore[misc]
 
     async def _start_listeners(self) -> None:
         for name, sock in self.sockets.items():
-            tls: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": CONNECT_S} if self._tls and name == _NODES else {}
+            tls: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": CONNECT_S} if self._tls and name == NODES else {}
             server = await asyncio.start_server(partial(self.stream_connected, listener_name=name), sock=sock, **tls)
             self._servers[name] = Server(name, server, -1)
 
@@ -331,7 +308,7 @@ class _Broker(Broker):  # type: ignore[misc]
     async def stream_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
         task = asyncio.current_task()
         assert task is not None
-        full = len(self.open) >= self._max_connections and listener_name != _HUB
+        full = len(self.open) >= self._max_connections and listener_name != HUB
         if full:
             self._say("full", "The broker has %d connections and takes no more", len(self.open))
         if full or self._ending:
@@ -339,7 +316,7 @@ class _Broker(Broker):  # type: ignore[misc]
             return
         self.open[task] = writer
         try:
-            await self._client_connected(listener_name, _Reader(reader, self, may_wait=listener_name != _HUB), _Writer(writer))
+            await self._client_connected(listener_name, _Reader(reader, self, may_wait=listener_name != HUB), _Writer(writer))
         except Exception as error:  # boundary: bytes from outside in a library end this connection only
             self._say(type(error).__name__, "A connection to the broker failed: %r", error)
         finally:
@@ -375,7 +352,7 @@ class _Broker(Broker):  # type: ignore[misc]
 
     async def _authenticate(self, session: Session, listener: ListenerConfig) -> bool:
         username, password = session.username or "", session.password or ""
-        admit = self._gate.admit_hub(username, password) if listener is self.listeners_config[_HUB] else None
+        admit = self._gate.admit_hub(username, password) if listener is self.listeners_config[HUB] else None
         member = admit if admit is not None else await self._gate.admit_node(username, password)
         session.password = None
         if isinstance(member, Member) and session.will_flag and not member.may(Access.WRITE, str(session.will_topic)):

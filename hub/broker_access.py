@@ -66,10 +66,10 @@ class Member:
 
 
 class Gatekeeper:
-    """Answers logins. `hub_secret` is made anew at each start and never written anywhere."""
+    """Answers logins. `hub_secret` is made anew at each start and never written anywhere; empty: the hub does not come this way."""
 
-    def __init__(self, lookup: Lookup, hub_rules: Sequence[Rule] | None = None) -> None:
-        self.hub_secret: Final = secrets.token_urlsafe(32)
+    def __init__(self, lookup: Lookup, hub_rules: Sequence[Rule] | None = None, hub_secret: str = "") -> None:
+        self._hub_secret = hub_secret
         self._lookup = lookup
         self._hub_rules = tuple(hub_acl() if hub_rules is None else hub_rules)
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="broker-password")
@@ -83,7 +83,7 @@ class Gatekeeper:
 
     def admit_hub(self, username: str, password: str) -> Member | str:
         """The hub itself, or why not."""
-        right = hmac.compare_digest(password.encode(), self.hub_secret.encode())
+        right = bool(self._hub_secret) and hmac.compare_digest(password.encode(), self._hub_secret.encode())
         return Member(HUB_USER, self._hub_rules, is_hub=True) if right and username == HUB_USER else "wrong hub secret"
 
     async def admit_node(self, username: str, password: str) -> Member | str:
@@ -127,14 +127,14 @@ class Door:
     def __init__(self) -> None:
         self._seen: OrderedDict[str, tuple[int, int, str]] = OrderedDict()
 
-    def refuse(self, username: str, why: str, now_ms: int) -> None:
-        """Note a login that failed."""
+    def refuse(self, username: str, why: str, now_ms: int, times: int = 1) -> None:
+        """Note a login that failed, for the so many-th time since the last note."""
         try:
             name = check_node(username)
         except InvalidInput:
             name = NO_NAME
         count = self._seen.pop(name, (0, 0, ""))[0]
-        self._seen[name] = (count + 1, now_ms, why)
+        self._seen[name] = (count + times, now_ms, why)
         if len(self._seen) > _TURNED_AWAY:
             self._seen.popitem(last=False)
 

@@ -96,9 +96,7 @@ SETTINGS: Final = (
         False,
         "Whether browsers come by HTTPS (the session cookie is then marked Secure). TLS itself is done by a reverse proxy in front.",
     ),
-    Setting(
-        "broker", "kind", "embedded", "The MQTT broker: inside this process, or one that runs elsewhere.", allowed=("embedded", "external")
-    ),
+    Setting("broker", "kind", "embedded", "The MQTT broker: the hub's own, or one that runs elsewhere.", allowed=("embedded", "external")),
     Setting("broker", "host", "127.0.0.1", "Where the embedded broker listens, or where the external one is."),
     Setting("broker", "port", 1883, "Its port; 0 takes a free one (embedded only).", least=0, most=65_535),
     Setting("broker", "advertise", "", "Host that edges use to reach the broker, if it is not `host`: it goes into the hub's address."),
@@ -110,6 +108,13 @@ SETTINGS: Final = (
         path=True,
     ),
     Setting("broker", "key_file", "", "Private key (PEM) of the certificate.", path=True),
+    Setting(
+        "broker",
+        "process",
+        "auto",
+        "What the embedded broker runs in: a process of its own, or the hub's; auto: its own where the hub may use two cores or more.",
+        allowed=("auto", "own", "hub"),
+    ),
     Setting("broker", "max_connections", 4_096, "Connections the embedded broker takes.", least=1, most=100_000),
     Setting("broker", "username", "", "Of this hub at an external broker."),
     Setting("broker", "password_file", "", "Holds the password of this hub at an external broker.", path=True),
@@ -239,6 +244,7 @@ class Broker:
     tls: bool
     ca_file: str
     mqtt: str = AUTO
+    process: str = "auto"
 
     @property
     def embedded(self) -> bool:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hub.broker import HubAccess
+from hub.broker_port import HubAccess
 from hub.config import Broker
 from protocols.errors import ConfigError, TransportError
 from protocols.topics import hub_subscriptions

@@ -23,7 +23,9 @@ from hub.api import create_app
 from hub.backup_register import Register, open_store, register_of
 from hub.bridge import Bridge, status, troubles
 from hub.bridge_open import bridge_of
-from hub.broker import BrokerSettings, EmbeddedBroker, NodeGrant
+from hub.broker_access import NodeGrant
+from hub.broker_port import HubBroker
+from hub.brokers import broker_of
 from hub.claims import listen, locked, make_folder
 from hub.config import LEDGER_FILE, LOCK_FILE, PORTS_FILE, HubConfig, hub_address
 from hub.core import HubCore, HubIdentity, HubSettings
@@ -32,6 +34,7 @@ from hub.facade import Metric
 from hub.feed import Sampler
 from hub.fleet import node_json
 from hub.freshness import Freshness
+from hub.grants import Grants
 from hub.ledger_file import open_ledger
 from hub.line import Line, down_because, external_line, inside_line, password_of, says_online
 from hub.metrics import samples
@@ -89,17 +92,15 @@ class Hub:
         self._policies = config.policies()
         self.started_ms: int = now_ms()
         self.feed: Feed = Feed(boot=secrets.token_hex(4))
-        self.broker: EmbeddedBroker | None = None
+        self._grants = Grants()
+        self.broker: HubBroker | None = broker_of(config.broker, self._grants, holds)
         self.line: Line | None = None
         self.freshness = Freshness()
         self.api_port = 0
         self._token_hashes = config.api.token_hashes.split()
         self._sampler = Sampler(self.feed)
-        self.post: Post = Post(
-            lambda node: self._grants.get(node), lambda node, payload: self.engine.came(node, payload), self._full, self._turn_away
-        )
+        self.post: Post = Post(self._grants.get, lambda node, payload: self.engine.came(node, payload), self._full, self._turn_away)
         self._more: asyncio.TimerHandle | None = None
-        self._grants: dict[str, NodeGrant] = {}
         self._left_ms: dict[str, int] = {}
         in_this_process = config.store.sqlite and not apart(config)
         self._opener = Patient(lambda: open_store(config, now_ms, self._policies, holds=holds), at_once=in_this_process)
@@ -132,7 +133,7 @@ class Hub:
         except LongshoreError:
             db.close()
             raise
-        self._grants = {node.address.node: _grant(node) for node in core.registry.all()}
+        self._grants.replace({node.address.node: _grant(node) for node in core.registry.all()})
         core.serving.only = self._serves if self.workers is not None else None
         return core
 
@@ -192,14 +193,16 @@ class Hub:
 
     async def start(self) -> None:
         """Open everything. Errors: ConfigError, LedgerError."""
+        if self.broker is not None:
+            self.broker.prepare()
         core = await self.engine.open()
         log.info("%d nodes admitted, %d streams", len(core.registry.all()), len(core.ledger.log.all()))
         for found in self.engine.seen.findings:
             log.warning("%s", found)
         if self.bridge is not None:
             self.bridge.start()
-        if self.config.broker.embedded:
-            await self._start_broker()
+        if self.broker is not None:
+            await self.broker.start()
         self.line = Line(self.transport(hub_subscriptions() if self.workers is None else ()), self.heard)
         self.line.start()
 
@@ -209,12 +212,6 @@ class Hub:
         if self.broker is not None:
             return MqttTransport(inside_line(self.broker.hub_access), subscriptions=subscriptions)
         return MqttTransport(external_line(broker, password_of(broker)), subscriptions=subscriptions)
-
-    async def _start_broker(self) -> None:
-        broker = self.config.broker
-        settings = BrokerSettings(broker.host, broker.port, broker.cert_file or None, broker.key_file or None, broker.max_connections)
-        self.broker = EmbeddedBroker(settings, lambda node: self._grants.get(node))
-        await self.broker.start()
 
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
@@ -288,8 +285,9 @@ class Hub:
     async def take_in(self, card: NodeCard, orgs: Sequence[str] | None) -> Node:
         """Admit a node to this process. Errors: InvalidInput (taken), LedgerError."""
         node = await self.engine.admit(card, orgs)
-        self._grants[node.address.node] = _grant(node)
+        self._grants.put(node.address.node, _grant(node))
         if self.broker is not None:
+            await self.broker.told()
             self.broker.door.enter(node.address.node)
         self.reading.ask()
         return node

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from hub.child import end_child, start_child
 from hub.store.backups import Backup
 from hub.store.offsets import Advance, Offset
 from hub.store.port import (
@@ -42,7 +39,7 @@ from protocols.policy import Policies
 from protocols.streams import StreamKey
 
 log = logging.getLogger(__name__)
-COMMAND: Final = ("-m", "hub.store.apart_process")
+MODULE: Final = "hub.store.apart_process"
 END_S: Final = 20.0
 """a child that was told to end may still have a batch to write; beyond this it is killed, which loses nothing"""
 DONE: Final = "done"
@@ -57,16 +54,7 @@ class ApartStore:
         """Start the process and have it open the file. `holds`: descriptors that it inherits. Errors: ConfigError, LedgerError."""
         self._path = path
         self._lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fds = (theirs.fileno(), *holds)
-            self._process = subprocess.Popen(
-                [sys.executable, *COMMAND, str(fds[0])],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=fds,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
-            )
+        self._process, ours = start_child(MODULE, holds)
         self._line = Connection(ours.detach())
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
@@ -97,11 +85,7 @@ class ApartStore:
         """Have the process end, and wait for it. Idempotent."""
         with contextlib.suppress(OSError):
             self._line.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_child(self._process, END_S)
 
     # ------------------------------------------------------------ the port
 

@@ -5,13 +5,13 @@ It ends when the line closes. Signals that end a whole group of processes are it
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from hub.child import leave_signals_to_owner
 from hub.store.apart import BUG, DONE, FAILED, told
 from hub.store.offsets import Advance
 from hub.store.port import Applied, StoreFact, StoreRecord
@@ -76,8 +76,7 @@ def _answer(served: _Served, name: str, args: Sequence[Any]) -> tuple[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     """`FD`: the line to the owner."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_owner()
     serve(Connection(int(argv[0])))
     return 0
 

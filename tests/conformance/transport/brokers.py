@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from hub.broker import BrokerSettings, BrokerThread, EmbeddedBroker, NodeGrant
+from hub.broker_apart import ApartBroker
+from hub.broker_port import HubBroker
+from hub.grants import Grants
 from protocols import mosquitto
 from protocols.topics import Address, Rule, hub_acl, node_acl
 from protocols.transport.memory import MemoryBroker
@@ -145,8 +148,17 @@ class Embedded(_OverTcp):
         self.thread: BrokerThread | None = None
 
     def start(self) -> None:
-        self.thread = BrokerThread(EmbeddedBroker(BrokerSettings(port=self.port), self.lookup))
+        self.thread = BrokerThread(self.make(BrokerSettings(port=self.port)))
         self.thread.start()
+
+    def make(self, settings: BrokerSettings) -> HubBroker:
+        return EmbeddedBroker(settings, self.lookup)
+
+    @property
+    def broker(self) -> HubBroker:
+        """The one that runs."""
+        assert self.thread is not None
+        return self.thread.broker
 
     def stop(self) -> None:
         if self.thread is not None:
@@ -155,6 +167,17 @@ class Embedded(_OverTcp):
 
     def lookup(self, user: str) -> NodeGrant | None:
         return NodeGrant(self.HASHES[user], RULES[user]) if user in RULES else None
+
+
+class Apart(Embedded):
+    """The same in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grants = Grants({user: NodeGrant(self.HASHES[user], RULES[user]) for user in RULES})
+
+    def make(self, settings: BrokerSettings) -> ApartBroker:
+        return ApartBroker(settings, self.grants)
 
 
 class MosquittoUnderTest(_OverTcp):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import pytest
 from edge_agent.core import EdgeIdentity
 from edge_agent.runtime import EdgeRuntime
 from edge_agent.serve import presence
+from hub.broker_apart import ApartBroker
 from hub.config import HubConfig, new_file, read_config
 from hub.line import says_online
 from hub.metrics import FAMILIES
@@ -178,9 +181,10 @@ def test_an_edge_that_nobody_admitted_is_visible_until_it_is(tmp_path: Path) -> 
     in_loop(story)
 
 
-def test_an_edge_is_let_in_as_soon_as_it_is_admitted_without_any_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process", ["own", "hub"])
+def test_an_edge_is_let_in_as_soon_as_it_is_admitted_without_any_restart(tmp_path: Path, process: str) -> None:
     async def story() -> None:
-        async with calling(make_hub(tmp_path)) as hub:
+        async with calling(make_hub(tmp_path, broker__process=process)) as hub:
             kit = EdgeKit(tmp_path, "dock-7")
             async with kit.runtime(hub.hub.address) as edge:
                 await edge.append([order_event("A1", "PLACED")])
@@ -192,6 +196,25 @@ def test_an_edge_is_let_in_as_soon_as_it_is_admitted_without_any_restart(tmp_pat
                 await until(turned_away, "refused by the broker")
                 await hub.client.post("/v1/nodes", json=kit.card)
                 await hub.settled(1)
+
+    in_loop(story)
+
+
+def test_a_hub_whose_brokers_process_is_killed_goes_on_by_itself(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with calling(make_hub(tmp_path, broker__process="own")) as hub:
+            kit = EdgeKit(tmp_path, "dock-7")
+            await hub.client.post("/v1/nodes", json=kit.card)
+            async with kit.runtime(hub.hub.address) as edge:
+                for number in range(3):
+                    await edge.append([order_event(f"A{number}", "PLACED")])
+                    assert isinstance(hub.hub.broker, ApartBroker)
+                    killed = hub.hub.broker.pid
+                    if killed:
+                        os.kill(killed, signal.SIGKILL)
+                    await edge.append([order_event(f"B{number}", "PLACED")])
+                    await hub.settled(2 * (number + 1))
+            assert (await hub.get("/readyz"))["ready"]
 
     in_loop(story)
 
