@@ -26,8 +26,6 @@ from protocols.sync.intervals import Intervals
 BATCH_FACTS: Final = 4_000
 UNDER_WAY: Final = 3
 """batches that wait for the bus: one that it writes, one that is made ready, one that waits"""
-GATHER_MS: Final = 20
-GATHER_FACTS: Final = 500
 ASK_FIRST_MS: Final = 100
 ASK_MOST_MS: Final = 2_000
 SHOWN_KEPT: Final = 5_000
@@ -59,8 +57,6 @@ class BridgeDesk:
         self._bridging: Bridging | None = None
         self._generation = 0
         self._ask_due_ms, self._ask_wait_ms = 0, ASK_FIRST_MS
-        self._gather_until_ms = 0
-        """nothing is offered before; 0: at once"""
         self._shown: dict[StreamKey, dict[int, StoreFact]] = {}
         self._settled, self._changes = 0, list[Change]()
         self.counts = BridgeCounts()
@@ -70,13 +66,22 @@ class BridgeDesk:
         """From any thread: what became of a batch."""
         self._answers.append((generation, number, sent))
 
+    @property
+    def answered(self) -> bool:
+        """Is there an answer that was not noted?"""
+        return bool(self._answers)
+
     # ------------------------------------------------------------ the worker's turns
 
+    def take_answers(self, core: HubCore, now_ms: int) -> None:
+        """In the core's transaction: note what the bus answered. Errors: LedgerError."""
+        if self._bridging is not None and self._core is core:  # otherwise they are of batches that this core never gave
+            self._take_answers(self._bridging, now_ms)
+
     def turn(self, core: HubCore, now_ms: int, counts: Counts) -> Applied | None:
-        """Note what the bus answered, give it more. Returns what the store has taken in since. Errors: LedgerError, of the core."""
+        """Give the bus more. Returns what the store has taken in since. Errors: LedgerError, of the core."""
         bridging = self._of(core, now_ms)
-        self._take_answers(core, bridging, now_ms)
-        if (core.asked_store or bridging.begun) and not 0 < self._gather_until_ms - now_ms <= GATHER_MS:
+        if core.asked_store or bridging.begun:
             self._offer_all(bridging, now_ms)
         settled, changes = self._settled, self._changes
         self._settled, self._changes = 0, []
@@ -85,9 +90,7 @@ class BridgeDesk:
         return Applied(settled, 0, changes, received=dict(received)) if settled or changes else None
 
     def _offer_all(self, bridging: Bridging, now_ms: int) -> None:
-        """What the bus has room for. After little, what follows within a moment goes together: each batch costs a transaction here and
-        another one in the store, and a thousand nodes that say little each would cost as much as a backlog."""
-        offered = 0
+        """What the bus has room for."""
         while bridging.underway < UNDER_WAY:
             batch = bridging.next_batch(BATCH_FACTS, now_ms)
             if batch is None:
@@ -95,8 +98,6 @@ class BridgeDesk:
             batch = batch._replace(facts=[_read(f) for f in batch.facts])
             self._keep_changes(batch.facts)
             self._offer(self._generation, batch)
-            offered += len(batch.facts)
-        self._gather_until_ms = now_ms + GATHER_MS if 0 < offered < GATHER_FACTS else 0
 
     def _of(self, core: HubCore, now_ms: int) -> Bridging:
         if self._bridging is None or self._core is not core:
@@ -107,19 +108,18 @@ class BridgeDesk:
                 self._bridging.stated([*core.handing.stated, *self._bridging.waiting()], now_ms)
         return self._bridging
 
-    def _take_answers(self, core: HubCore, bridging: Bridging, now_ms: int) -> None:
-        answers = [self._answers.popleft() for _ in range(len(self._answers))]
-        sent = [number for generation, number, sent in answers if sent and generation == self._generation]
-        for generation, number, done in answers:
-            if not done and generation == self._generation:
+    def _take_answers(self, bridging: Bridging, now_ms: int) -> None:
+        sent = 0
+        for generation, number, done in [self._answers.popleft() for _ in range(len(self._answers))]:
+            if generation != self._generation:
+                continue
+            if not done:
                 bridging.failed(number)
-        if not sent:
-            return
-        core.begin()
-        for number in sent:
+                continue
             bridging.acknowledged(number, now_ms)
-        core.commit()
-        self._ask_soon(now_ms)
+            sent += 1
+        if sent:
+            self._ask_soon(now_ms)
 
     # ------------------------------------------------------------ the store's word
 
@@ -153,8 +153,7 @@ class BridgeDesk:
         """When the next turn is needed at the latest, though nothing happens; `else_ms` where it is not."""
         if self._bridging is None:
             return else_ms
-        asking = self._ask_due_ms if self._bridging.waiting() else else_ms
-        return min(asking, self._gather_until_ms or asking)
+        return self._ask_due_ms if self._bridging.waiting() else else_ms
 
     def look(self) -> None:
         """Make the figures anew; the engine does it when it looks at the fleet."""

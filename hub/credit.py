@@ -32,8 +32,9 @@ class Credit:
 
     def rested(self, now_ms: int) -> None:
         """Forget who has had nothing for a while; a clock that went back makes nobody busy for ever."""
-        for node in list(self._busy_ms):
-            if 0 <= now_ms - self._busy_ms[node] < BUSY_MS:
+        while self._busy_ms:
+            node, at_ms = next(iter(self._busy_ms.items()))
+            if 0 <= now_ms - at_ms < BUSY_MS:
                 return
             del self._busy_ms[node]
 

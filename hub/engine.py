@@ -26,6 +26,7 @@ from hub.first_word import FirstWord
 from hub.fleet import Seen, look_at_nodes
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
 from hub.lookout import look_around
+from hub.pace import Pace, much
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore
 from hub.store_side import Owner, StoreSide
@@ -50,7 +51,8 @@ class Engine:
         self.inputs, self._fresh = Inputs(), Fresh()
         self.seen: Seen = Seen()
         self._ports, self._rhythm = ports, rhythm or Rhythm()
-        self._wake = asyncio.Event()
+        self._wake, self._hurry = asyncio.Event(), asyncio.Event()
+        self._pace = Pace(self._rhythm.apart_ms / 1_000)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._stopping = False
@@ -79,20 +81,37 @@ class Engine:
         """Let the worker do something with the store between two turns; then it is asked again for all that it holds. Errors: those of
         `work`; LedgerBroken: it is not open."""
         done = await self._in_worker(self._side.use, work)
-        self._wake.set()
+        self._at_once()
         return done
 
     async def run(self) -> None:
         """Until `stop`, and then until nothing waits. Ends by itself only for a bug, which it raises."""
+        loop = asyncio.get_running_loop()
         while True:
             if not self._busy:
                 if self._stopping and not self._side.under_way:
                     return
                 await self._rest()
+            await self._gather()
             self._wake.clear()
+            began_s, moved = loop.time(), self.counts.moved
             await self._one_turn()
+            self._pace.turned(began_s, self.counts.moved - moved)
             if self._stopping and self._core is None:
                 return
+
+    async def _gather(self) -> None:
+        """After a turn that did little, what follows within a moment goes into one; see `hub.pace`."""
+        rest_s = self._pace.rest_s(asyncio.get_running_loop().time(), self.inputs.bytes)
+        if rest_s and not (self.inputs.asked or self._stopping):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), rest_s)
+        self._hurry.clear()
+
+    def _at_once(self) -> None:
+        """Somebody waits for the next turn."""
+        self._hurry.set()
+        self._wake.set()
 
     @property
     def _busy(self) -> bool:
@@ -132,7 +151,7 @@ class Engine:
     def stop(self) -> None:
         """End `run` after what waits now."""
         self._stopping = True
-        self._wake.set()
+        self._at_once()
 
     async def close(self) -> None:
         """After `run` has ended: tell whoever still waits, let go of the files. Idempotent."""
@@ -144,6 +163,8 @@ class Engine:
         """Bytes from a node's topic. False: there is no room for them now."""
         kept = not self._stopping and self.inputs.came(node, payload)
         self._wake.set()
+        if much(self.inputs.bytes):
+            self._hurry.set()
         return kept
 
     async def append(self, events: Sequence[OrderEvent]) -> list[Appended]:
@@ -151,7 +172,7 @@ class Engine:
         await self._may_write()
         answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
         self.inputs.append(Append(events, answer))
-        self._wake.set()
+        self._at_once()
         return await answer
 
     async def _may_write(self) -> None:
@@ -166,7 +187,7 @@ class Engine:
         self._refuse_if_down()
         answer: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
         self.inputs.ask(Admit(card, orgs, answer))
-        self._wake.set()
+        self._at_once()
         return await answer
 
     async def do(self, work: Callable[[HubCore, int], T], *, writes: bool = False) -> T:
@@ -177,7 +198,7 @@ class Engine:
             await self._may_write()
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.inputs.ask(Do(work, answer))
-        self._wake.set()
+        self._at_once()
         return await answer
 
     def _refuse_if_down(self) -> None:
@@ -227,13 +248,13 @@ class Engine:
         if self._core is None and not self._reopen():
             return Done(self._failed(batch, self._again()))
         core = self._core
-        if core is None or not (batch or self._side.said or core.feeds.busy):
+        if core is None or not (batch or self._side.has_word or core.feeds.busy):
             return Done([])
         answers: list[tuple[Asked, Any]] = []
         later: list[Input] = []
         at: Input | None = None
         try:
-            if batch or self._side.said:
+            if batch or self._side.has_word:
                 core.begin()
                 self._fresh.begin()
                 self._side.heard(core)

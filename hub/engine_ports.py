@@ -42,6 +42,11 @@ class EngineCounts:
     rebuilt_total: int = 0
     store_errors_total: int = 0
 
+    @property
+    def moved(self) -> int:
+        """Facts that were taken in or have reached the store."""
+        return self.facts_total + self.applied_total + self.refilled_total
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -66,10 +71,12 @@ class Ports:
 class Rhythm:
     """`store_check_ms`: how often the store is asked for all that it holds. `follow_ms`: how often for what others brought; 0: there are
     none. `store_wait_ms`: between two looks at whether a store that is being opened has answered; `store_backoff_ms`: the longest pause
-    before one that failed is opened again, shorter than a ledger's, because a server comes back by itself."""
+    before one that failed is opened again, shorter than a ledger's, because a server comes back by itself.
+    `apart_ms`: between the beginnings of two turns while there is little to do."""
 
     store_check_ms: int = 60_000
     offline_after_ms: int = 30_000
     follow_ms: int = 0
     store_wait_ms: int = 500
     store_backoff_ms: int = 4_000
+    apart_ms: int = 40

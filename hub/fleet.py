@@ -6,7 +6,7 @@ log. `balanced` compares them and is never made true by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -294,9 +294,12 @@ def balance(
 ) -> Balance:
     """captured = settled + queued + in custody + quarantined + evicted, per node (this hub among them) and in all."""
     names = dict.fromkeys([*_nodes_of_ledger(core), *core.serving.those(n.address.node for n in core.registry.all()), core.identity.node])
-    names |= dict.fromkeys(key.node for key in counts or {})
+    stored: dict[str, list[StreamCounts]] = {}
+    for key, count in (counts or {}).items():
+        stored.setdefault(key.node, []).append(count)
+    names |= dict.fromkeys(stored)
     carried = _carried(beats)
-    nodes = [_balance_of(core, name, beats.get(name), counts, carried.get(name, 0)) for name in sorted(names)]
+    nodes = [_balance_of(core, name, beats.get(name), stored.get(name, ()), carried.get(name, 0)) for name in sorted(names)]
     fleet, why = _sum(nodes), _unknown(core, counts, taking_back)
     if why:
         for row in (fleet, *nodes):
@@ -322,11 +325,8 @@ def _carried(beats: Mapping[str, tuple[Heartbeat, int]]) -> dict[str, int]:
     return found
 
 
-def _balance_of(
-    core: HubCore, node: str, heard: tuple[Heartbeat, int] | None, counts: Mapping[StreamKey, StreamCounts] | None, carried: int
-) -> BalanceRow:
+def _balance_of(core: HubCore, node: str, heard: tuple[Heartbeat, int] | None, mine: Sequence[StreamCounts], carried: int) -> BalanceRow:
     streams = _streams_of(core, node, heard[0] if heard is not None else None)
-    mine = [c for key, c in (counts or {}).items() if key.node == node]
     evicted: dict[str, int] = {}
     for count in mine:
         for why, seqs in count.records.items():
@@ -345,7 +345,7 @@ def _balance_of(
     row["quarantinedResolved"] = sum(c.resolved for c in mine)
     row["inCustody"] = min(missing, carried)  # not here yet, and not with its author alone
     row["custody"] = _custody_of(heard)
-    row["balanced"] = counts is not None and row["captured"] == _accounted(row)
+    row["balanced"] = row["captured"] == _accounted(row)
     return row
 
 

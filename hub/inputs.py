@@ -90,6 +90,11 @@ class Inputs:
     def __len__(self) -> int:
         return self._frames + len(self._requests)
 
+    @property
+    def asked(self) -> bool:
+        """Does somebody wait for an answer?"""
+        return bool(self._requests)
+
     def came(self, node: str, payload: bytes) -> bool:
         """Keep a frame; False when there is no room for it."""
         self.counts.frames_total += 1

@@ -23,6 +23,7 @@ from protocols.trust import read_secret
 log = logging.getLogger(__name__)
 
 TRY_S: Final = 20.0
+GATHER_S: Final = 0.005
 RECEIVE_MOST: Final = 1_000
 """messages that a broker of MQTT 5 may send the hub before one is acknowledged: all of a region comes this way"""
 
@@ -31,13 +32,15 @@ def external_line(broker: Broker, password: str) -> MqttSettings:
     """To a broker that runs elsewhere."""
     return MqttSettings(
         broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None, broker.cert_file or None,
-        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST, backoff_max_s=15.0,
+        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST, backoff_max_s=15.0, gather_s=GATHER_S,
     )  # fmt: skip
 
 
 def inside_line(access: HubAccess) -> MqttSettings:
     """To the embedded broker."""
-    return MqttSettings(access.host, access.port, access.username, access.password, version=THREE, backoff_min_s=0.1, backoff_max_s=2.0)
+    return MqttSettings(
+        access.host, access.port, access.username, access.password, version=THREE, backoff_min_s=0.1, backoff_max_s=2.0, gather_s=GATHER_S
+    )
 
 
 def password_of(broker: Broker) -> str:

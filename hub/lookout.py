@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from hub.core import HubCore
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
@@ -10,6 +11,8 @@ from hub.fleet import NO_STORE, Seen, look
 from hub.store.port import CentralStore
 
 log = logging.getLogger(__name__)
+LOOK_SHARE: Final = 40
+"""one part in so many of the worker's time goes into looks"""
 
 
 def look_around(
@@ -27,4 +30,4 @@ def look_around(
     if seen.balance["fleet"].get("unknown") == NO_STORE:  # what took long was waiting for it; once it is there again a look is short
         return seen, ports.now_ms() + LOOK_EVERY_MS
     took_ms = ports.now_ms() - began_ms
-    return seen, began_ms + max(LOOK_EVERY_MS, 20 * took_ms)
+    return seen, began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * took_ms)

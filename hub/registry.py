@@ -94,6 +94,8 @@ class Registry:
             address = Address(org, region, site, node)
             self._nodes[node] = Node(address, key, password, added, orgs.get(node, ()), staff.get(node, ""))
         self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
+        self._beats: dict[str, tuple[bytes, Heartbeat]] = {}
+        """by node, as in the table and as read: all are looked at every second, and few have changed"""
         self.shifts: dict[str, list[Shift]] = {}
         """by node, lowest first"""
         for name, *shift in db.query("SELECT node, epoch, cls, first, last, ms, within_ms FROM shifts ORDER BY node, epoch, cls, first"):
@@ -177,10 +179,14 @@ class Registry:
         """The last heartbeat of each node, and when it came."""
         out = {}
         for node, body, at_ms in self._db.query("SELECT node, body, at_ms FROM beats ORDER BY node"):
-            try:
-                out[node] = (Heartbeat.parse(unpack(body, max_bytes=FRAME_WIRE_BYTES)), int(at_ms))
-            except DecodeError:
-                continue  # written by a later version; the next heartbeat replaces it
+            known = self._beats.get(node)
+            if known is None or known[0] != body:
+                try:
+                    known = bytes(body), Heartbeat.parse(unpack(body, max_bytes=FRAME_WIRE_BYTES))
+                except DecodeError:
+                    continue  # written by a later version; the next heartbeat replaces it
+                self._beats[node] = known
+            out[node] = known[1], int(at_ms)
         return out
 
     # ------------------------------------------------------------ frames of nodes that are not known yet

@@ -75,6 +75,11 @@ class StoreSide:
         return self._errands.done()
 
     @property
+    def has_word(self) -> bool:
+        """Has store or bus said what the ledger is to be told?"""
+        return bool(self.said) or (self._ports.desk is not None and self._ports.desk.answered)
+
+    @property
     def busy(self) -> bool:
         """Is there something for the engine to do at once?"""
         return bool(self.said) or (bool(self.refill) and not self.under_way)
@@ -96,8 +101,10 @@ class StoreSide:
         self._asking.at_once()
 
     def heard(self, core: HubCore) -> None:
-        """Inside the core's transaction: it takes what the store said."""
+        """Inside the core's transaction: it takes what bus and store said."""
         desk = self._ports.desk
+        if desk is not None:
+            desk.take_answers(core, self._ports.now_ms())
         for statement, whole in self.said:
             older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
             if desk is not None:

@@ -52,6 +52,7 @@ _PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768
 """The longest packet that we let a broker of MQTT 5 send us."""
 _BESIDE_BYTES: Final = 128
 """What a packet may hold beside topic and payload: its head, its id, and our properties."""
+_READS_MOST, _LITTLE_BYTES = 64, 4_000  # packets that are read at one go while all of them are small
 _TRACE: Final = "traceparent"
 _TRACED: Final = b"\x26" + len(_TRACE).to_bytes(2, "big") + _TRACE.encode()
 """A user property of that name."""
@@ -252,7 +253,7 @@ class _Line:
         self.packet_most: int | None = None
         self._settings, self._subscriptions, self._presence = settings, subscriptions, presence
         self._owner, self._wake = owner, wake
-        self._granted = 0
+        self._granted = self._came = self._came_bytes = 0
         self._in_flight: dict[int, Outgoing] = {}
         self._window = settings.max_in_flight
         self._retains = True
@@ -335,6 +336,8 @@ class _Line:
             self._check(client.loop_write())
         if ready & selectors.EVENT_READ:
             self._read_all()
+            if self._settings.gather_s and 0 < self._came_bytes < _LITTLE_BYTES:
+                time.sleep(self._settings.gather_s)
         self._check(client.loop_misc())
         if self._up_since_s is None and time.monotonic() >= self._answer_due_s:
             self._end("the broker accepted the connection and did not answer", Refusal.CLOSED)
@@ -375,12 +378,15 @@ class _Line:
             sock.close()
 
     def _read_all(self) -> None:
-        """TLS may hold decrypted bytes that no selector sees."""
-        self._check(self._client.loop_read())
-        sock: Any = self._client.socket()
-        while isinstance(sock, ssl.SSLSocket) and sock.pending():
+        """What has come, within bounds: paho reads one packet at a time, and TLS may hold decrypted bytes that no selector sees."""
+        self._came_bytes = 0
+        for _ in range(_READS_MOST):
+            before = self._came
             self._check(self._client.loop_read())
-            sock = self._client.socket()
+            sock: Any = self._client.socket()
+            held = isinstance(sock, ssl.SSLSocket) and sock.pending()
+            if self.end_reason is not None or (not held and (self._came == before or self._came_bytes >= _LITTLE_BYTES)):
+                return
 
     def _check(self, rc: MQTTErrorCode) -> None:
         if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -451,10 +457,12 @@ class _Line:
         self._lose(str(reason), of_connection(reason.value) if said else None)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        self._came, self._came_bytes = self._came + 1, self._came_bytes + len(message.payload)
         trace = read_traceparent(dict(getattr(message.properties, "UserProperty", ())).get(_TRACE)) if self.five else ""
         self._owner.heard(Message(message.topic, bytes(message.payload), message.retain, trace))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        self._came, self._came_bytes = self._came + 1, self._came_bytes + 1
         outgoing = self._in_flight.pop(mid, None)
         if outgoing is not None:
             self._owner.taken(outgoing, reason.value if self.five and outgoing.qos else None)

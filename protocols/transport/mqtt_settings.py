@@ -38,6 +38,8 @@ class MqttSettings:
     backoff_max_s: float = 60.0
     stable_s: float = 10.0
     wants_reader: bool = False
+    gather_s: float = 0.0
+    """after little, what comes within this time is read at one go: for a line on which thousands say little each"""
     known_ms: Known | None = field(default=None, repr=False, compare=False)
     """what is known to have passed, for certificates where the system's clock is not set (`transport.tls`)"""
 

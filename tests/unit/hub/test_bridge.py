@@ -136,7 +136,7 @@ def test_facts_go_over_the_bus_into_the_store_once_and_settle(doors: Bridged, bu
             assert len(ids(bus)) == len(set(ids(bus))) == 20
             assert troubles(doors.bridge) == []
             await until(lambda: status(doors.bridge, now_ms())["unsettled"] == 0, "nothing waits")  # type: ignore[index]
-            assert sum(len(applied.changes) for applied in doors.applied) == 20, "the live feed was told"
+            await until(lambda: sum(len(applied.changes) for applied in doors.applied) == 20, "the live feed was told")
 
     in_loop(story)
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from edge_agent.core import EdgeSettings
-from hub.bridge_desk import GATHER_MS, BridgeDesk
+from hub.bridge_desk import BridgeDesk
 from hub.bridge_records import Encoder, read
 from hub.bridging import AGAIN_FACTS, Batch, Bridging
 from hub.bus import Place, Taken
@@ -331,23 +331,6 @@ def offered_by(line: Line) -> tuple[BridgeDesk, list[int]]:
     """A desk, and how many facts each batch had that it offered."""
     sizes: list[int] = []
     return BridgeDesk(lambda _, batch: sizes.append(len(batch.facts)), T), sizes
-
-
-def test_after_little_what_follows_within_a_moment_goes_together() -> None:
-    line = Line()
-    desk, sizes = offered_by(line)
-    line.says("A1")
-    at, hub, counts = line.world.now_ms, line.world.hub, EngineCounts()
-    desk.turn(hub, at, counts)
-    assert sizes == [1], "the first goes at once"
-    line.says("A2")
-    line.says("A3")
-    desk.turn(hub, at + GATHER_MS - 1, counts)
-    assert sizes == [1] and desk.due_ms(else_ms=at + 9_999) == at + GATHER_MS
-    desk.turn(hub, at + GATHER_MS, counts)
-    assert sizes == [1, 2]
-    desk.turn(hub, at + 2 * GATHER_MS, counts)
-    assert desk.due_ms(else_ms=at + 9_999) > at + 2 * GATHER_MS, "nothing came: nobody is woken for it"
 
 
 def test_a_clock_that_is_set_back_holds_nothing_up() -> None:

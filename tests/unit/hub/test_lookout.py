@@ -6,7 +6,7 @@ from typing import Any
 
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
 from hub.fleet import NO_STORE, Seen
-from hub.lookout import look_around
+from hub.lookout import LOOK_SHARE, look_around
 from hub.store.sqlite import SqliteStore
 from protocols.errors import LedgerBroken
 from protocols.sqlite import Db
@@ -40,7 +40,7 @@ def looked(*, answers: bool) -> tuple[Seen, int]:
 
 
 def test_a_look_that_takes_long_is_made_seldom() -> None:
-    assert looked(answers=True)[1] == 19 * SLOW_MS
+    assert looked(answers=True)[1] == (LOOK_SHARE - 1) * SLOW_MS
 
 
 def test_waiting_for_a_store_that_does_not_answer_delays_no_later_look() -> None:
