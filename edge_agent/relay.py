@@ -33,6 +33,8 @@ from protocols.sync.seal import Control, Verify, unseal
 from protocols.sync.uplink import Uplink
 from protocols.topics import Channel
 
+FREED_EVERY_MS: Final = 3_600_000
+"""of the hub's time: so often is looked what has been settled for long enough, though nobody said anything new"""
 FEED_POINTS: Final = 1_500
 """of all streams that came down the hub's feed, named in one hello"""
 _PEERS_MAY_SAY: Final = (Kind.HELLO, Kind.HEARTBEAT, Kind.RECORD, Kind.FOLLOW, Kind.COMPARE)
@@ -113,12 +115,19 @@ class Relay:
         """the last hello of each peer that came while there was no line"""
         self._named: dict[StreamKey, bool] = {}
         """streams named in the last hello: whether there are frames of them"""
+        self._asked: dict[StreamKey, tuple[Point, ...]] = {}
+        """and which points of those"""
         self._turn = 0
         self._attempts = 0
         self._retry_ms: int | None = None
         self._asks = 0
         self._ask_due: int | None = None
         self._freeable: dict[int, int] = {}
+        self._free_next: dict[int, None] = {}
+        """streams of which more may be freed than when they were last looked at"""
+        self._freed_at: tuple[int, bool] | None = None
+        self._believed: dict[StreamKey, tuple[object, ...]] = {}
+        """what was last heard of a stream, and when: the same again moves nothing"""
         uplink.carried = self._carried
 
     # ------------------------------------------------------------ from peers (inside a transaction)
@@ -209,25 +218,41 @@ class Relay:
         """A statement about another's stream, of the incarnation that counts: what is settled, may be freed, and has arrived."""
         key = StreamKey(said.node, said.epoch, said.cls)
         if self.custody.kept_bytes:
-            if self.custody.note_settled(key, said.settled, hub_ms, self.known):
-                self._asks = 0
-            self.custody.release_feed(key, said.freeable, self.known)
-            if backed_up or self._pressed:
-                self.custody.release(key, said.freeable, hub_ms - self._floor_ms, self.known)
+            may = backed_up or self._pressed
+            heard = (said.settled, said.freeable, self.custody.taken, may, hub_ms // FREED_EVERY_MS)
+            if self._believed.get(key) != heard:
+                self._believed[key] = heard
+                self._let_custody_go(key, said, hub_ms, may=may)
             self._landed(key, said.runs)
         stream = self._ledger.log.get(key)
         if stream is not None and not stream.own:
-            self._freeable[stream.sid] = self._may_free(stream, said.freeable)
+            self._set_freeable(stream, self._may_free(stream, said.freeable))
+
+    def _let_custody_go(self, key: StreamKey, said: StreamStated, hub_ms: int, *, may: bool) -> None:
+        if self.custody.note_settled(key, said.settled, hub_ms, self.known):
+            self._asks = 0
+        self.custody.release_feed(key, said.freeable, self.known)
+        if may:
+            self.custody.release(key, said.freeable, hub_ms - self._floor_ms, self.known)
+
+    def _set_freeable(self, stream: Stream, seq: int) -> None:
+        if self._freeable.get(stream.sid) != seq:
+            self._freeable[stream.sid] = seq
+            self._free_next[stream.sid] = None
 
     def let_go(self, *, pressed: bool) -> None:
         """Free others' facts in this ledger by rule 11, as far as the hub of this incarnation says so."""
         hub_ms = self._uplink.hub_ms
         if self._uplink.incarnation is None or hub_ms is None:
             return
-        for sid, freeable in self._freeable.items():
-            stream = self._ledger.log.by_sid(sid)
+        may = self._uplink.backed_up or pressed
+        moment = (hub_ms // FREED_EVERY_MS, may)
+        sids = self._free_next if moment == self._freed_at else self._freeable
+        self._free_next, self._freed_at = {}, moment
+        for sid in sids:
+            stream, freeable = self._ledger.log.by_sid(sid), self._freeable[sid]
             self._freeing.mark(stream, freeable, hub_ms)
-            if self._uplink.backed_up or pressed:
+            if may:
                 self._freeing.free(stream, self._freeing.due(stream, freeable, hub_ms), hub_ms)
 
     def _freeable_of(self, key: StreamKey) -> int:
@@ -237,7 +262,7 @@ class Relay:
     def _raise_freeable(self, key: StreamKey, seq: int) -> None:
         stream = self._ledger.log.get(key)
         if stream is not None and seq > self._freeable.get(stream.sid, seq):
-            self._freeable[stream.sid] = seq
+            self._set_freeable(stream, seq)
 
     @property
     def _pressed(self) -> bool:
@@ -259,6 +284,7 @@ class Relay:
     def on_answer(self, answer: Answer, now: int, *, backed_up: bool) -> None:
         """The absolute answer to this edge's latest hello: what it does not state is sent (again)."""
         runs: dict[StreamKey, list[RunStated]] = {}
+        waited = {**self._flights, **self._to_send, **self._to_give_back}
         self._flights, self._to_send, self._to_give_back = {}, {}, {}
         for said in answer.streams:
             key = StreamKey(said.node, said.epoch, said.cls)
@@ -271,8 +297,9 @@ class Relay:
         lacking: dict[int, None] = {}
         for key, _ in self.custody.held():
             if key in self._named or self.peers.get(key.node) is not None:  # else it was not asked about, and came from the hub itself
-                known = self.known if self._named.get(key, True) else _covered
-                lacking.update(dict.fromkeys(self.custody.lacking_ids(key, runs.get(key, ()), known)))
+                frames = self._named.get(key, True)
+                known, asked = (self.known, self._asked.get(key, ())) if frames else (_covered, None)
+                lacking.update(dict.fromkeys(self.custody.lacking_ids(key, runs.get(key, ()), known, asked, waited)))
         self._wait_again(lacking)
         self._ask_due = None
 
@@ -284,14 +311,15 @@ class Relay:
 
     def _carried(self) -> tuple[StreamCarried, ...]:
         """For a hello: streams in custody; where there are more, or more of them, than it may name, others each time."""
-        held = self.custody.held()
         self._turn += 1
+        held = self.custody.held(self._turn)
         if len(held) > STREAMS_STATED:
             start = self._turn * STREAMS_STATED % len(held)
             held = [*held[start:], *held[:start]][:STREAMS_STATED]
         self._named = {key: self.custody.carries(key) for key, _ in held}
         share = max(FEED_POINTS // (list(self._named.values()).count(False) or 1), 1)
-        return tuple(StreamCarried(*key, self._points(key, points, share), self._named[key]) for key, points in held)
+        self._asked = {key: self._points(key, points, share) for key, points in held}
+        return tuple(StreamCarried(*key, self._asked[key], self._named[key]) for key in self._asked)
 
     def _points(self, key: StreamKey, points: tuple[Point, ...], share: int) -> tuple[Point, ...]:
         return points if self._named[key] else self.custody.page_of_points(key, min(share, POINTS_CARRIED), self._turn)

@@ -43,6 +43,8 @@ class HubFreeing:
         self._freeable: dict[int, int] = {}
         self.taken_back = 0
         """places that were freed here and became holes again, since this start"""
+        self.swept = 0
+        """facts that came late, into a place that had been freed, and went again"""
 
     @property
     def freed(self) -> int:
@@ -164,6 +166,7 @@ class HubFreeing:
             )
             if row is not None and row[1] is None and (row[0] is None or identity not in _heads(row[0])):
                 self._ledger.db.run("DELETE FROM log WHERE sid=? AND seq=? AND h=?", identity)
+                self.swept += 1
 
     def _sweep(self, heads: Mapping[int, Mapping[Identity, None]]) -> None:
         """Facts that were freed and stayed because orders ended in them, and do not any more."""

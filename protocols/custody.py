@@ -15,7 +15,7 @@ Every method runs inside a transaction of the owner; after an error it is thrown
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -81,6 +81,8 @@ class Custody:
         self._db, self.budget_bytes = db, budget_bytes
         row = db.one("SELECT coalesce(sum(length(payload)), 0) FROM custody")
         self.kept_bytes = int(row[0]) if row else 0
+        self.taken = 0
+        """payloads that were kept since this object was made: what was heard before the last of them may say more now"""
 
     # ------------------------------------------------------------ in
 
@@ -102,6 +104,7 @@ class Custody:
             [(cid, *s.key, s.first, s.h_before, s.last, s.h_last) for s in spans],
         )
         self.kept_bytes += len(payload)
+        self.taken += 1
         return True
 
     def covers(self, span: Span, known: Known = _unknown) -> bool:
@@ -201,19 +204,50 @@ class Custody:
 
     # ------------------------------------------------------------ asking
 
-    def held(self) -> list[tuple[StreamKey, tuple[Point, ...]]]:
-        """Streams in custody, the oldest first, with points to ask the hub about: highest first, at most POINTS_HELD each."""
-        keys = self._db.query("SELECT node, epoch, cls FROM custody_spans GROUP BY node, epoch, cls ORDER BY min(cid)")
-        return [(key, _points([span for _, span in self._spans(key)])) for key in (StreamKey(*row) for row in keys)]
+    def held(self, turn: int = 0) -> list[tuple[StreamKey, tuple[Point, ...]]]:
+        """Streams in custody, the oldest first, with points to ask the hub about: at most POINTS_HELD each, where branches end first. Where
+        there are more of them, others at each turn."""
+        streams: dict[StreamKey, list[Span]] = {}
+        for node, epoch, cls, first, h_before, last, h_last in self._db.query(
+            "SELECT s.node, s.epoch, s.cls, s.first, s.h_before, s.last, s.h_last FROM custody_spans s JOIN"
+            " (SELECT node, epoch, cls, min(cid) AS oldest FROM custody_spans GROUP BY node, epoch, cls) k USING (node, epoch, cls)"
+            " WHERE s.done<=? ORDER BY k.oldest, s.node, s.epoch, s.cls, s.last DESC, s.cid",
+            (_SETTLED,),
+        ):
+            key = StreamKey(node, epoch, cls)
+            streams.setdefault(key, []).append(Span(key, int(first), bytes(h_before), int(last), bytes(h_last)))
+        return [(key, _points(spans, turn)) for key, spans in streams.items()]
 
     def lacking(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[bytes]:
         """Payloads with facts of this stream that the hub, by its absolute statement, does not hold: to be sent again, oldest first."""
         return [self.payload(cid) for cid in self.lacking_ids(key, runs, known)]
 
-    def lacking_ids(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[int]:
-        """The same by their ids."""
+    def lacking_ids(
+        self,
+        key: StreamKey,
+        runs: Sequence[RunStated],
+        known: Known = _unknown,
+        asked: Container[Point] | None = None,
+        waiting: Container[int] = (),
+    ) -> list[int]:
+        """The same by their ids. `asked`: the points that the statement answers; of a branch whose end is none of them it says nothing, but
+        what is `waiting` to be sent goes on waiting. None: it says all."""
         data = [run for run in runs if run.kind is RunKind.DATA]
-        return list(dict.fromkeys(sorted(cid for cid, span in self._spans(key) if not stated(span, data, known))))
+        below: dict[Point, dict[Point, None]] = {}
+        ends: dict[Point, Point] = {}
+        lacking: dict[int, None] = {}
+
+        def surely(tip: Point, point: Point) -> bool:
+            return point in below.get(tip, ())
+
+        for cid, span in self._spans(key):  # the highest first: what is held is held with what it stands on
+            end = ends[span.below] = ends.get(span.end, span.end)
+            way = held_by(span, data, known, surely)
+            if way is not None:
+                below.setdefault((way.last, way.h_last), {})[span.below] = None
+            elif asked is None or end in asked or cid in waiting:
+                lacking[cid] = None
+        return sorted(lacking)
 
     def ids(self, key: StreamKey) -> list[int]:
         """Payloads with facts of a stream, oldest first."""
@@ -319,24 +353,39 @@ def chained(log: StreamLog) -> Known:
     return known
 
 
-def _points(spans: Sequence[Span]) -> tuple[Point, ...]:
-    """Where branches end, and others evenly below; the highest first."""
+def _points(spans: Sequence[Span], turn: int) -> tuple[Point, ...]:
+    """Where branches end, and others evenly below."""
     stood_on = {s.below for s in spans}
     ends = list(dict.fromkeys(s.end for s in spans))
-    tips = [end for end in ends if end not in stood_on][:POINTS_HELD]
-    rest = [end for end in ends if end in stood_on]
+    tips, rest = [end for end in ends if end not in stood_on], [end for end in ends if end in stood_on]
+    if len(tips) >= POINTS_HELD:
+        start = turn * POINTS_HELD % len(tips)
+        return tuple([*tips[start:], *tips[:start]][:POINTS_HELD])
     room = POINTS_HELD - len(tips)
-    spread = rest if len(rest) <= room else [rest[i * len(rest) // room] for i in range(room)]
-    return tuple(sorted([*tips, *spread], key=lambda p: -p[0]))
+    step = max(len(rest) // room, 1)
+    spread = rest if len(rest) <= room else [rest[i * len(rest) // room + turn % step] for i in range(room)]
+    return (*tips, *spread)
 
 
 def stated(span: Span, runs: Sequence[RunStated], known: Known) -> bool:
-    """Does the hub hold all of a span? From its end downwards: each run that holds the point reached leads to where that run begins."""
+    """Does the hub hold all of a span?"""
+    return held_by(span, runs, known, _never) is not None
+
+
+def _never(tip: Point, point: Point) -> bool:
+    return False
+
+
+def held_by(span: Span, runs: Sequence[RunStated], known: Known, surely: Callable[[Point, Point], bool]) -> RunStated | None:
+    """The lowest of the hub's runs that hold a span; None where it does not hold all of it. From its end downwards: each run that holds the
+    point reached leads to where that run begins. `surely(tip, point)` is asked before `known`, which may have to read."""
     at = span.end
-    while at[0] >= span.first:
-        over = [r for r in runs if r.first <= at[0] <= r.last and ((r.last, r.h_last) == at or known(span.key, (r.last, r.h_last), at))]
+    while True:
+        near = [r for r in runs if r.first <= at[0] <= r.last]
+        over = [r for r in near if (r.last, r.h_last) == at or surely((r.last, r.h_last), at)]
+        if not any(r.first <= span.first for r in over):
+            over = [r for r in near if r in over or known(span.key, (r.last, r.h_last), at)]
         run = min(over, key=lambda r: r.first, default=None)
-        if run is None:
-            return False
+        if run is None or run.first <= span.first:
+            return run
         at = (run.first - 1, run.h_before)
-    return True

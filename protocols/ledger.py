@@ -97,7 +97,7 @@ class Ledger:
 
     def own(self, cls: int = ORDERS) -> Stream:
         """The stream that the next yes goes to."""
-        if not self._epoch:
+        if not self._epoch or (cls == ORDERS and self.log.begun_elsewhere(StreamKey(self.node, self._epoch, cls))):
             self._begin_epoch()
         return self.log.open(StreamKey(self.node, self._epoch, cls), own=True)
 
@@ -163,6 +163,8 @@ class Ledger:
             earlier = self._answered(key, content)
             if earlier is not None:
                 return earlier
+        if self.log.begun_elsewhere(StreamKey(self.node, self._epoch, TELEMETRY)):
+            self.start_new_epoch(now_ms)
         stream = self.own(TELEMETRY)
         row = self._log_own(stream, pack(telemetry_row(reading, now_ms)), None, now_ms)
         self.devices.note(self.node, reading, row.sid, row.seq, now_ms, row.row)

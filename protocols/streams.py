@@ -164,6 +164,11 @@ class StreamLog:
             self._enter(stream)
         return stream
 
+    def begun_elsewhere(self, key: StreamKey) -> bool:
+        """Was a stream of this node's name heard of before it was written to here? Then another machine writes it (rule 2)."""
+        stream = self._by_key.get(key)
+        return stream is not None and not stream.own
+
     def room_for(self, keys: Iterable[StreamKey]) -> bool:
         """May these be made known, or would streams of which nothing is here become too many?"""
         new = {key: None for key in keys if key not in self._by_key}

@@ -43,7 +43,7 @@ class HubProc(Proc):
             pressure_percent=0 if world.options.pressed else 80, floor_ms=world.options.floor_ms,
         )  # fmt: skip
         rng: Random = world.rng(f"{self.name}/{self.boots}")
-        self._moved = (0, 0)
+        self._moved = (0, 0, 0)
         self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
         world.check.hub_started(self.core.receiver.incarnation, self.disk, self.name)
         self.handover.wake(1)
@@ -112,7 +112,8 @@ class HubProc(Proc):
             new |= check.hub_holds(self.disk, incarnation, key, first, last, self.name)
         if not own_first:
             new |= check.own_committed(self.disk, self.name)
-        moved = (self.core.freeing.freed, self.core.freeing.taken_back)
+        freeing = self.core.freeing
+        moved = (freeing.freed, freeing.taken_back, freeing.swept)
         if moved != self._moved:
             self._moved = moved
             check.hub_freed(self.disk, incarnation)

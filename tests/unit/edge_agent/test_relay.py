@@ -10,6 +10,8 @@ import pytest
 
 from edge_agent.relay import Verdict
 from hub.core import HubSettings
+from protocols.codec import Kind
+from protocols.custody import POINTS_HELD
 from protocols.messages import Hello, Receipt, StreamStated
 from protocols.sync.seal import Control, seal, unseal
 from protocols.sync.uplink import Out
@@ -112,6 +114,36 @@ def test_a_hub_that_was_restored_is_given_back_what_it_lost() -> None:
     assert world.held(phone.key_of_stream) == [(1, 2)]
     assert stored(world, phone) == 2
     assert kept(gate) == (0, 0)
+
+
+def test_what_the_hub_holds_is_not_sent_again_however_much_came_down_of_its_author() -> None:
+    """Its frames end far below, of what came down later most facts stand alone, and nothing goes: the backup is older."""
+    world, gate, phone = pair()
+    world.run(3)
+    world.begin_backup()
+    phone.says("A1", "PLACED", "PICKED", "PACKED")
+    bring(gate, frames_of(phone))
+    world.run(8)
+    phone.link()
+    for n in range(POINTS_HELD + 8):
+        phone.says(f"M{n}", "PLACED")
+        phone.says(f"L{n}", "PLACED", site="Lyon")
+    world.run(30, store=False)
+    assert kept(gate)[0] > POINTS_HELD
+    world.run(30)
+    sent: list[bytes] = []
+
+    def bend(node: str, payload: bytes) -> list[bytes]:
+        sent.extend([payload] if node == "gate-1" else [])
+        return [payload]
+
+    world.bend = bend
+    for _ in range(4):
+        hear_again(world, gate)
+        world.run(30)
+    carried = [opened for opened in map(unseal, sent) if not isinstance(opened, Control) or opened.envelope.kind is Kind.FEED]
+    assert len(sent) > 4 and carried == [] and gate.core.custody.payloads() != []
+    assert kept(gate) == (0, 0), "each point has had its turn to be asked about"
 
 
 def test_what_gets_lost_on_the_way_is_sent_again_with_growing_pauses() -> None:

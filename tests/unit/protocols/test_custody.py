@@ -222,11 +222,40 @@ def test_what_the_hub_lacks_is_sent_again_and_nothing_else() -> None:
     for first in (1, 6, 11):
         c.keep(b"from %d" % first, [span(first, first + 4)], 1)
     assert c.lacking(PHONE, []) == [b"from 1", b"from 6", b"from 11"]
-    assert c.lacking(PHONE, [run(1, 10)]) == [b"from 1", b"from 11"], "the end of the first is not named, and nobody has the chain"
+    assert c.lacking(PHONE, [run(1, 10)]) == [b"from 11"], "the second stands on the first, in one run of the hub's"
+    assert c.lacking(PHONE, [run(1, 9)]) == [b"from 1", b"from 6", b"from 11"], "no end is named, and nobody has the chain"
     assert c.lacking(PHONE, [run(1, 5), run(1, 10)]) == [b"from 11"]
     assert c.lacking(PHONE, [run(1, 3), run(4, 5), run(6, 8), run(12, 15)]) == [b"from 6", b"from 11"]
     assert c.lacking(PHONE, [run(1, 5, RunKind.LOST), run(6, 10)]) == [b"from 1", b"from 11"], "a record is no data"
     assert c.lacking(PHONE, [run(1, 15)], lambda *_: True) == []
+
+
+def test_of_a_branch_that_was_not_asked_about_only_what_waits_already_is_sent() -> None:
+    c = custody()
+    for first in (1, 4, 9):
+        c.keep(b"from %d" % first, [span(first, first + 2)], 1)
+    cid = c.id_of(b"from 9")
+    assert [c.payload(i) for i in c.lacking_ids(PHONE, [], asked=[(6, h(6))])] == [b"from 1", b"from 4"]
+    assert [c.payload(i) for i in c.lacking_ids(PHONE, [], asked=[(3, h(3))])] == [], "the branch ends in 6"
+    assert [c.payload(i) for i in c.lacking_ids(PHONE, [], asked=[], waiting=[cid or 0])] == [b"from 9"]
+
+
+def test_where_more_branches_end_than_may_be_named_each_has_its_turn() -> None:
+    c = custody()
+    for n in range(POINTS_HELD + 8):
+        c.keep(b"%d" % n, [span(2 * n + 2, 2 * n + 2)], 1)
+    named = [dict(c.held(turn))[PHONE] for turn in range(3)]
+    assert {len(points) for points in named} == {POINTS_HELD}
+    assert {seq for points in named for seq, _ in points} == {2 * n + 2 for n in range(POINTS_HELD + 8)}
+
+
+def test_the_ends_of_branches_are_named_before_what_lies_below() -> None:
+    c = custody()
+    c.keep(b"low", [span(2, 3)], 1)
+    for n in range(POINTS_HELD + 8):
+        c.keep(b"%d" % n, [span(10 + n, 10 + n)], 1)
+    (_, points), *others = c.held()
+    assert not others and points[:2] == ((9 + POINTS_HELD + 8, h(9 + POINTS_HELD + 8)), (3, h(3))) and len(points) == POINTS_HELD
 
 
 def test_a_hub_that_holds_another_branch_lacks_this_one() -> None:
