@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -39,6 +40,8 @@ from protocols.trust import NodeKey, read_secret, verify
 if TYPE_CHECKING:
     from protocols.transport.http import HttpSettings
 
+GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""a frame is made of thousands of values free of cycles: with Python's own, each is looked through several times while it is cut"""
 GRACE_S: Final = 5
 """Requests under way at the end may take so long to finish."""
 _BACKLOG: Final = 512
@@ -260,6 +263,7 @@ def _locked(config: EdgeConfig) -> Iterator[None]:
 
 def run(config: EdgeConfig, version: str, on_ready: Callable[[str], None]) -> None:
     """`serve`, in a loop of its own. Errors: ConfigError, LedgerError."""
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(serve(config, version, on_ready))
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from struct import Struct
+from typing import Any, Final, NamedTuple
 
 from hub.bridge_topics import EVENTS, RECORDS, TELEMETRY
-from hub.bus import BusRecord, Headers, Taken
+from hub.bus import BusRecord, Taken
+from hub.kafka_record import Packed, header, named, varint
 from hub.store.port import StoreFact, StoreRecord
 from protocols.chains import RunKind
 from protocols.codec import pack, unpack
@@ -27,17 +29,16 @@ from protocols.topics import check_node
 from protocols.trace import traceparent
 
 _JSON: Final = b"application/json"
-_SPEC: Final = ("ce_specversion", b"1.0")
-_CONTENT: Final = ("content-type", _JSON)
-_ORDER: Final = ("ce_type", b"longshore.order.event.v1")
-_READING: Final = ("ce_type", b"longshore.device.telemetry.v1")
-_RECORD: Final = ("ce_type", b"longshore.hub.record.v1")
+_PLACE: Final = Struct(">QQ8s8sB")
+"""at the front of `ls_fact`: seq, received_ms, h, prev, length of the stream; then the stream, as in `ls_stream`, and the row"""
 _INT63: Final = 2**63 - 1
 _DIGITS: Final = 19
 _REASON_BYTES: Final = 1_000
 _HEADER_BYTES: Final = 65_536
 """of what is no row, in a record from outside"""
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_PLAIN: Final = (str, int)
+"""whose JSON is written without looking any further"""
 _quote: Final = json.encoder.encode_basestring
 _quoted: Final = lru_cache(1_024)(_quote)
 """of texts that come again and again"""
@@ -46,91 +47,112 @@ _quoted: Final = lru_cache(1_024)(_quote)
 # ------------------------------------------------------------------ out
 
 
+def _begins(kind: bytes, count: int) -> bytes:
+    """What all records of a kind have in common; they have so many headers."""
+    same = (("ce_specversion", b"1.0"), ("ce_type", kind), ("content-type", _JSON))
+    return varint(count) + b"".join([header(name, value) for name, value in same])
+
+
+_ORDER: Final = _begins(b"longshore.order.event.v1", 10)
+_READING: Final = _begins(b"longshore.device.telemetry.v1", 10)
+_ASIDE: Final = _begins(b"longshore.hub.record.v1", 10)
+_REFUSED: Final = _begins(b"longshore.hub.record.v1", 11)
+_RECORD: Final = _begins(b"longshore.hub.record.v1", 10)
+_ID, _TIME, _SUBJECT, _TRACE = named("ce_id"), named("ce_time"), named("ce_subject"), named("traceparent")
+_SEQ, _FACT = named("ls_seq"), named("ls_fact")
+
+
+class _OfStream(NamedTuple):
+    """What all facts of a stream have in common: the beginning of their identity, the header that names their source, the stream itself."""
+
+    text: str
+    source: bytes
+    packed: bytes
+
+
 class Encoder:
     """Makes records; remembers what all facts of a stream have in common."""
 
     def __init__(self) -> None:
-        self._streams: dict[StreamKey, tuple[str, tuple[str, bytes], tuple[str, bytes]]] = {}
+        self._streams: dict[StreamKey, _OfStream] = {}
 
     def fact(self, f: StoreFact) -> BusRecord:
         """A fact: to the topic of its kind. What cannot be read goes with the records."""
         if f.quarantined:
-            return self._aside(f, {"kind": "quarantined", "reason": f.quarantined}, [("ls_quarantined", _reason(f.quarantined))])
+            why = header("ls_quarantined", _reason(f.quarantined))
+            return self._aside(f, {"kind": "quarantined", "reason": f.quarantined}, _REFUSED, why)
         if f.fact is not None:
             return self._order(f, f.fact)
         try:
             values = unpack(f.row, max_bytes=FRAME_UNPACKED_BYTES)
         except DecodeError as error:  # the store says so, too, and keeps it
-            return self._aside(f, {"kind": "unreadable", "reason": error.reason}, [])
-        fact, why = readable(values, f.stream, f.seq)
+            return self._aside(f, {"kind": "unreadable", "reason": error.reason})
+        fact, why_not = readable(values, f.stream, f.seq)
         if fact is not None:
             return self._order(f, fact)
-        if not why and is_telemetry(values):
+        if not why_not and is_telemetry(values):
             return self._reading(f, values)
-        return self._aside(f, {"kind": "unreadable", "reason": why} if why else {"kind": "bookkeeping"}, [])
+        return self._aside(f, {"kind": "unreadable", "reason": why_not} if why_not else {"kind": "bookkeeping"})
 
     def _order(self, f: StoreFact, fact: FactRow) -> BusRecord:
         key = f"{fact.org}/{fact.order_id}".encode()
         when = format_time(fact.recorded_ms if fact.happened_ms is None else fact.happened_ms)
-        return BusRecord(EVENTS, key, event_text(fact, when).encode(), self._headers(f, _ORDER, when, key), f.received_ms)
+        return BusRecord(EVENTS, key, event_text(fact, when).encode(), Packed(self._headers(f, _ORDER, when, key)), f.received_ms)
 
     def _reading(self, f: StoreFact, values: Any) -> BusRecord:
         reading, recorded_ms = read_telemetry(values)
         key = f"{f.stream.node}/{reading.device}".encode()  # a device's name is its node's: another node may have one of that name
         when = format_time(recorded_ms if reading.happened_ms is None else reading.happened_ms)
-        return BusRecord(TELEMETRY, key, _encode(reading_json(reading)).encode(), self._headers(f, _READING, when, key), f.received_ms)
+        headers = Packed(self._headers(f, _READING, when, key))
+        return BusRecord(TELEMETRY, key, encode(reading_json(reading)).encode(), headers, f.received_ms)
 
-    def _aside(self, f: StoreFact, value: dict[str, object], more: Headers) -> BusRecord:
+    def _aside(self, f: StoreFact, value: dict[str, object], begins: bytes = _ASIDE, more: bytes = b"") -> BusRecord:
         """What is no event of an order or device: its value only says what it is."""
         key = stream_text(f.stream).encode()
         value |= {"node": f.stream.node, "epoch": f"{f.stream.epoch:x}", "class": f.stream.cls, "seq": f.seq, "h": f.h.hex()}
-        headers = self._headers(f, _RECORD, format_time(f.received_ms), key)
-        return BusRecord(RECORDS, key, _encode(value).encode(), [*headers, *more], f.received_ms)
+        headers = self._headers(f, begins, format_time(f.received_ms), key)
+        return BusRecord(RECORDS, key, encode(value).encode(), Packed(headers + more), f.received_ms)
 
     def record(self, r: StoreRecord) -> BusRecord:
         """An author's word on a hole."""
-        text, source, stream = self._of(r.stream)
+        of = self._of(r.stream)
         key = stream_text(r.stream).encode()
-        named = {"node": r.stream.node, "epoch": f"{r.stream.epoch:x}", "class": r.stream.cls, "first": r.first, "last": r.last}
+        said = {"node": r.stream.node, "epoch": f"{r.stream.epoch:x}", "class": r.stream.cls, "first": r.first, "last": r.last}
         headers = [
-            _SPEC,
-            ("ce_id", f"{text}/{r.first}-{r.last}/{r.h_last.hex()}".encode()),
             _RECORD,
-            source,
-            ("ce_time", format_time(r.received_ms).encode()),
-            ("ce_subject", key),
-            _CONTENT,
-            stream,
-            ("ls_record", pack([r.first, r.h_before, r.last, r.h_last, int(r.kind), r.signed])),
-            ("ls_received_ms", b"%d" % r.received_ms),
+            of.source,
+            header("ce_id", f"{of.text}/{r.first}-{r.last}/{r.h_last.hex()}".encode()),
+            header("ce_time", format_time(r.received_ms).encode()),
+            header("ce_subject", key),
+            header("ls_stream", of.packed),
+            header("ls_record", pack([r.first, r.h_before, r.last, r.h_last, int(r.kind), r.signed])),
+            header("ls_received_ms", b"%d" % r.received_ms),
         ]
-        return BusRecord(RECORDS, key, _encode({"kind": r.kind.name.lower(), **named}).encode(), headers, r.received_ms)
+        value = encode({"kind": r.kind.name.lower(), **said}).encode()
+        return BusRecord(RECORDS, key, value, Packed(b"".join(headers)), r.received_ms)
 
-    def _of(self, key: StreamKey) -> tuple[str, tuple[str, bytes], tuple[str, bytes]]:
+    def _of(self, key: StreamKey) -> _OfStream:
         known = self._streams.get(key)
         if known is None:
-            source, stream = ("ce_source", f"urn:longshore:node:{key.node}".encode()), ("ls_stream", pack(list(key)))
-            known = self._streams[key] = (f"{key.node}/{key.epoch:x}", source, stream)
+            source = header("ce_source", f"urn:longshore:node:{key.node}".encode())
+            known = self._streams[key] = _OfStream(f"{key.node}/{key.epoch:x}", source, pack(list(key)))
         return known
 
-    def _headers(self, f: StoreFact, kind: tuple[str, bytes], when: str, subject: bytes) -> Headers:
-        text, source, stream = self._of(f.stream)
-        return [
-            _SPEC,
-            ("ce_id", f"{text}/{f.seq}/{f.h.hex()}".encode()),
-            kind,
-            source,
-            ("ce_time", when.encode()),
-            ("ce_subject", subject),
-            _CONTENT,
-            ("traceparent", traceparent(*f.stream[:2], f.seq, f.h).encode()),
-            stream,
-            ("ls_seq", b"%d" % f.seq),
-            ("ls_h", f.h),
-            ("ls_prev", f.prev),
-            ("ls_row", f.row),
-            ("ls_received_ms", b"%d" % f.received_ms),
-        ]
+    def _headers(self, f: StoreFact, begins: bytes, when: str, subject: bytes) -> bytes:
+        """Of a fact. One join: pairs in a list took half of a bridge's time, to make, to look at twice and to forget again."""
+        stream, seq, h, prev, row = f.stream, f.seq, f.h, f.prev, f.row
+        text, source, key = self._of(stream)
+        identity, time = f"{text}/{seq}/{h.hex()}".encode(), when.encode()
+        trace, number = traceparent(stream.node, stream.epoch, seq, h).encode(), b"%d" % seq
+        return b"".join([
+            begins, source,
+            _ID, varint(len(identity)), identity,
+            _TIME, varint(len(time)), time,
+            _SUBJECT, varint(len(subject)), subject,
+            _TRACE, varint(len(trace)), trace,
+            _SEQ, varint(len(number)), number,
+            _FACT, varint(_PLACE.size + len(key) + len(row)), _PLACE.pack(seq, f.received_ms, h, prev, len(key)), key, row,
+        ])  # fmt: skip
 
 
 def event_text(fact: FactRow, when: str) -> str:
@@ -147,8 +169,8 @@ def event_text(fact: FactRow, when: str) -> str:
 
 
 def _details(details: dict[str, object]) -> str:
-    parts = [f"{_quoted(name)}:{_quote(item)}" for name, item in details.items() if type(item) is str]
-    return f"{{{','.join(parts)}}}" if len(parts) == len(details) else _encode(details)
+    parts = [f"{_quoted(name)}:{_quote(item) if type(item) is str else item}" for name, item in details.items() if type(item) in _PLAIN]
+    return f"{{{','.join(parts)}}}" if len(parts) == len(details) else encode(details)
 
 
 def stream_text(key: StreamKey) -> str:
@@ -165,22 +187,41 @@ def _reason(text: str) -> bytes:
 
 def read(taken: Taken) -> StoreFact | StoreRecord:
     """What a record carries. Raises only DecodeError, whose reason fits a header."""
+    if taken.headers and taken.headers[-1][0] == "ls_fact":
+        return _read_fact(taken.headers[-1][1])
     headers = dict(taken.headers)
+    if "ls_fact" in headers:
+        return _read_fact(headers["ls_fact"], headers.get("ls_quarantined"))
     key = _stream(_one(headers, "ls_stream"))
     received_ms = _number(headers, "ls_received_ms", least=0)
     if "ls_record" in headers:
         return _read_record(key, headers["ls_record"], received_ms)
     seq, h, prev, row = _number(headers, "ls_seq", least=1), _hash(headers, "ls_h"), _hash(headers, "ls_prev"), _one(headers, "ls_row")
-    if len(row) > FRAME_UNPACKED_BYTES:
-        raise DecodeError(f"ls_row: {len(row)} bytes, at most {FRAME_UNPACKED_BYTES}")
-    if seq == 1 and prev != genesis(*key):
-        raise DecodeError("ls_prev: the first fact of a stream does not follow its genesis hash")
-    why = headers.get("ls_quarantined")
+    return _checked(StoreFact(key, seq, h, prev, row, received_ms), headers.get("ls_quarantined"))
+
+
+def _read_fact(data: bytes, why: bytes | None = None) -> StoreFact:
+    """A fact in one header. Earlier hubs wrote one for each of its parts."""
+    if len(data) < _PLACE.size:
+        raise DecodeError("ls_fact: it ends early")
+    seq, received_ms, h, prev, size = _PLACE.unpack_from(data)
+    at = _PLACE.size + size
+    if not 1 <= seq <= _INT63 or received_ms > _INT63:
+        raise DecodeError("ls_fact: seq or time is no number from 1 to 2^63-1")
+    return _checked(StoreFact(_stream(data[_PLACE.size : at]), seq, h, prev, data[at:], received_ms), why)
+
+
+def _checked(f: StoreFact, why: bytes | None) -> StoreFact:
+    """The fact, if it stands where it says. `why`: it is in quarantine, and only bytes."""
+    if len(f.row) > FRAME_UNPACKED_BYTES:
+        raise DecodeError(f"row: {len(f.row)} bytes, at most {FRAME_UNPACKED_BYTES}")
+    if f.seq == 1 and f.prev != genesis(*f.stream):
+        raise DecodeError("prev: the first fact of a stream does not follow its genesis hash")
     if why is not None:
-        return StoreFact(key, seq, h, prev, row, received_ms, _text(why, "ls_quarantined") or "quarantined")
-    if blake2b(prev + row, digest_size=HASH_BYTES).digest() != h:
-        raise DecodeError("ls_h: not the hash of ls_prev and ls_row")
-    return StoreFact(key, seq, h, prev, row, received_ms)
+        return f._replace(quarantined=_text(why, "ls_quarantined") or "quarantined")
+    if blake2b(f.prev + f.row, digest_size=HASH_BYTES).digest() != f.h:
+        raise DecodeError("h: not the hash of prev and row")
+    return f
 
 
 def _read_record(key: StreamKey, data: bytes, received_ms: int) -> StoreRecord:

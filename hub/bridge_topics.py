@@ -65,12 +65,15 @@ HEADERS: Final = (
     Header("ce_subject", "text", "the key: org/orderId, or node/device"),
     Header("content-type", "application/json", "of the value"),
     Header("traceparent", "W3C trace context", "the same for a fact from its author's commit to the store"),
-    Header("ls_stream", "msgpack [node, epoch, class]", "whose stream"),
-    Header("ls_seq", "decimal", "the fact's number in it"),
-    Header("ls_h", "8 bytes", "chain hash at the fact"),
-    Header("ls_prev", "8 bytes", "chain hash before it"),
-    Header("ls_row", "msgpack", "the canonical row that is hashed; opaque bytes where ls_quarantined says why"),
-    Header("ls_received_ms", "decimal", "when the hub received it, ms since 1970"),
+    Header("ls_seq", "decimal", "the fact's number in its author's stream"),
+    Header(
+        "ls_fact",
+        "u64 seq, u64 ms, 8 bytes h, 8 bytes prev, u8 length, stream, row; big-endian",
+        "the fact as its author chained it: when the hub received it (ms since 1970), the chain hashes at it and before it, its stream as "
+        "in ls_stream, the canonical row that is hashed (opaque bytes where ls_quarantined says why)",
+    ),
+    Header("ls_stream", "msgpack [node, epoch, class]", "of a record: whose stream"),
+    Header("ls_received_ms", "decimal", "of a record: when the hub received it, ms since 1970"),
     Header("ls_quarantined", "text", "only of a fact that nobody can read: why"),
     Header("ls_record", "msgpack [first, h_before, last, h_last, kind, signed]", "an author's word on a hole, in place of a fact"),
 )

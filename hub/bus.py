@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from hub.kafka_record import Headers
 from protocols.errors import ConfigError, TransportError
-
-Headers = list[tuple[str, bytes]]
 
 
 class Place(NamedTuple):
@@ -24,7 +23,7 @@ class Place(NamedTuple):
 
 
 class BusRecord(NamedTuple):
-    """A record on its way to the bus. `timestamp_ms`: when the hub received what it carries."""
+    """A record on its way to the bus. `timestamp_ms`: when the hub received what it carries. `headers`: pairs of name and value."""
 
     topic: str
     key: bytes
@@ -40,7 +39,7 @@ class Taken(NamedTuple):
     offset: int
     key: bytes
     value: bytes
-    headers: Headers
+    headers: Sequence[tuple[str, bytes]]
     timestamp_ms: int
 
 

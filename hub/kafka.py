@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -22,18 +22,20 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
+from aiokafka.record.util import calc_crc32c
 
 from hub.bridge_config import SASL, Bridge
 from hub.bridge_topics import RECORD_BYTES
 from hub.bus import Assigned, BusError, BusRecord, BusRefused, Place, Revoked, Taken, TopicFound, TopicPlan
+from hub.kafka_record import Batch, packed
 from hub.partitioning import partition_of
 from protocols.errors import LongshoreError
 from protocols.transport.tls import client_context
 from protocols.trust import read_secret
 
 T = TypeVar("T")
-BATCH_BYTES: Final = 524_288
-"""of one partition at once"""
+BATCH_BYTES: Final = 1_048_576
+"""of one partition at once: what the bridge gives at once goes in one request, where it is spread evenly over six partitions"""
 REQUEST_MS: Final = 5_000
 START_S: Final = 15.0
 SEND_S: Final = 15.0
@@ -41,8 +43,6 @@ STOP_S: Final = 5.0
 FETCH_BYTES: Final = 1_048_576
 """of one partition at once: some thousand records, so that partitions take turns"""
 SESSION_MS: Final = 10_000
-YIELD_RECORDS: Final = 500
-"""put into batches before others have their turn"""
 
 _PROTOCOLS: Final = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl_plaintext": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
 _REFUSED: Final = (
@@ -232,19 +232,15 @@ class KafkaSender:
         """Each batch's records, and how it failed."""
         assert self._producer is not None
         waiting: list[tuple[asyncio.Future[Any], list[int]]] = []
-        filling: dict[TopicPartition, tuple[Any, list[int]]] = {}
-        for done, n in enumerate(places):
-            record = records[n]
-            where = TopicPartition(record.topic, partition_of(record.key, self._partitions[record.topic]))
-            if where in filling and not _put(filling[where], record, n):
-                waiting.append(await self._submit(where, *filling.pop(where)))
-            if where not in filling:
-                filling[where] = (self._producer.create_batch(), [])
-                _put(filling[where], record, n)
-            if done % YIELD_RECORDS == YIELD_RECORDS - 1:
-                await asyncio.sleep(0)
-        for where, one in filling.items():
-            waiting.append(await self._submit(where, *one))
+        by_partition: dict[tuple[str, int], list[int]] = {}
+        counts = self._partitions
+        for n in places:
+            topic, key = records[n][:2]
+            by_partition.setdefault((topic, partition_of(key, counts[topic])), []).append(n)
+        for where, numbers in by_partition.items():
+            for batch, held in _batches(records, numbers):
+                waiting.append(await self._submit(TopicPartition(*where), batch, held))
+                await asyncio.sleep(0)  # others have their turn
         outcomes: list[Any] = await _soon(asyncio.gather(*(future for future, _ in waiting), return_exceptions=True), SEND_S)
         return [(places, one if isinstance(one, BaseException) else None) for one, (_, places) in zip(outcomes, waiting, strict=True)]
 
@@ -274,13 +270,18 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     await _let_go(producer.client.close())
 
 
-def _put(filling: tuple[Any, list[int]], record: BusRecord, place: int) -> bool:
-    """Whether there was room in this batch; the first record always has it."""
-    batch, places = filling
-    if batch.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers) is None:
-        return False
-    places.append(place)
-    return True
+def _batches(records: Sequence[BusRecord], places: Sequence[int]) -> Iterator[tuple[Batch, list[int]]]:
+    """Records of one partition in batches, each with the places of what it holds."""
+    batch, held = Batch(BATCH_BYTES, calc_crc32c), list[int]()
+    for n in places:
+        _, key, value, headers, timestamp_ms = records[n]
+        data = packed(headers)
+        if not batch.add(key, value, data, timestamp_ms):
+            yield batch, held
+            batch, held = Batch(BATCH_BYTES, calc_crc32c), []
+            batch.add(key, value, data, timestamp_ms)
+        held.append(n)
+    yield batch, held
 
 
 def missing(topic: str) -> BusRefused:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from protocols import limits
@@ -225,8 +226,15 @@ def parse_time(text: object, field: str) -> int:
 
 def format_time(ms: int) -> str:
     """`2026-05-21T14:05:12Z`, with milliseconds only where they are not zero. The inverse of `parse_time` on 0..LAST_MS."""
-    moment = _EPOCH_PLAIN + timedelta(milliseconds=ms)
-    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds") + "Z"
+    seconds, rest = divmod(ms, 1_000)
+    minutes, second = divmod(seconds, 60)
+    return f"{_minute(minutes)}{second:02}.{rest:03}Z" if rest else f"{_minute(minutes)}{second:02}Z"
+
+
+@lru_cache(4_096)
+def _minute(since: int) -> str:
+    """`2026-05-21T14:05:`. Facts of a backlog come minute after minute."""
+    return (_EPOCH_PLAIN + timedelta(minutes=since)).isoformat(timespec="minutes") + ":"
 
 
 def iso(ms: int | None) -> str | None:

@@ -46,8 +46,8 @@ _ORDER_EVENT_ITEMS: Final = 13
 _KNOWN_ITEMS: Final = 15
 _GENESIS: Final = b"longshore/stream/1"
 _NODE: Final = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{limits.NODE_CHARS - 1}}}")
-_STATUSES: Final = {int(status): status for status in Status}
-_QUALITIES: Final = {int(quality): quality for quality in TimeQuality}
+STATUSES: Final = {int(status): status for status in Status}
+QUALITIES: Final = {int(quality): quality for quality in TimeQuality}
 
 Context = list[list[Any]]
 """sorted [node, epoch, seq, 4 bytes of h]"""
@@ -65,7 +65,7 @@ class Clock(IntEnum):
     HUB = 3
 
 
-_CLOCKS: Final = {int(clock): clock for clock in Clock}
+CLOCKS: Final = {int(clock): clock for clock in Clock}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +199,18 @@ def from_row(row: object) -> FactRow:
     if type(row) is not list or len(row) < _ORDER_EVENT_ITEMS or row[0] != ORDER_EVENT or type(row[0]) is not int:
         raise DecodeError(_not_an_order_event(row))
     _, org, order_id, source, status, happened_ms, quality, recorded_ms, region, site, actor, details, context = row[:_ORDER_EVENT_ITEMS]
-    if type(status) is not int or status not in _STATUSES:
+    if type(status) is not int or status not in STATUSES:
         raise DecodeError(f"status: {_number(status)} is no code known here")
     if type(recorded_ms) is not int or not 0 <= recorded_ms <= LAST_MS:
         raise DecodeError("recorded_ms: not a time")
     if context != [] or type(context) is not list:
-        _check_context(context)
+        check_context(context)
     try:
         return FactRow(
             check_org(org),
             check_text(order_id, "order_id", "", limits.ORDER_ID_CHARS),
             check_text(source, "source", "", limits.TEXT_CHARS),
-            _STATUSES[status],
+            STATUSES[status],
             happened_ms,
             _checked_quality(quality, happened_ms),
             None if region is None else check_text(region, "region", "", limits.TEXT_CHARS),
@@ -235,7 +235,7 @@ def _beyond(row: list[Any]) -> tuple[tuple[Any, ...], Clock | None, Replaces | N
 
 def _clock(value: object) -> Clock | None:
     """A later version may know more of clocks: that is no reason to refuse its fact."""
-    return _CLOCKS.get(value) if type(value) is int else None
+    return CLOCKS.get(value) if type(value) is int else None
 
 
 def _read_replaces(value: object) -> Replaces:
@@ -274,17 +274,17 @@ def _number(value: object) -> str:
 
 
 def _checked_quality(quality: object, happened_ms: object) -> TimeQuality:
-    if type(quality) is not int or quality not in _QUALITIES:
+    if type(quality) is not int or quality not in QUALITIES:
         raise DecodeError(f"quality: {_number(quality)} is no code known here")
     if quality == TimeQuality.UNKNOWN:
         if happened_ms is not None:
             raise DecodeError("happened_ms: a time, though it is said to be unknown")
     elif type(happened_ms) is not int or not 0 <= happened_ms <= LAST_MS:
         raise DecodeError("happened_ms: not a time")
-    return _QUALITIES[quality]
+    return QUALITIES[quality]
 
 
-def _check_context(context: object) -> None:
+def check_context(context: object) -> None:
     """Sorted, without repeats, within bounds: two nodes that saw the same write the same bytes."""
     if type(context) is not list:
         raise DecodeError(f"context: a list, not {type(context).__name__}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from protocols.fact import WITHDRAWN, FactRow, read_withdrawn
+from protocols.fact_columns import from_rows
 from protocols.quarantine import TOO_MANY
 from protocols.reading import kind_of, readable
 from protocols.streams import StreamKey, StreamLog
@@ -33,6 +34,13 @@ class Judge(NamedTuple):
             return fact, ""
         named = self._named(fact, values)
         return (None, TOO_MANY) if named and not self.log.room_for(named) else (fact, "")
+
+    def plain(self, rows: Sequence[object]) -> list[FactRow] | None:
+        """`of` each of these, where all are events of orders that may stand, name no stream, and put nothing right. None: look at each."""
+        facts = from_rows(rows)
+        if facts is None or any(fact.context for fact in facts):
+            return None
+        return facts if not self.orgs or {fact.org for fact in facts} <= set(self.orgs) else None
 
     def _named(self, fact: FactRow | None, values: object) -> list[StreamKey]:
         replaces = fact.replaces if fact is not None else read_withdrawn(values).replaces if kind_of(values) == WITHDRAWN else None

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 from protocols.chains import Run, RunKind
 from protocols.codec import INT63_MAX, pack
 from protocols.devices import Devices
 from protocols.disputes import Watch
-from protocols.errors import Conflict, DecodeError
+from protocols.errors import DecodeError
 from protocols.event import OrderEvent
 from protocols.fact import Clock, FactRow, Replaces, continues_row, genesis, to_row
 from protocols.fixes import withdrawal
@@ -28,8 +30,9 @@ from protocols.orderbook import Folded, Order, OrderBook
 from protocols.policy import Policies
 from protocols.quarantine import Quarantine, settle_fixes, take_fixes
 from protocols.reading import parse_row, readable
+from protocols.repeats import conflict, content_digest, reading_digest
 from protocols.schema import migrate
-from protocols.settling import Settlement, resolved
+from protocols.settling import resolved
 from protocols.sqlite import Db
 from protocols.streams import LogRow, Stream, StreamKey, StreamLog
 from protocols.telemetry import Reading, is_telemetry, read_telemetry, telemetry_row
@@ -151,7 +154,7 @@ class Ledger:
 
     def append_telemetry(self, readings: Sequence[Reading], now_ms: int) -> list[Appended]:
         """Say yes to readings of devices, whole or not at all, in the stream of their own class. Errors: Conflict, nothing written."""
-        self._check_requests((r.idempotency_key, _reading_digest(r)) for r in readings if r.idempotency_key is not None)
+        self._check_requests((r.idempotency_key, reading_digest(r)) for r in readings if r.idempotency_key is not None)
         done = [self._append_reading(reading, now_ms) for reading in readings]
         self.devices.bound()
         return done
@@ -159,7 +162,7 @@ class Ledger:
     def _append_reading(self, reading: Reading, now_ms: int) -> Appended:
         key, content = reading.idempotency_key, b""
         if key is not None:
-            content = _reading_digest(reading)
+            content = reading_digest(reading)
             earlier = self._answered(key, content)
             if earlier is not None:
                 return earlier
@@ -193,7 +196,7 @@ class Ledger:
         contents: dict[str, bytes] = {}
         for key, content in requests:
             if contents.setdefault(key, content) != content:
-                raise _conflict(key)
+                raise conflict(key)
             self._answered(key, content)
 
     def _answered(self, key: str, content: bytes) -> Appended | None:
@@ -201,7 +204,7 @@ class Ledger:
         if row is None:
             return None
         if row[0] != content:
-            raise _conflict(key)
+            raise conflict(key)
         return Appended(self.log.by_sid(row[1]).key, row[2], row[3], True)
 
     def remembers(self, key: str) -> bool:
@@ -258,7 +261,7 @@ class Ledger:
             if bounded and _waits(stream, first + start, hashes[start - 1] if start else h_before, hashes[start:end]):
                 done = done._replace(deferred=done.deferred + end - start)
                 continue
-            group = self._take(stream, first, h_before, facts, hashes, start, end, now_ms, judge)
+            group = self._take(stream, first, hashes[start - 1] if start else h_before, facts, hashes, start, end, now_ms, judge)
             done = Offered(
                 done.new + end - start,
                 0,
@@ -289,7 +292,7 @@ class Ledger:
         self,
         stream: Stream,
         first: int,
-        h_before: bytes,
+        prev: bytes,
         facts: Sequence[tuple[bytes, list[Any]]],
         hashes: Sequence[bytes],
         start: int,
@@ -297,11 +300,13 @@ class Ledger:
         now_ms: int,
         judge: Judge,
     ) -> Offered:
+        plain = judge.plain([values for _, values in facts[start:end]])
+        if plain is not None:
+            return self._take_plain(stream, first + start, prev, [row for row, _ in facts[start:end]], hashes[start:end], now_ms, plain)
         rows: list[LogRow] = []
         parsed: list[tuple[LogRow, FactRow, Order, Head]] = []
         poison: list[tuple[int, bytes, str]] = []
         fixes: list[tuple[LogRow, Replaces, bool]] = []
-        prev = hashes[start - 1] if start else h_before
         judged = [self._judged(stream, first + i, hashes[i], facts[i][1], judge) for i in range(start, end)]
         orders = self.book.open_all([(fact.org, fact.order_id) for fact, _, _ in judged if fact is not None], now_ms)
         for i, (fact, head, why) in enumerate(judged, start):
@@ -324,8 +329,7 @@ class Ledger:
         joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
         self.devices.bound()
         touched = take_fixes(self, stream, fixes)
-        done = self.book.fold_all([(order, head) for _, _, order, head in parsed], now_ms)
-        folded = [(row, fact, became) for (row, fact, _, _), became in zip(parsed, done, strict=True)]
+        folded = self._folded(parsed, now_ms)
         if joins or forked:
             self._fold_branches_again(stream)
         for seq, h, why in poison:
@@ -333,6 +337,27 @@ class Ledger:
         if touched:
             settle_fixes(self, touched, now_ms)
         return Offered(end - start, 0, poison, forked, folded)
+
+    def _take_plain(
+        self, stream: Stream, first: int, prev: bytes, data: Sequence[bytes], hashes: Sequence[bytes], now_ms: int, facts: list[FactRow]
+    ) -> Offered:
+        """Facts of which none is more than an event of an order: nearly all that ever come."""
+        sid = stream.sid
+        found = self.book.open_all([fact[:2] for fact in facts], now_ms)
+        orders = [found[fact[:2]] for fact in facts]
+        seqs, okeys = range(first, first + len(facts)), [order.okey for order in orders]
+        rows = list(map(_row_of, zip(repeat(sid), seqs, hashes, (prev, *hashes[:-1]), okeys, repeat(now_ms), data, strict=False)))
+        statuses = [int(fact.status) for fact in facts]
+        heads = map(_head_of, zip(repeat(sid), seqs, hashes, statuses, repeat(()), repeat(()), strict=False))
+        joins, forked = self.log.joins(stream, rows), self.log.extend(stream, rows)
+        folded = self._folded(list(zip(rows, facts, orders, heads, strict=True)), now_ms)
+        if joins or forked:
+            self._fold_branches_again(stream)
+        return Offered(len(facts), 0, [], forked, folded)
+
+    def _folded(self, parsed: Sequence[tuple[LogRow, FactRow, Order, Head]], now_ms: int) -> list[tuple[LogRow, FactRow, Folded]]:
+        done = self.book.fold_all([(order, head) for _, _, order, head in parsed], now_ms)
+        return [(row, fact, became) for (row, fact, _, _), became in zip(parsed, done, strict=True)]
 
     def _judged(self, stream: Stream, seq: int, h: bytes, values: object, judge: Judge) -> tuple[FactRow | None, Head | None, str]:
         """A fact as the fold needs it, before the next one is judged: the streams that it names count from now on."""
@@ -449,37 +474,14 @@ class Ledger:
         return None if row is None else parse_row(row[0])
 
 
+_row_of: Final = partial(tuple.__new__, LogRow)
+_head_of: Final = partial(tuple.__new__, Head)
+"""of all their parts at once: there is one for each fact of a backlog"""
+
+
 def _waits(stream: Stream, first: int, h_before: bytes, hashes: Sequence[bytes]) -> bool:
     """Must these new facts wait, because the stream has as many runs as are held and they would add one?"""
     return len(stream.chain.runs) >= RUNS_HELD and stream.chain.apart(first, h_before, hashes)
-
-
-def _conflict(key: str) -> Conflict:
-    return Conflict(f"idempotencyKey {key!r} was used before for another event", remedy="use a new key for a new event")
-
-
-def content_digest(event: OrderEvent) -> bytes:
-    """What makes two requests the same: the event without its key, or what a settlement was asked for. 16 bytes."""
-    if isinstance(event, Settlement):
-        return event.request
-    values = [
-        event.org,
-        event.order_id,
-        event.source,
-        int(event.status),
-        event.happened_ms,
-        int(event.quality),
-        event.region,
-        event.site,
-        event.actor,
-        event.details,
-    ]
-    return blake2b(pack(values), digest_size=16).digest()
-
-
-def _reading_digest(reading: Reading) -> bytes:
-    """`content_digest` of a reading; never that of an event."""
-    return blake2b(pack(telemetry_row(reading, 0)), digest_size=16).digest()
 
 
 __all__ = [

@@ -157,12 +157,12 @@ def mosquitto(root: Path, port: int, passwords: Path | None, acl: Path | None, e
     data, program = root / "mosquitto", mosquitto_program()
     assert program is not None
     data.mkdir(exist_ok=True)
-    lines = [] if os.geteuid() else ["user root"]
+    lines = [*([] if os.geteuid() else ["user root"]), f"listener {port} 127.0.0.1"]  # first: what is said of no listener opens port 1883
     for line in SHIPPED.read_text().splitlines():
         if line.split(" ")[0] not in _NOT_PLAIN and not (passwords is None and line.startswith("allow_anonymous")):
             lines.append(line)
     lines += [f"password_file {passwords}", f"acl_file {acl}"] if passwords is not None else ["allow_anonymous true"]
-    lines += [f"listener {port} 127.0.0.1", f"persistence_location {data}/", *extra]
+    lines += [f"persistence_location {data}/", *extra]
     (data / "mosquitto.conf").write_text("\n".join(lines) + "\n")
     with running([program, "-c", data / "mosquitto.conf"], data / "log", port=port) as process:
         yield Broker(process.pid, port)

@@ -18,7 +18,7 @@ from protocols.streams import StreamKey
 
 Json = dict[str, Any]
 BINDING: Final = "0.5.0"
-BINARY: Final = ("ls_stream", "ls_h", "ls_prev", "ls_row", "ls_record")
+BINARY: Final = ("ls_fact", "ls_stream", "ls_record")
 """headers whose value is bytes: here in hexadecimal"""
 MESSAGES: Final = {EVENTS: "orderEvent", JEOPARDY: "jeopardy", TELEMETRY: "reading", RECORDS: "record"}
 _SHOWN: Final = ("cleanup.policy", "retention.ms", "max.message.bytes")
@@ -94,7 +94,11 @@ def _messages() -> Json:
         "reading": _message("reading", keys[TELEMETRY], HEADERS, schemas.reading_out(), told[TELEMETRY]),
         "record": _message("record", keys[RECORDS], HEADERS, _RECORD, told[RECORDS]),
         "deadLetter": _message(
-            "deadLetter", "as it was", (*HEADERS, *DEAD_HEADERS), {}, [dead_letter(taken(told[EVENTS][0]), "ls_h: missing", world.START_MS)]
+            "deadLetter",
+            "as it was",
+            (*HEADERS, *DEAD_HEADERS),
+            {},
+            [dead_letter(taken(told[EVENTS][0]), "ls_fact: gone", world.START_MS)],
         ),
     }
 
@@ -143,7 +147,7 @@ def shown(record: BusRecord) -> Json:
 
 def taken(record: BusRecord) -> Taken:
     """A record as a projector reads it."""
-    return Taken(Place(record.topic, 0), 17, record.key, record.value, record.headers, record.timestamp_ms)
+    return Taken(Place(record.topic, 0), 17, record.key, record.value, list(record.headers), record.timestamp_ms)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Final
 
 from hub.store.orders import Order
@@ -13,6 +13,7 @@ from hub.store.port import CHANGES_TOLD, Applied, Change, StoreFact
 from protocols.codec import unpack, unpack_together
 from protocols.errors import DecodeError
 from protocols.fact import FactRow, from_row
+from protocols.fact_columns import from_rows
 from protocols.ledger import readable
 from protocols.lifecycle import STATUS_NAMES
 from protocols.limits import FRAME_UNPACKED_BYTES
@@ -52,7 +53,11 @@ def read_all(facts: Sequence[StoreFact]) -> list[Read]:
         some = facts[start : start + TOGETHER]
         alone = any(f.fact is not None or f.quarantined or len(f.row) > _ROW_BYTES for f in some)
         values = None if alone else unpack_together([f.row for f in some])
-        out += map(read_fact, some) if values is None else map(_read_values, some, values)
+        if values is None:
+            out += map(read_fact, some)
+            continue
+        plain = from_rows(values)
+        out += map(_read_values, some, values) if plain is None else zip(plain, repeat(""), strict=False)
     return out
 
 

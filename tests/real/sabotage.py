@@ -52,12 +52,14 @@ def identities_by_copy() -> None:
     """Each time a fact goes to Kafka it is somebody new."""
     from hub.bridge_records import Encoder
 
-    headers, numbers = Encoder._headers, count()
+    fact, numbers = Encoder.fact, count()
 
     def numbered(self: Encoder, *args: Any) -> Any:
-        return [(name, value + b"/%d" % next(numbers) if name == "ce_id" else value) for name, value in headers(self, *args)]
+        record = fact(self, *args)
+        headers = [(name, value + b"/%d" % next(numbers) if name == "ce_id" else value) for name, value in record.headers]
+        return record._replace(headers=headers)
 
-    replace(Encoder, _headers=numbered)
+    replace(Encoder, fact=numbered)
 
 
 def commits_in_the_midst() -> None:

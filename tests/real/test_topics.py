@@ -25,7 +25,7 @@ def record(f: Fact, **changed: object) -> Record:
     assert f.order is not None
     value = {"org": f.order[0], "orderId": f.order[1], "status": f.status.name}
     ce_id = f"dock/ab/{f.id.seq}/{f.id.h.hex()}".encode()
-    made = Record(EVENTS, 0, "/".join(f.order).encode(), json.dumps(value).encode(), {"ce_id": ce_id, "ls_row": f.row})
+    made = Record(EVENTS, 0, "/".join(f.order).encode(), json.dumps(value).encode(), {"ce_id": ce_id, "ls_fact": bytes(33) + f.row})
     return made._replace(**changed)  # type: ignore[arg-type]
 
 
@@ -45,7 +45,7 @@ WRONG: Final[dict[str, Callable[[Fact], tuple[list[Record], Books]]]] = {
     "is in the store and never was in Kafka": lambda f: ([], books(f)),
     "twice, and not the same": lambda f: ([record(f), record(f, value=b"{}")], books(f)),
     "lies there twice": lambda f: ([record(f), record(f, partition=1)], books(f)),
-    "has another row": lambda f: ([record(f, headers=record(f).headers | {"ls_row": b"x"})], books(f)),
+    "has another row": lambda f: ([record(f, headers=record(f).headers | {"ls_fact": bytes(33) + b"x"})], books(f)),
     "its row says otherwise": lambda f: ([record(f, value=record(f).value.replace(b"O1", b"O2"))], books(f)),
     "and its row says": lambda f: ([record(f, key=b"acme/O2")], books(f)),
     "lies in longshore.devices": lambda f: ([record(f, topic="longshore.devices.telemetry.v1")], books(f)),

@@ -184,7 +184,7 @@ def test_a_record_that_nobody_can_read_is_a_dead_letter_and_is_replayed(site: Si
         site.start(name)
     strange = BusRecord(EVENTS, b"acme/A1", b'{"hello": 1}', [("ce_id", b"foreign/1")], 1)
     fact = the_first_fact()
-    broken = fact._replace(headers=[(name, b"x" * 8 if name == "ls_h" else value) for name, value in fact.headers])
+    broken = fact._replace(headers=[(name, value[:-1] + b"\xff" if name == "ls_fact" else value) for name, value in fact.headers])
     put(site.kafka.servers, strange, broken)
     site.says()
     site.settled()
@@ -193,7 +193,7 @@ def test_a_record_that_nobody_can_read_is_a_dead_letter_and_is_replayed(site: Si
     assert "ls_stream: missing" in told["foreign/1"]["error"]
     assert told["foreign/1"]["from"].startswith(f"{EVENTS}/")
     (wrong,) = (one for one in told.values() if one["ceId"] != "foreign/1")
-    assert "ls_h: not the hash" in wrong["error"]
+    assert "h: not the hash" in wrong["error"]
     assert done("hub.cli", "dlq", "replay", wrong["id"], "--dir", site.hub, "--json") == {"replayed": [wrong["id"]], "tooLarge": []}
     site.waits(lambda: len(letters(site, "--all")) == 3, "it came back, and is a dead letter again")
     assert len(letters(site)) == 2

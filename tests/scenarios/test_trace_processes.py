@@ -15,9 +15,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from hub.bridge_topics import EVENTS
-from hub.bus import Headers
 from hub.cli_ask import client_of
 from hub.config import read_config
+from hub.kafka_record import Headers
 from tests.support.commands import done_at_last, new_pair
 from tests.support.engines.kafka import Kafka
 from tests.support.needs import needs

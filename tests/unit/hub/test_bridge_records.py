@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -126,6 +127,21 @@ def test_every_header_is_in_the_table() -> None:
     assert {name for record in made for name, _ in record.headers} == told
 
 
+def by_parts(f: StoreFact) -> Taken:
+    """A fact as hubs wrote it before there was `ls_fact`: a header for each of its parts."""
+    headers = {
+        "ce_id": b"any", "ls_stream": pack(list(f.stream)), "ls_seq": b"%d" % f.seq, "ls_h": f.h, "ls_prev": f.prev, "ls_row": f.row,
+        "ls_received_ms": b"%d" % f.received_ms, **({"ls_quarantined": f.quarantined.encode()} if f.quarantined else {}),
+    }  # fmt: skip
+    return Taken(Place(EVENTS, 0), 0, b"key", b"{}", list(headers.items()), f.received_ms)
+
+
+def test_what_earlier_hubs_wrote_is_read() -> None:
+    assert read(by_parts(fact(event_row()))) == fact(event_row())
+    refused = fact([1, "x"], quarantined="status: 99 is no code known here")
+    assert read(by_parts(refused)) == refused
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -136,9 +152,9 @@ def test_every_header_is_in_the_table() -> None:
         pytest.param({"ls_seq": b"-1"}, "ls_seq: not a number", id="negative"),
         pytest.param({"ls_seq": "٣".encode()}, "ls_seq: not a number", id="other-digits"),
         pytest.param({"ls_h": b"short"}, "ls_h: 8 bytes", id="short-hash"),
-        pytest.param({"ls_h": b"x" * 8}, "ls_h: not the hash of ls_prev and ls_row", id="wrong-hash"),
+        pytest.param({"ls_h": b"x" * 8}, "h: not the hash of prev and row", id="wrong-hash"),
         pytest.param({"ls_prev": b"x" * 8}, "does not follow its genesis", id="wrong-genesis"),
-        pytest.param({"ls_row": b"x"}, "ls_h: not the hash", id="another-row"),
+        pytest.param({"ls_row": b"x"}, "h: not the hash", id="another-row"),
         pytest.param({"ls_received_ms": b""}, "ls_received_ms: not a number", id="no-time"),
         pytest.param({"ls_quarantined": b"\xff"}, "ls_quarantined: not UTF-8", id="reason"),
         pytest.param({"ls_record": pack([1, b"", 2])}, "ls_record:", id="short-record"),
@@ -147,9 +163,42 @@ def test_every_header_is_in_the_table() -> None:
     ],
 )
 def test_a_record_that_is_none_is_refused_by_name(changed: dict[str, bytes | None], says: str) -> None:
+    given = by_parts(fact(event_row()))
+    headers = [(name, value) for name, value in (dict(given.headers) | changed).items() if value is not None]
     with pytest.raises(DecodeError) as refused:
-        read(came(Encoder().fact(fact(event_row())), **changed))
+        read(given._replace(headers=headers))
     assert says in refused.value.reason
+
+
+def in_one(seq: int = 1, at_ms: int = NOW, h: bytes = b"", prev: bytes = b"", stream: bytes = b"", size: int = -1) -> bytes:
+    """A fact in one header, with something else in it."""
+    f, key = fact(event_row()), stream or pack(list(KEY))
+    return struct.pack(">QQ8s8sB", seq, at_ms, h or f.h, prev or f.prev, len(key) if size < 0 else size) + key + f.row
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        pytest.param(b"", "ls_fact: it ends early", id="empty"),
+        pytest.param(in_one()[:32], "ls_fact: it ends early", id="short"),
+        pytest.param(in_one(seq=0), "ls_fact: seq or time", id="zero"),
+        pytest.param(in_one(seq=2**63), "ls_fact: seq or time", id="beyond"),
+        pytest.param(in_one(at_ms=2**63), "ls_fact: seq or time", id="never"),
+        pytest.param(in_one(h=b"x" * 8), "h: not the hash of prev and row", id="wrong-hash"),
+        pytest.param(in_one(prev=b"x" * 8), "prev: the first fact of a stream does not follow", id="wrong-genesis"),
+        pytest.param(in_one(seq=2, prev=b"x" * 8), "h: not the hash", id="another-before"),
+        pytest.param(in_one()[:-1], "h: not the hash", id="another-row"),
+        pytest.param(in_one(stream=pack(["Not A Node", 1, 0])), "cannot name a node", id="bad-node"),
+        pytest.param(in_one(size=0), "not well-formed", id="no-stream"),
+        pytest.param(in_one(size=255), "left over", id="long-stream"),
+    ],
+)
+def test_a_fact_that_is_none_is_refused_by_name(header: bytes, says: str) -> None:
+    taken = came(Encoder().fact(fact(event_row())), ls_fact=header)
+    for headers in (taken.headers, [*taken.headers, ("more", b"")]):
+        with pytest.raises(DecodeError) as refused:
+            read(taken._replace(headers=headers))
+        assert says in refused.value.reason
 
 
 @given(st.dictionaries(st.sampled_from([h.name for h in HEADERS]), st.binary(max_size=40)))

@@ -273,7 +273,7 @@ def test_words_on_holes_and_poison_go_over_the_bus_too() -> None:
     assert line.batch() is None
     poison = batch.facts[0]._replace(quarantined="nobody can read it")
     sent = [Encoder().record(r) for r in batch.records] + [Encoder().fact(f) for f in (poison, *batch.facts[1:])]
-    came = [read(Taken(Place(r.topic, 0), 0, r.key, r.value, r.headers, r.timestamp_ms)) for r in sent]
+    came = [read(Taken(Place(r.topic, 0), 0, r.key, r.value, list(r.headers), r.timestamp_ms)) for r in sent]
     records = [one for one in came if isinstance(one, StoreRecord)]
     world.store.apply([one for one in came if isinstance(one, StoreFact)], [], world.hub_ms)
     world.now_ms += T
