@@ -7,12 +7,13 @@ believes a fact only if its hash is that of the hash before it and its row. See 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from hub.bridge_topics import EVENTS, RECORDS, TELEMETRY
+from hub.bridge_topics import EVENTS, FACT, RECORDS, TELEMETRY
 from hub.bus import BusRecord, Taken
 from hub.kafka_record import Packed, header, named, varint
 from hub.store.port import StoreFact, StoreRecord
@@ -21,6 +22,7 @@ from protocols.codec import pack, unpack
 from protocols.errors import DecodeError, InvalidInput
 from protocols.event import TimeQuality, format_time
 from protocols.fact import HASH_BYTES, FactRow, genesis
+from protocols.lifecycle import Status
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.reading import readable
 from protocols.streams import StreamKey
@@ -36,9 +38,7 @@ _DIGITS: Final = 19
 _REASON_BYTES: Final = 1_000
 _HEADER_BYTES: Final = 65_536
 """of what is no row, in a record from outside"""
-encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-_PLAIN: Final = (str, int)
-"""whose JSON is written without looking any further"""
+_STATUS: Final = {status: status.name for status in Status}
 _quote: Final = json.encoder.encode_basestring
 _quoted: Final = lru_cache(1_024)(_quote)
 """of texts that come again and again"""
@@ -59,7 +59,7 @@ _ASIDE: Final = _begins(b"longshore.hub.record.v1", 10)
 _REFUSED: Final = _begins(b"longshore.hub.record.v1", 11)
 _RECORD: Final = _begins(b"longshore.hub.record.v1", 10)
 _ID, _TIME, _SUBJECT, _TRACE = named("ce_id"), named("ce_time"), named("ce_subject"), named("traceparent")
-_SEQ, _FACT = named("ls_seq"), named("ls_fact")
+_SEQ, _IN_ONE = named("ls_seq"), named(FACT)
 
 
 class _OfStream(NamedTuple):
@@ -151,26 +151,33 @@ class Encoder:
             _SUBJECT, varint(len(subject)), subject,
             _TRACE, varint(len(trace)), trace,
             _SEQ, varint(len(number)), number,
-            _FACT, varint(_PLACE.size + len(key) + len(row)), _PLACE.pack(seq, f.received_ms, h, prev, len(key)), key, row,
+            _IN_ONE, varint(_PLACE.size + len(key) + len(row)), _PLACE.pack(seq, f.received_ms, h, prev, len(key)), key, row,
         ])  # fmt: skip
 
 
 def event_text(fact: FactRow, when: str) -> str:
     """`event_json` as compact JSON, written at once: there is one for each event of a backlog. `when`: `happened_ms` in words, if known."""
     return "".join([
-        f'{{"org":{_quoted(fact.org)},"orderId":{_quote(fact.order_id)},"source":{_quoted(fact.source)},"status":"{fact.status.name}"',
+        f'{{"org":{_quoted(fact.org)},"orderId":{_quote(fact.order_id)},"source":{_quoted(fact.source)},"status":"{_STATUS[fact.status]}"',
         "" if fact.happened_ms is None else f',"timestamp":"{when}"',
         "" if fact.quality is TimeQuality.STATED else f',"timeQuality":"{fact.quality.name.lower()}"',
         "" if fact.region is None else f',"region":{_quoted(fact.region)}',
         "" if fact.site is None else f',"site":{_quoted(fact.site)}',
         "" if fact.actor is None else f',"actor":{_quoted(fact.actor)}',
-        f',"details":{_details(fact.details)}}}' if fact.details else "}",
+        f',"details":{encode(fact.details)}}}' if fact.details else "}",
     ])  # fmt: skip
 
 
-def _details(details: dict[str, object]) -> str:
-    parts = [f"{_quoted(name)}:{_quote(item) if type(item) is str else item}" for name, item in details.items() if type(item) in _PLAIN]
-    return f"{{{','.join(parts)}}}" if len(parts) == len(details) else encode(details)
+def _encoder() -> Callable[[dict[str, Any]], str]:
+    """Objects as compact JSON. The library makes its inner encoder anew for every value, which takes as long as encoding some details."""
+    inner = getattr(json.encoder, "c_make_encoder", None)
+    if inner is None:
+        return json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+    parts = inner(None, None, _quote, None, ":", ",", False, False, True)
+    return lambda value: "".join(parts(value, 0))
+
+
+encode: Final = _encoder()
 
 
 def stream_text(key: StreamKey) -> str:
@@ -187,11 +194,11 @@ def _reason(text: str) -> bytes:
 
 def read(taken: Taken) -> StoreFact | StoreRecord:
     """What a record carries. Raises only DecodeError, whose reason fits a header."""
-    if taken.headers and taken.headers[-1][0] == "ls_fact":
+    if taken.headers and taken.headers[-1][0] == FACT:
         return _read_fact(taken.headers[-1][1])
     headers = dict(taken.headers)
-    if "ls_fact" in headers:
-        return _read_fact(headers["ls_fact"], headers.get("ls_quarantined"))
+    if FACT in headers:
+        return _read_fact(headers[FACT], headers.get("ls_quarantined"))
     key = _stream(_one(headers, "ls_stream"))
     received_ms = _number(headers, "ls_received_ms", least=0)
     if "ls_record" in headers:

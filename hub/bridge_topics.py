@@ -19,6 +19,8 @@ DEAD: Final = ".dlq"
 PROJECTED: Final = (EVENTS, TELEMETRY, RECORDS)
 """what projectors read"""
 
+FACT: Final = "ls_fact"
+"""the header that holds a fact; the last one where there is nothing else to say of it"""
 RECORD_BYTES: Final = 4_194_304
 """the largest record or batch of a topic: a fact in quarantine takes up to 1 MB, and its value as much again"""
 DEAD_RETENTION_DAYS: Final = 30
@@ -67,7 +69,7 @@ HEADERS: Final = (
     Header("traceparent", "W3C trace context", "the same for a fact from its author's commit to the store"),
     Header("ls_seq", "decimal", "the fact's number in its author's stream"),
     Header(
-        "ls_fact",
+        FACT,
         "u64 seq, u64 ms, 8 bytes h, 8 bytes prev, u8 length, stream, row; big-endian",
         "the fact as its author chained it: when the hub received it (ms since 1970), the chain hashes at it and before it, its stream as "
         "in ls_stream, the canonical row that is hashed (opaque bytes where ls_quarantined says why)",

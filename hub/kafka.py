@@ -13,7 +13,6 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -25,7 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.util import calc_crc32c
 
 from hub.bridge_config import SASL, Bridge
-from hub.bridge_topics import RECORD_BYTES
+from hub.bridge_topics import FACT, RECORD_BYTES
 from hub.bus import Assigned, BusError, BusRecord, BusRefused, Place, Revoked, Taken, TopicFound, TopicPlan
 from hub.kafka_record import Batch, packed
 from hub.partitioning import partition_of
@@ -57,7 +56,6 @@ _REFUSED: Final = (
     kafka_errors.IncompatibleBrokerVersion,
     kafka_errors.UnrecognizedBrokerVersion,
 )
-_VALUE: Final = itemgetter(1)
 _TOO_LARGE: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -388,8 +386,8 @@ class KafkaReader:
 
 
 def _taken(r: Any, place: Place) -> Taken:
-    headers = list(r.headers)
-    if None in map(_VALUE, headers):  # a stranger's
+    headers = r.headers
+    if not headers or headers[-1][0] != FACT:  # what is no fact of ours may have headers without a value
         headers = [(name, value or b"") for name, value in headers]
     return Taken(place, r.offset, r.key or b"", r.value or b"", headers, r.timestamp)
 

@@ -200,7 +200,7 @@ def dead_letter(one: Taken, why: str, now_ms: int) -> BusRecord:
         "dlq_error": why[:500],
         "dlq_time_ms": str(now_ms),
     }
-    headers = [(name, value) for name, value in one.headers if name not in told]
+    headers = [(name, value or b"") for name, value in one.headers if name not in told]
     return BusRecord(one.place.topic + DEAD, one.key, one.value, [*headers, *((n, v.encode()) for n, v in told.items())], one.timestamp_ms)
 
 

@@ -10,7 +10,7 @@ Pure: hashes at points inside a run come from a `Points` that the ledger impleme
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -44,6 +44,9 @@ class Points(Protocol):
 
     def has(self, seq: int, h: bytes) -> bool:
         """Is this very fact logged here?"""
+
+    def have(self, points: Sequence[tuple[int, bytes]]) -> set[tuple[int, bytes]]:
+        """Those of many for which `has` holds, asked together."""
 
     def walk(self, seq: int, h: bytes, down_to: int) -> bytes | None:
         """The hash at `down_to` on the chain that ends in (seq, h); None where the chain is not known so far down."""
@@ -115,6 +118,16 @@ class Chain:
         if len(found) == 1:
             return found[0]
         return next((r for r in found if self._on(r, seq, h)), None)
+
+    def locate_all(self, points: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], Run]:
+        """`locate` for many points, asked of the log together. Only of a stream without branches: {} for any other."""
+        if self.fork_point is not None:
+            return {}
+        runs = self.data()
+        firsts = [run.first for run in runs]
+        inside = [(point, runs[at]) for point in points if (at := bisect_right(firsts, point[0]) - 1) >= 0 and point[0] <= runs[at].last]
+        have = self._points.have([point for point, _ in inside])
+        return {point: run for point, run in inside if point in have}
 
     def parent(self, run: Run) -> Run | None:
         """The run below: it ends exactly where this one begins. Data before a record."""

@@ -9,6 +9,7 @@ amounts get cheaper, and no lengths are needed, because the first digit of each 
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Final
 
 from protocols.errors import DecodeError
@@ -21,6 +22,9 @@ _PLAIN_SIGNS: Final = re.compile(rb"[\x20-\x7e]*")
 _SIGN_ZERO: Final = 64
 SIGN_LEAST, SIGN_MOST, _ELSEWHERE = -32, 62, 63
 _ELSEWHERE_SIGN: Final = bytes((_SIGN_ZERO + _ELSEWHERE,))
+_TO_SIGNS: Final = bytes((number + _SIGN_ZERO) % 256 for number in range(256))
+_FROM_SIGNS: Final = bytes((sign - _SIGN_ZERO) % 256 for sign in range(256))
+"""between small numbers, as bytes with a sign, and their characters: a frame has thousands"""
 
 
 def write_numbers(signs: list[int], figures: list[int]) -> tuple[str, str]:
@@ -37,8 +41,8 @@ def write_numbers(signs: list[int], figures: list[int]) -> tuple[str, str]:
 def _plain_signs(signs: list[int]) -> bytes | None:
     """All signs as characters, if none is too large for one: nearly always, so it is tried before it is looked at."""
     try:
-        text = bytes(map(_SIGN_ZERO.__add__, signs))
-    except ValueError:
+        text = array("b", signs).tobytes().translate(_TO_SIGNS)
+    except OverflowError:
         return None
     return text if _PLAIN_SIGNS.fullmatch(text) else None
 
@@ -59,7 +63,7 @@ def read_numbers(signs_text: bytes, figures_text: str) -> tuple[list[int], list[
     for plain, lead in _DIGITS:
         figures_text = figures_text.replace(lead, plain)
     figures = list(map(int, figures_text.split()))
-    signs = list(map(_SIGN_ZERO.__rsub__, signs_text))
+    signs = memoryview(signs_text.translate(_FROM_SIGNS)).cast("b").tolist()
     if _ELSEWHERE_SIGN in signs_text:
         signs, figures = _with_elsewhere(signs, figures)
     return signs, figures

@@ -16,6 +16,8 @@ from protocols.freed import FreedHashes
 from protocols.limits import RUNS_HELD, STREAMS_MENTIONED
 from protocols.sql import Sql
 
+ASKED: Final = 500
+"""facts that the log is asked for at once"""
 RUNS_STAYED: Final = RUNS_HELD // 2
 """facts whose rows stayed when all around them was freed, and that are runs again when that is a hole again"""
 
@@ -91,6 +93,9 @@ class _Points:
 
     def has(self, seq: int, h: bytes) -> bool:
         return self._log.has(self._sid, seq, h)
+
+    def have(self, points: Sequence[tuple[int, bytes]]) -> set[tuple[int, bytes]]:
+        return self._log.have(self._sid, points)
 
     def walk(self, seq: int, h: bytes, down_to: int) -> bytes | None:
         return self._log.walk(self._sid, seq, h, down_to)
@@ -251,6 +256,16 @@ class StreamLog:
         if self._db.one("SELECT 1 FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h)) is not None:
             return True
         return self._was_freed(sid, seq, h)
+
+    def have(self, sid: int, points: Sequence[tuple[int, bytes]]) -> set[tuple[int, bytes]]:
+        """Those of many facts (seq, h) that `has` finds."""
+        self._write()
+        found: set[tuple[int, bytes]] = set()
+        for start in range(0, len(points), ASKED):
+            some = points[start : start + ASKED]
+            sql = f"SELECT seq, h FROM log WHERE sid=? AND seq IN ({', '.join('?' * len(some))})"
+            found |= {(seq, bytes(h)) for seq, h in self._db.query(sql, (sid, *(seq for seq, _ in some)))}
+        return {point for point in points if point in found or self._was_freed(sid, *point)}
 
     def _was_freed(self, sid: int, seq: int, h: bytes) -> bool:
         """Was this very fact freed? Where no hashes are kept (a node's own stream) any hash counts: nobody else writes there."""

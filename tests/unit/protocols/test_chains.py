@@ -27,6 +27,9 @@ class Log:
     def has(self, seq: int, h: bytes) -> bool:
         return (seq, h) in self.facts
 
+    def have(self, points: Sequence[tuple[int, bytes]]) -> set[tuple[int, bytes]]:
+        return {point for point in points if self.has(*point)}
+
     def walk(self, seq: int, h: bytes, down_to: int) -> bytes | None:
         while seq > down_to:
             if (seq, h) not in self.facts:

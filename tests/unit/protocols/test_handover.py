@@ -126,3 +126,42 @@ def test_records_are_not_taken_for_data_to_fetch(all_: Range) -> None:
     close(store, all_, 4, 6, RunKind.EVICTED)
     older = holding(all_.part(1, 3))
     assert [(s.first, s.last, s.kind) for s in ahead(chain(older), stated(store))] == [(7, 10, RunKind.DATA)]
+
+
+LONG = 60
+_PIECES = st.lists(st.tuples(st.integers(1, LONG), st.integers(0, 8), st.integers(0, 9)), min_size=9, max_size=70)
+"""first, how many more, and 0 for one of another history"""
+
+
+@pytest.fixture(scope="module")
+def long() -> Range:
+    led = ledger()
+    say(led, *(event(f"order-{i}") for i in range(LONG)))
+    return range_of(led)
+
+
+@given(_PIECES, st.lists(st.tuples(st.integers(1, LONG), st.integers(0, 30)), min_size=1, max_size=4))
+def test_many_pieces_are_looked_up_together_and_mean_the_same(
+    long: Range, pieces: list[tuple[int, int, int]], held: list[tuple[int, int]]
+) -> None:
+    led = holding(*(long.part(first, min(LONG, first + more)) for first, more in held))
+    said = []
+    for first, more, right in pieces:
+        last = min(LONG, first + more)
+        said.append(
+            RunStated(first, long.hashes[first - 2] if first > 1 else long.h_before, last, long.hashes[last - 1] if right else b"stranger")
+        )
+    here = {seq for first, more in held for seq in range(first, min(LONG, first + more) + 1)}
+    covered: set[int] = set()
+    beyond = []
+    for run in said:
+        at = run.last if run.h_last != b"stranger" else 0
+        while at >= run.first and at in here:
+            covered.add(at)
+            at -= 1
+        if at >= run.first or run.h_last == b"stranger":
+            beyond.append(run)
+    found = lacking(chain(led), said)
+    assert {seq for gap in found for seq in range(gap.first, gap.last + 1)} == here - covered
+    assert all(gap.run.first <= gap.first <= gap.last <= gap.run.last for gap in found)
+    assert ahead(chain(led), said) == beyond
