@@ -41,7 +41,10 @@ SEND_S: Final = 15.0
 STOP_S: Final = 5.0
 FETCH_BYTES: Final = 1_048_576
 """of one partition at once: some thousand records, so that partitions take turns"""
-SESSION_MS: Final = 10_000
+SESSION_MS: Final = 6_000
+"""after which a projector that says nothing is dead, and its partitions go to others; brokers allow no less by default"""
+BEAT_MS: Final = 1_000
+"""how often a projector says that it lives; by the answer it hears that another one came or went"""
 
 _PROTOCOLS: Final = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl_plaintext": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
 _REFUSED: Final = (
@@ -323,7 +326,7 @@ class KafkaReader:
                 auto_offset_reset="earliest",
                 max_partition_fetch_bytes=FETCH_BYTES,
                 session_timeout_ms=SESSION_MS,
-                heartbeat_interval_ms=SESSION_MS // 4,
+                heartbeat_interval_ms=BEAT_MS,
                 client_id="longshore-project",
             )
             await _soon(self._consumer.start(), START_S)
@@ -344,17 +347,18 @@ class KafkaReader:
             await self._revoked()
 
     async def seek(self, places: Mapping[Place, int | None]) -> None:
-        """See `Reader.seek`."""
+        """See `Reader.seek`. Beginnings are asked for all at once: each question may wait half a second behind a fetch, and a member that
+        has been given partitions says nothing to its group before it has found its place in them. One after the other, 36 partitions took
+        longer than a session: two projectors threw each other out for ever."""
         assert self._consumer is not None
         mine = self._consumer.assignment()
-        for place, offset in places.items():
-            where = TopicPartition(*place)
-            if where not in mine:
-                continue
-            if offset is None:
-                await self._consumer.seek_to_beginning(where)
-            else:
+        known = {where: offset for place, offset in places.items() if (where := TopicPartition(*place)) in mine}
+        for where, offset in known.items():
+            if offset is not None:
                 self._consumer.seek(where, offset)
+        fresh = [where for where, offset in known.items() if offset is None]
+        if fresh:
+            await self._consumer.seek_to_beginning(*fresh)
 
     async def poll(self, timeout_ms: int) -> dict[Place, list[Taken]]:
         """See `Reader.poll`. What lies beyond the end or was deleted is not there: reading goes on from the oldest record that is."""

@@ -183,6 +183,22 @@ def test_readers_of_a_group_share_partitions_and_who_leaves_is_followed(bus: Kin
     told(story)
 
 
+def test_readers_share_many_partitions_of_which_nothing_was_read_yet(bus: Kind) -> None:
+    """Who takes longer to find its place in them than its session lasts is thrown out, and so is the next one, for ever."""
+
+    async def story() -> None:
+        topic = await bus.topic(40)
+        one, two = bus.reader([topic]), bus.reader([topic])
+        await one.start(from_start, nothing)
+        await holds(lambda: len(one.places()) == 40, one)
+        await two.start(from_start, nothing)
+        await holds(lambda: len(one.places()) == 20 == len(two.places()), one, two)
+        await one.close()
+        await two.close()
+
+    told(story)
+
+
 def test_who_seeks_reads_again_from_there_and_the_lag_says_how_much_is_left(bus: Kind) -> None:
     async def story() -> None:
         topic = await bus.topic(1)

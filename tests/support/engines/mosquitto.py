@@ -37,8 +37,10 @@ class Mosquitto:
         self._child.wait_until(lambda: serving(self.port), what="serving")
 
     def reload(self) -> None:
-        """Have it read passwords and rules anew."""
+        """Return when it has read passwords and rules anew: before it deals with what a connection made after the signal says."""
+        assert self._child is not None
         os.kill(self.pid, signal.SIGHUP)
+        self._child.wait_until(lambda: serving(self.port), what="serving again")
 
     def output(self) -> str:
         """What it has said so far."""

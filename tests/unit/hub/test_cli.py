@@ -1,4 +1,4 @@
-"""`longshore-hub` as people and scripts run it: by subprocess, with what it prints and how it exits."""
+"""`longshore-hub` as people and scripts run it: what it prints and how it exits (`tests.support.commands` says which run in a process)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import subprocess
 import tomllib
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from hub.cli_ask import Client, client_of
 from hub.config import read_config
 from protocols.trust import NodeKey, hash_password, parse_address
 from protocols.trust import make_card as signed_card
-from tests.support.patience import ANSWER_S, WITHIN_S
+from tests.support.commands import done_at_last, ran
+from tests.support.patience import ANSWER_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, python, started
 from tests.support.source import ROOT
@@ -38,7 +38,7 @@ EVENT: Final = {"orderId": "GLOBAL/12 34", "source": "ERP", "status": "PLACED", 
 
 
 @dataclass
-class Ran:
+class Ended:
     """How a command ended."""
 
     code: int
@@ -50,19 +50,11 @@ class Ran:
         return json.loads(self.out)
 
 
-def hub(*args: str | os.PathLike[str], stdin: str = "", env: dict[str, str] | None = None) -> Ran:
+def hub(*args: str | Path, stdin: str = "", env: dict[str, str] | None = None) -> Ended:
     """Run one command to its end. No command may ever show a traceback."""
-    done = subprocess.run(
-        python("-m", "hub.cli", *args),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=WITHIN_S,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-    )
+    done = ran("hub.cli", *args, stdin=stdin, env=env)
     assert "Traceback" not in done.stderr, done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def run_args(folder: Path, *more: str) -> list[str]:
@@ -119,17 +111,17 @@ def settled(folder: Path) -> int:
 
 
 def test_init_makes_a_hub_that_only_its_owner_can_impersonate(tmp_path: Path) -> None:
-    ran = hub("init", tmp_path / "h", "--org", "globex", "--node", "hub-1", "--region", "EMEA")
-    assert ran.code == 0
-    address = re.search(r"^ADDRESS +(\S+)$", ran.out, re.M)
+    ended = hub("init", tmp_path / "h", "--org", "globex", "--node", "hub-1", "--region", "EMEA")
+    assert ended.code == 0
+    address = re.search(r"^ADDRESS +(\S+)$", ended.out, re.M)
     assert address is not None
     parsed = parse_address(address[1])
     assert (parsed.host, parsed.port, parsed.org, parsed.hub) == ("127.0.0.1", 1883, "globex", "hub-1")
-    assert f"fingerprint  {parsed.fingerprint}" in ran.out
+    assert f"fingerprint  {parsed.fingerprint}" in ended.out
     for name in ("hub.key", "api.token"):
         assert (tmp_path / "h" / name).stat().st_mode & 0o777 == 0o600
     assert parsed.public_key == NodeKey.load(tmp_path / "h" / "hub.key").public
-    assert "longshore-edge init" in ran.out
+    assert "longshore-edge init" in ended.out
 
 
 def wider_than_its_owner(folder: Path) -> list[str]:
@@ -157,8 +149,8 @@ def test_nothing_that_a_hub_makes_can_be_read_by_others(tmp_path: Path) -> None:
 def test_init_says_so_where_it_leaves_a_folder_open_to_others(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("not a hub's")
     tmp_path.chmod(0o755)
-    ran = hub("init", tmp_path)
-    assert (ran.code, "mode 0755" in ran.err) == (0, True)
+    ended = hub("init", tmp_path)
+    assert (ended.code, "mode 0755" in ended.err) == (0, True)
     assert tmp_path.stat().st_mode & 0o777 == 0o755
     tmp_path.chmod(0o700)
 
@@ -166,8 +158,8 @@ def test_init_says_so_where_it_leaves_a_folder_open_to_others(tmp_path: Path) ->
 def test_init_never_overwrites_a_hub(tmp_path: Path) -> None:
     made(tmp_path / "h")
     key = (tmp_path / "h" / "hub.key").read_bytes()
-    ran = hub("init", tmp_path / "h")
-    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    ended = hub("init", tmp_path / "h")
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
     assert (tmp_path / "h" / "hub.key").read_bytes() == key
 
 
@@ -206,50 +198,50 @@ def test_bad_input_is_one_line_and_a_documented_code(tmp_path: Path, args: list[
     (tmp_path / "typo.toml").write_text('[hub]\norg = "acme"\n[api]\nprot = 1\n')
     (tmp_path / "nokey").mkdir()
     (tmp_path / "nokey" / "hub.toml").write_text('[hub]\norg = "acme"\n[api]\nport = 0\n[broker]\nport = 0\n')
-    ran = hub(*(arg.format(dir=tmp_path, hub=folder) for arg in args))
-    assert (ran.code, ran.out) == (code, "")
-    last = ran.err.splitlines()[-1]
+    ended = hub(*(arg.format(dir=tmp_path, hub=folder) for arg in args))
+    assert (ended.code, ended.out) == (code, "")
+    last = ended.err.splitlines()[-1]
     assert last.startswith(("error: ", "longshore-hub"))
     assert says in last
 
 
 def test_an_error_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
-    ran = hub("fleet", "--dir", tmp_path / "nowhere", "--json")
-    said = json.loads(ran.err)
-    assert (ran.code, said["exitCode"]) == (3, 3)
+    ended = hub("fleet", "--dir", tmp_path / "nowhere", "--json")
+    said = json.loads(ended.err)
+    assert (ended.code, said["exitCode"]) == (3, 3)
     assert "longshore-hub init" in said["remedy"]
 
 
 @pytest.mark.parametrize("name", ["api", "broker"])
 def test_a_port_in_use_ends_the_start_with_one_line(tmp_path: Path, live: Path, name: str) -> None:
     ports = json.loads((live / "run.ports.json").read_text())
-    ran = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={f"LONGSHORE_{name.upper()}__PORT": str(ports[name])})
-    assert ran.code == 3
-    assert str(ports[name]) in ran.err.splitlines()[-1]
+    ended = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={f"LONGSHORE_{name.upper()}__PORT": str(ports[name])})
+    assert ended.code == 3
+    assert str(ports[name]) in ended.err.splitlines()[-1]
 
 
 def test_a_damaged_ledger_is_not_taken_for_another_process(tmp_path: Path) -> None:
     folder = made(tmp_path / "h")
     (folder / "hub.db").write_bytes(b"no database" * 1_000)
-    ran = hub("run", "--config", folder / "hub.toml")
-    assert ran.code == 1
-    last = ran.err.splitlines()[-1]
+    ended = hub("run", "--config", folder / "hub.toml")
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
     assert "hub.db" in last
     assert "restore it from a backup, or move it away" in last
 
 
 def test_a_second_hub_on_the_same_data_is_told_so(live: Path) -> None:
-    ran = hub("run", "--config", live / "hub.toml")
-    assert ran.code == 4
-    assert "another process" in ran.err
+    ended = hub("run", "--config", live / "hub.toml")
+    assert ended.code == 4
+    assert "another process" in ended.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a file that nobody may write; root may write all")
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    ran = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={"LONGSHORE_STORAGE__DATA_DIR": str(tmp_path / "file" / "data")})
-    assert ran.code == 3
-    assert "data" in ran.err
+    ended = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={"LONGSHORE_STORAGE__DATA_DIR": str(tmp_path / "file" / "data")})
+    assert ended.code == 3
+    assert "data" in ended.err
 
 
 def test_a_full_disk_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +293,8 @@ def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> 
     with started(run_args(folder), cwd=ROOT) as child:
         _post(ready_line(child).split()[1], [EVENT])
         child.kill()
-    assert hub("balance", "--dir", folder, "--json").json["fleet"]["captured"] == 1, "from its files"
+    found = done_at_last("hub.cli", "balance", "--dir", folder, "--json")  # for a moment its store's process still holds the lock
+    assert found["fleet"]["captured"] == 1, "from its files"
     with started(run_args(folder), cwd=ROOT) as child:
         ready_line(child)
         child.wait_until(lambda: settled(folder) == 1, what="settled")
@@ -326,9 +319,9 @@ def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> 
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
 def test_each_asking_command_answers_people_and_machines(live: Path, args: list[str], says: list[str]) -> None:
-    ran = hub(*args, "--dir", live)
-    assert ran.code == 0, ran.err
-    assert [word for word in says if word not in ran.out] == []
+    ended = hub(*args, "--dir", live)
+    assert ended.code == 0, ended.err
+    assert [word for word in says if word not in ended.out] == []
     assert hub(*args, "--dir", live, "--json").json is not None
 
 
@@ -340,35 +333,35 @@ def test_pages_of_orders_follow_each_other(live: Path) -> None:
 
 
 def test_an_order_that_nobody_knows_exits_with_1(live: Path) -> None:
-    ran = hub("orders", "show", "nothing", "--dir", live)
-    assert ran.code == 1
-    assert "heard of here" in ran.err
+    ended = hub("orders", "show", "nothing", "--dir", live)
+    assert ended.code == 1
+    assert "heard of here" in ended.err
 
 
 def test_a_taken_name_is_refused_by_the_running_hub(live: Path, tmp_path: Path) -> None:
     other = signed_card(NodeKey(b"o" * 32), node="dock-7", org="acme", region="EMEA", site="Madrid", password_hash=CARD["brokerPassword"])
-    ran = hub("nodes", "add", "-", "--dir", live, stdin=json.dumps(other))
-    assert ran.code == 2
-    assert "taken" in ran.err
+    ended = hub("nodes", "add", "-", "--dir", live, stdin=json.dumps(other))
+    assert ended.code == 2
+    assert "taken" in ended.err
 
 
 def test_a_wrong_token_is_a_matter_of_configuration(live: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("lst_not_the_right_one_at_all\n")
     (tmp_path / "token").chmod(0o600)
-    ran = hub("fleet", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(tmp_path / "token")})
-    assert ran.code == 3
-    assert "token" in ran.err
+    ended = hub("fleet", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(tmp_path / "token")})
+    assert ended.code == 3
+    assert "token" in ended.err
 
 
 def test_doctor_of_a_running_hub_says_that_others_may_read_the_token_and_goes_on(live: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_bytes((live / "api.token").read_bytes())
     token.chmod(0o644)
-    ran = hub("doctor", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(token)})
-    assert ran.code == 1
-    assert re.search(r"^BAD  token .*chmod 600", ran.out, re.M)
-    assert re.search(r"^BAD  api .*0644", ran.out, re.M)
-    assert "ok   clock" in ran.out
+    ended = hub("doctor", "--dir", live, env={"LONGSHORE_API__TOKEN_FILE": str(token)})
+    assert ended.code == 1
+    assert re.search(r"^BAD  token .*chmod 600", ended.out, re.M)
+    assert re.search(r"^BAD  api .*0644", ended.out, re.M)
+    assert "ok   clock" in ended.out
 
 
 @pytest.mark.parametrize(("balanced", "code"), [(True, 0), (False, 1), (None, 0)])
@@ -392,9 +385,9 @@ def test_doctor_and_readyz_miss_the_nodes_of_a_lost_registry(tmp_path: Path) -> 
         assert child.output().count("the registry is empty, but the central store holds 1 stream of dock-7") == 1
         with urllib.request.urlopen(f"{url}/readyz") as answer:
             assert json.loads(answer.read())["findings"]
-        ran = hub("doctor", "--dir", folder)
-        assert ran.code == 1
-        assert re.search(r"^BAD  registry .*dock-7 -> add the nodes again", ran.out, re.M)
+        ended = hub("doctor", "--dir", folder)
+        assert ended.code == 1
+        assert re.search(r"^BAD  registry .*dock-7 -> add the nodes again", ended.out, re.M)
         assert hub("nodes", "add", tmp_path / "card.json", "--dir", folder).code == 0
         assert "registry" not in hub("doctor", "--dir", folder).out
 
@@ -432,9 +425,9 @@ def test_a_hub_restored_from_an_older_backup_is_out_of_balance_until_it_runs(tmp
     for rest in folder.glob("hub.db-*"):
         rest.unlink()
     (folder / "hub.db").write_bytes(backup)
-    ran = hub("balance", "--dir", folder)
-    assert ran.code == 1
-    assert "off by" in ran.out
+    ended = hub("balance", "--dir", folder)
+    assert ended.code == 1
+    assert "off by" in ended.out
     assert hub("orders", "show", EVENT["orderId"], "--dir", folder).code == 0
     with started(run_args(folder), cwd=ROOT) as child:
         ready_line(child)
@@ -445,10 +438,10 @@ def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
     folder = made(tmp_path / "h")
     assert hub("doctor", "--dir", folder).code == 0
     (folder / "hub.key").chmod(0o644)
-    ran = hub("doctor", "--dir", folder)
-    assert ran.code == 1
-    assert "BAD  key" in ran.out
-    assert "chmod 600" in ran.out
+    ended = hub("doctor", "--dir", folder)
+    assert ended.code == 1
+    assert "BAD  key" in ended.out
+    assert "chmod 600" in ended.out
 
 
 # ------------------------------------------------------------------ help
@@ -461,10 +454,10 @@ def test_both_commands_say_the_version_of_the_package() -> None:
 
 
 def test_help_names_every_command_and_every_exit_code() -> None:
-    ran = hub("--help")
-    assert ran.code == 0
+    ended = hub("--help")
+    assert ended.code == 0
     for command in ("init", "nodes", "run", "orders", "fleet", "balance", "conflicts", "queue", "status", "doctor"):
-        assert re.search(rf"^    {command}\b", ran.out, re.M), command
+        assert re.search(rf"^    {command}\b", ended.out, re.M), command
         inner = hub(command, "--help")
         assert inner.code == 0
         assert "example" in inner.out or command == "nodes"
