@@ -107,7 +107,9 @@ class Writer:
             self._left.append((found[0], found[1]))
             self._bytes += 40
 
-    def feed(self, epoch: bytes, *, tail: bool = False, pos_from: int = 0, pos_to: int = 0, done: Sequence[FeedDone] = ()) -> Feed:
+    def feed(
+        self, epoch: bytes, *, tail: bool = False, pos_from: int = 0, pos_to: int = 0, done: Sequence[FeedDone] = (), asker: int = 0
+    ) -> Feed:
         """The message."""
         log = self._ledger.log
         facts = list(self._facts.values())
@@ -116,5 +118,5 @@ class Writer:
         body = encode_body([f.row for f in facts], dictionary=DICTIONARIES[-1]) if facts else b""
         return Feed(
             epoch, tail, pos_from, pos_to, self._unsettled, named, tuple((f.stream, f.seq, f.prev) for f in facts), DICTIONARIES[-1], body,
-            tuple(self._orders), tuple(self._left), tuple(done),
+            tuple(self._orders), tuple(self._left), tuple(done), asker,
         )  # fmt: skip

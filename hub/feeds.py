@@ -29,6 +29,8 @@ KEPT: Final = 200_000
 """entries of all sites together"""
 TURN_MESSAGES: Final = 16
 """made in one go; nodes take turns"""
+MACHINES: Final = 4
+"""of one name whose comparisons wait at one time: a card that was cloned; of more, those that asked last"""
 LEAF_MESSAGES: Final = 4
 """for one comparison in one go: what is left is asked for again"""
 
@@ -67,7 +69,8 @@ class Feeds:
         self._nodes: dict[Scope, list[str]] = {}
         self._scope_of: dict[str, Scope] = {}
         self._waiting: dict[str, tuple[Node, Follow]] = {}
-        self._comparing: dict[str, tuple[Node, Compare]] = {}
+        self._comparing: dict[str, dict[int, tuple[Node, Compare]]] = {}
+        """by node, then by which machine of that name asks"""
         self._stirred: dict[Scope, None] = {}
         self.sent_facts_total = 0
         self.people_changed()
@@ -199,10 +202,14 @@ class Feeds:
             self._stirred[_scope(node)] = None
 
     def compare(self, node: Node, c: Compare) -> None:
-        """A node says what it has; the latest word counts."""
+        """A node says what it has; the latest word of each machine counts."""
         if c.feed_epoch == self.epoch:
-            self._comparing.pop(node.address.node, None)
-            self._comparing[node.address.node] = (node, c)
+            asked = self._comparing.pop(node.address.node, {})
+            asked.pop(c.asker, None)
+            asked[c.asker] = (node, c)
+            if len(asked) > MACHINES:
+                del asked[next(iter(asked))]
+            self._comparing[node.address.node] = asked
 
     def let_go(self, keeps: Callable[[str], bool]) -> None:
         """Nodes that are another's to answer now: what they asked here last is forgotten."""
@@ -220,10 +227,10 @@ class Feeds:
         for name in list(self._comparing):
             if room <= 0:
                 return
-            node, asked = self._comparing.pop(name)
-            for reply in self._compared(node, asked, settled):
-                room -= 1
-                yield node, reply
+            for node, asked in self._comparing.pop(name).values():
+                for reply in self._compared(node, asked, settled):
+                    room -= 1
+                    yield node, reply
         for scope in list(self._stirred):
             if room <= 0:
                 return
@@ -277,18 +284,18 @@ class Feeds:
         scope = _scope(node)
         if c.vectors:
             parts = [part for vector in c.vectors for part in self._differing(scope, vector)]
-            yield Differ(self.epoch, tuple(v.bucket for v in c.vectors), tuple(parts))
-        for _, leaves in zip(range(LEAF_MESSAGES), self._leaf_messages(scope, node, c.leaves, settled), strict=False):
+            yield Differ(self.epoch, tuple(v.bucket for v in c.vectors), tuple(parts), c.asker)
+        for _, leaves in zip(range(LEAF_MESSAGES), self._leaf_messages(scope, node, c, settled), strict=False):
             yield leaves  # the rest is asked for again
 
-    def _leaf_messages(self, scope: Scope, node: Node, leaves: Sequence[Leaf], settled: IsSettled) -> Iterator[Feed]:
+    def _leaf_messages(self, scope: Scope, node: Node, c: Compare, settled: IsSettled) -> Iterator[Feed]:
         writer, done = Writer(self._ledger, settled), list[FeedDone]()
-        for leaf in leaves:
+        for leaf in c.leaves:
             last_k = -1
             for k, okey, known in self._lacking(scope, leaf, node.address.node):
                 if writer.full and k != last_k:
                     begun = [FeedDone(leaf.bucket, leaf.from_k, k)] if last_k >= 0 else []  # what is not begun is not answered
-                    yield self._sent(writer, [*done, *begun])
+                    yield self._sent(writer, [*done, *begun], c.asker)
                     writer, done = Writer(self._ledger, settled), []
                     if begun:
                         break
@@ -297,11 +304,11 @@ class Feeds:
             else:
                 done.append(FeedDone(leaf.bucket, leaf.from_k, 0))
         if done:
-            yield self._sent(writer, done)
+            yield self._sent(writer, done, c.asker)
 
-    def _sent(self, writer: Writer, done: Sequence[FeedDone]) -> Feed:
+    def _sent(self, writer: Writer, done: Sequence[FeedDone], asker: int) -> Feed:
         self.sent_facts_total += writer.facts
-        return writer.feed(self.epoch, done=done)
+        return writer.feed(self.epoch, done=done, asker=asker)
 
     def _differing(self, scope: Scope, vector: Vector) -> list[Bucket]:
         bucket, parts = vector.bucket, vector.bucket.children()

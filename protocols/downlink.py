@@ -125,11 +125,14 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """What a node has, by digests; the hub answers vectors with a Differ and leaves with Feeds."""
+    """What a node has, by digests; the hub answers vectors with a Differ and leaves with Feeds.
+
+    `asker`: which machine of that name asks, a number that it drew; the answers name it. 0: nobody says."""
 
     feed_epoch: bytes
     vectors: tuple[Vector, ...] = ()
     leaves: tuple[Leaf, ...] = ()
+    asker: int = 0
 
     KIND = Kind.COMPARE
 
@@ -137,13 +140,13 @@ class Compare:
         """The wire form."""
         vectors = [[*v.bucket, b"".join(d.to_bytes(DIGEST_BYTES, "big") for d in v.digests)] for v in self.vectors]
         leaves = [[*leaf.bucket, leaf.from_k, [list(o) for o in leaf.orders]] for leaf in self.leaves]
-        return [self.feed_epoch, vectors, leaves]
+        return [self.feed_epoch, vectors, leaves, self.asker]
 
     @classmethod
     def parse(cls, body: object) -> Compare:
         """The message, checked. Errors: DecodeError."""
-        feed_epoch, vectors, leaves = items(body, 3)
-        out = cls(fixed(feed_epoch, HASH), tuple_of(vectors, _vector, VECTORS), tuple_of(leaves, _leaf, LISTED_ORDERS))
+        feed_epoch, vectors, leaves, asker = items(body, 3, 0)
+        out = cls(fixed(feed_epoch, HASH), tuple_of(vectors, _vector, VECTORS), tuple_of(leaves, _leaf, LISTED_ORDERS), whole(asker))
         if sum(len(leaf.orders) for leaf in out.leaves) > LISTED_ORDERS:
             raise DecodeError(f"more than {LISTED_ORDERS} orders listed")
         return out
@@ -151,23 +154,25 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Differ:
-    """Which parts of the vectors that came are not the same at the hub; `vectors` names those that were looked at."""
+    """Which parts of the vectors that came are not the same at the hub; `vectors`: those that were looked at. `asker`: of `Compare`."""
 
     feed_epoch: bytes
     vectors: tuple[Bucket, ...]
     parts: tuple[Bucket, ...]
+    asker: int = 0
 
     KIND = Kind.DIFFER
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.feed_epoch, [list(b) for b in self.vectors], [list(b) for b in self.parts]]
+        return [self.feed_epoch, [list(b) for b in self.vectors], [list(b) for b in self.parts], self.asker]
 
     @classmethod
     def parse(cls, body: object) -> Differ:
         """The message, checked. Errors: DecodeError."""
-        feed_epoch, vectors, parts = items(body, 3)
-        return cls(fixed(feed_epoch, HASH), tuple_of(vectors, _bucket, VECTORS), tuple_of(parts, _bucket, VECTORS << STEPS[0]))
+        feed_epoch, vectors, parts, asker = items(body, 3, 0)
+        most = VECTORS << STEPS[0]
+        return cls(fixed(feed_epoch, HASH), tuple_of(vectors, _bucket, VECTORS), tuple_of(parts, _bucket, most), whole(asker))
 
 
 class FedFact(NamedTuple):
@@ -238,6 +243,8 @@ class Feed:
     orders: tuple[FedOrder, ...] = ()
     left: tuple[tuple[str, str], ...] = ()
     done: tuple[FeedDone, ...] = ()
+    asker: int = 0
+    """of the `Compare` that `done` answers"""
 
     KIND = Kind.FEED
 
@@ -255,18 +262,18 @@ class Feed:
         done = [[*d.bucket, d.from_k, d.next_k] for d in self.done]
         return [
             self.feed_epoch, self.tail, self.pos_from, self.pos_to, self.unsettled, _lists(self.streams), _lists(self.places),
-            self.dictionary, self.body, orders, _lists(self.left), done,
+            self.dictionary, self.body, orders, _lists(self.left), done, self.asker,
         ]  # fmt: skip
 
     @classmethod
     def parse(cls, body: object) -> Feed:
         """The message, checked, but for the rows in its body. Errors: DecodeError."""
-        feed_epoch, tail, pos_from, pos_to, unsettled, streams, places, dictionary, rows, orders, left, done = items(body, 12)
+        feed_epoch, tail, pos_from, pos_to, unsettled, streams, places, dictionary, rows, orders, left, done, asker = items(body, 12, 0)
         out = cls(
             fixed(feed_epoch, HASH), flag(tail), whole(pos_from), whole(pos_to), flag(unsettled),
             tuple_of(streams, _stream, limits.FRAME_WIRE_BYTES), tuple_of(places, _place, limits.FRAME_FACTS), small(dictionary),
             _body(rows), tuple_of(orders, _order, limits.FRAME_FACTS), tuple_of(left, _name, limits.FRAME_WIRE_BYTES),
-            tuple_of(done, _done, LISTED_ORDERS),
+            tuple_of(done, _done, LISTED_ORDERS), whole(asker),
         )  # fmt: skip
         out.check_indexes()
         return out

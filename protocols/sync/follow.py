@@ -125,6 +125,7 @@ class Follower:
     def __init__(self, ledger: Ledger, rng: Random, settings: FollowSettings | None = None) -> None:
         self.settings = settings or FollowSettings()
         self._ledger, self._rng = ledger, rng
+        self._asker = rng.getrandbits(48) + 1
         self.epoch = b""
         """of the feed that is followed; empty while none is"""
         self.pos = 0
@@ -166,10 +167,14 @@ class Follower:
         """The link is gone: the hub's next answer says how to go on."""
         self.epoch, self._pass, self._follow_due, self._compare_due = b"", None, None, None
 
+    def _asked(self, asker: int) -> bool:
+        """Is this the answer to what this machine asked? A twin has the same name and topics. A hub of before this was said names none."""
+        return asker in (0, self._asker)
+
     def on_differ(self, d: Differ, now: int) -> None:
         """Which parts of what was asked about are not the same."""
         p = self._pass
-        if p is None or p.snapshot is None or d.feed_epoch != self.epoch:
+        if p is None or p.snapshot is None or d.feed_epoch != self.epoch or not self._asked(d.asker):
             return
         looked_at = [b for b in d.vectors if b in p.asked_vectors]
         for bucket in looked_at:
@@ -187,7 +192,7 @@ class Follower:
         if f.tail:
             self._tail(f, now)
         p = self._pass
-        if p is None:
+        if p is None or not self._asked(f.asker):
             return
         for done in f.done:
             if (done.bucket, done.from_k) in p.asked_leaves:
@@ -290,7 +295,7 @@ class Follower:
             p.asked_leaves[p.leaves.pop(0)] = None
         p.asked_vectors = dict.fromkeys(vectors)
         p.asked_ms = now
-        return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves))
+        return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves), self._asker)
 
     def _digests(self) -> Iterator[tuple[int, int]]:
         """(k, digest) of what the hub can know, by k: an order with facts that it has not received differs anyway, and after a long outage

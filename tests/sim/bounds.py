@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from protocols.codec import unpack
 from protocols.orderbook import CACHED_ORDERS
 from protocols.sqlite import Db
 
@@ -19,8 +20,12 @@ THINGS_ALWAYS = 400
 THINGS_PER_STREAM = 80
 """a stream, what is believed of it, and its statement"""
 THINGS_PER_RUN = 14
-THINGS_UNDER_WAY = 24
-"""for each fact of the window"""
+THINGS_UNDER_WAY = 12
+"""for each fact of an edge's window"""
+THINGS_PER_READ = 7
+"""a fact that a hub has read and the store has not: its place with two numbers, and a pair of two records; beside what it says"""
+READ_FROM = 11
+"""of a row: details, context and what came later are kept as they are read, all before in one record"""
 PAGE_BYTES = 4_096
 FILE_ALWAYS_BYTES = 300 * PAGE_BYTES
 FILE_PER_FACT_BYTES = 2_500
@@ -81,24 +86,33 @@ def _edge(edge: EdgeProc) -> Iterator[str]:
     carried = len(core.relay._flights)
     if carried > settings.relay.window_payloads:
         yield f"I7 {edge.name} has {carried} payloads of others under way, at most {settings.relay.window_payloads}"
-    yield from _memory(core, edge.name, window)
+    yield from _memory(core, edge.name, THINGS_UNDER_WAY * window)
     if edge.disk.db.file_bytes() > settings.budget_bytes + ONE_TURN_BYTES:
         yield f"I7 the file of {edge.name} has {edge.disk.db.file_bytes()} bytes, its budget is {settings.budget_bytes}"
 
 
 def _hub(hub: HubProc) -> Iterator[str]:
     core = hub.core
-    yield from _memory(core, hub.name, core.handing.read_kept)
+    rows = [unpack(row.row, max_bytes=1_000_000) for row, _ in core.handing._read.values()]
+    yield from _memory(core, hub.name, sum(THINGS_PER_READ + _elements(row[READ_FROM:]) for row in rows if isinstance(row, list)))
 
 
-def _memory(core: Any, who: str, window: int) -> Iterator[str]:
+def _elements(value: object) -> int:
+    """Of everything that a part of a row holds."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_elements, value.values()))
+    return len(value) + sum(map(_elements, value)) if isinstance(value, list) else 0
+
+
+def _memory(core: Any, who: str, under_way: int) -> Iterator[str]:
+    """`under_way`: things that facts on their way may take."""
     streams = core.ledger.log.all()
     runs = sum(len(stream.chain.runs) for stream in streams)
-    most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + THINGS_UNDER_WAY * window
+    most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + under_way
     cached = core.ledger.book._orders
     leave = ("_orders", "_dirty", "policies", "relay")  # what it carries has bounds of its own
     found = things(core, leave)  # a table of policies is as large as its file, whatever happens
     if found > most:
-        yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and a window of {window}: at most {most}"
+        yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and {under_way} under way: at most {most}"
     if len(cached) > CACHED_ORDERS:
         yield f"I7 {who} keeps {len(cached)} orders in memory"

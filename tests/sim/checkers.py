@@ -19,6 +19,7 @@ from tests.sim.devices import Measured
 from tests.sim.disks import Disk
 from tests.sim.downlink import came_down, changed_orders, in_custody, wrong_in_feed
 from tests.sim.invariants import INVARIANTS
+from tests.sim.oracle import right
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
 if TYPE_CHECKING:
@@ -286,9 +287,9 @@ class Checker:
                 raise Violation(f"I4 {who} replaces {gone.id} by its ancestor {self.truth.show(instead)}")
         known = self.truth.orders[order] & disk.seen
         if not self.branched(known):
-            right = self.truth.heads(known)
-            if heads != right:
-                raise Violation(f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(right)}")
+            want = self.truth.heads(known)
+            if heads != want:
+                raise Violation(f"I6 {who} shows {order[1]} as {self.truth.show(heads)}, right is {self.truth.show(want)}")
 
     def came_down(self, disk: Disk, who: str) -> None:
         """After a commit in which feeds were merged: what an edge has seen now, and how it shows the orders that changed."""
@@ -306,6 +307,17 @@ class Checker:
             return False
         nodes = [key.node for key in self.truth.forked]
         return any(self.truth.facts[i].id.node in nodes for i in bits(self.truth.closure(known)))
+
+    def torn(self, known: Mask) -> bool:
+        """Is the chain of a forked author of these facts broken by facts that went with a disk? What its branches had seen can then not be
+        told."""
+        return bool(self.truth.excused) and self.branched(known) and bool(self.truth.below(self.truth.closure(known)) & self.truth.excused)
+
+    def centre_heads(self, order: Order) -> Mask:
+        """The heads that everybody must show: the fold of what is in the store; where no fold can be told, those that the centre shows."""
+        store = self.world.store.disk
+        known = self.truth.orders[order] & store.held
+        return store.heads(self.truth, "view", order) if self.torn(known) else right(self.truth, known).heads
 
     # ------------------------------------------------------------ disks that go, and everything at once
 

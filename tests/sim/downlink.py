@@ -10,7 +10,6 @@ from protocols.downlink import Feed
 from protocols.ledger import readable
 from protocols.topics import Address
 from tests.sim.disks import Disk
-from tests.sim.oracle import right
 from tests.sim.staff import ever_theirs, tasks_of
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
@@ -86,7 +85,7 @@ def must_know(world: World, edge: EdgeProc) -> Iterator[tuple[Order, Mask]]:
         return
     for order, mask in truth.orders.items():
         if order[0] == edge.address.org and mask & stored and edge.address.site in truth.sites.get(order, {}):
-            heads = right(truth, mask & stored).heads
+            heads = world.check.centre_heads(order)
             if any(truth.facts[i].site == edge.address.site for i in bits(heads)):
                 yield order, heads
 

@@ -119,7 +119,7 @@ def _views(world: World) -> Iterator[str]:
     for order, mask in world.check.truth.orders.items():
         centre = Centre(world, order)
         known = mask & world.store.disk.held
-        if known and not _torn(world, known):
+        if known and not world.check.torn(known):
             yield from _store_view(world, order, known)
             for hub in world.hubs:
                 yield from _ledger_view(world, hub.disk, order, mask, hub.name)
@@ -134,12 +134,6 @@ def _views(world: World) -> Iterator[str]:
 def _half_told(edge: EdgeProc) -> bool:
     """Has it heard of its own fork, and no room for what its twin said? Which orders have become what, it is told when there is room."""
     return edge.core.full and any(stream.told_fork is not None for stream in edge.core.ledger.own_streams())
-
-
-def _torn(world: World, known: Mask) -> bool:
-    """Is the chain of a forked author broken by facts that went with a disk? What its branches had seen can then not be told."""
-    truth = world.check.truth
-    return bool(truth.excused) and world.check.branched(known) and bool(truth.below(truth.closure(known)) & truth.excused)
 
 
 def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:
@@ -196,7 +190,7 @@ def _same_outcome(edge: EdgeProc, centre: Centre) -> Iterator[str]:
 
 def _ledger_view(world: World, disk: Disk, order: Order, mask: Mask, who: str) -> Iterator[str]:
     known = mask & disk.seen
-    if known and not _torn(world, known):
+    if known and not world.check.torn(known):
         heads, want = disk.heads(world.check.truth, "orders", order), right(world.check.truth, known)
         if heads != want.heads:
             yield f"I6 {who} folds {order[1]} to {world.check.truth.show(heads)}, right is {world.check.truth.show(want.heads)}"

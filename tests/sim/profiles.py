@@ -95,7 +95,6 @@ FORTNIGHT: Final = Profile("fortnight", (8,), (14 * DAY,), (20, 60, 150), (100, 
 LONG: Final = Profile("long", (2, 3), (500 * DAY, 900 * DAY), (8, 30), (60, 100), (30 * DAY, 200 * DAY, 400 * DAY), (200 * DAY, 400 * DAY))
 GOLDEN: Final = Profile("golden", (4,), (DAY, 5 * DAY), (5, 20), (30, 80), (HOUR, DAY))
 WORKERS: Final = Profile("workers", (3, 5, 8), (DAY, 5 * DAY), (5, 20), (60, 120), (HOUR, DAY))
-# Not yet with clones: a gateway cannot always tell the branches of a phone and of its own apart before it has both.
 PHONES: Final = Profile("phones", (2, 3), (DAY, 5 * DAY), (5, 20), (60, 120), (HOUR, DAY))
 PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN, WORKERS, PHONES)}
 
@@ -103,11 +102,8 @@ PROFILES: Final = {profile.name: profile for profile in (FORTNIGHT, LONG, GOLDEN
 def _drawn(seed: int, profile: Profile) -> Options:
     rng = Random(f"{seed}/{profile.name}")
     quiet, chance = rng.random() < 0.03, rng.choice((0.1, 0.25, 0.4))
-    faults = tuple(
-        name
-        for name in EVERY_FAULT
-        if not quiet and Random(f"{seed}/has {name}").random() < chance and not (profile is PHONES and name == "clones")
-    )
+    has = (name for name in EVERY_FAULT if Random(f"{seed}/has {name}").random() < chance)
+    faults = () if quiet else tuple(has)
     duration, edges, backups = rng.choice(profile.duration_ms), rng.choice(profile.edges), rng.random() < 0.5
     options: dict[str, Any] = {
         "seed": seed,

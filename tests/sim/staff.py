@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from protocols.codec import unpack
-from tests.sim.oracle import right
 from tests.sim.truth import Fact, Mask, Order, bits
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def tasks_of(world: World, staff: str) -> Iterator[tuple[Order, Mask]]:
     for order, mask in truth.orders.items():
         if not mask & stored or order[0] != "acme":
             continue
-        heads = right(truth, mask & stored).heads
+        heads = world.check.centre_heads(order)
         said = [hands(world, truth.facts[i]) for i in bits(heads)]
         if not is_over(world, heads) and any(staff in (one.said if one.given is None else one.given) for one in said):
             yield order, heads
@@ -63,5 +62,5 @@ def too_many(world: World, name: str, staff: str, followed: list[Order]) -> Iter
     truth, stored = world.check.truth, world.store.disk.held
     for order in followed:
         mask = truth.orders.get(order, 0) & stored
-        if mask and (is_over(world, right(truth, mask).heads) or not ever_theirs(world, order, staff)):
+        if mask and (is_over(world, world.check.centre_heads(order)) or not ever_theirs(world, order, staff)):
             yield f"I10 {name} still follows {order[1]}, which is no task of {staff}"

@@ -42,4 +42,4 @@ def test_a_phone_that_is_told_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch
 def test_worlds_of_phones_have_gateways_and_several_people() -> None:
     worlds = [world_of(BASES["phones"] + n) for n in range(30)]
     assert {o.phones for o in worlds} == {1, 2, 3}
-    assert all(o.edges >= 2 and "clones" not in o.faults for o in worlds)
+    assert all(o.edges >= 2 for o in worlds) and any("clones" in o.faults for o in worlds)

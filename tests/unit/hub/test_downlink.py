@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from hub import feeds as feeds_module
 from protocols.codec import Kind
-from protocols.downlink import Feed
+from protocols.downlink import ROOT, Compare, Differ, Feed, FeedDone, Leaf, order_k
 from protocols.lifecycle import Status
 from protocols.merge import shown
 from protocols.orderbook import OrderBook
@@ -271,6 +272,29 @@ def test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_co
     dock.link()
     world.settle()
     same(world, dock, *(f"A{n}" for n in range(100)))
+
+
+def test_machines_of_one_name_that_compare_at_one_moment_are_each_answered() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    world.says("A1", "PLACED")
+    world.settle()
+    feeds, node = world.hub.feeds, world.hub.registry.get("dock-1")
+    assert node is not None
+    k = order_k("acme", "A1")
+    for asker, orders in ((1, ()), (2, ((k, 7),)), (1, ())):
+        feeds.compare(node, Compare(feeds.epoch, (), (Leaf(ROOT, 0, orders),), asker))
+    answers = [reply for _, reply in feeds.replies(lambda key, seq: True) if isinstance(reply, Feed)]
+    assert sorted(answer.asker for answer in answers) == [1, 2] and all(len(answer.orders) == 1 for answer in answers)
+    follower = dock.core.follower
+    follower._begin_pass(0)
+    (asked,) = (out for out in follower.outputs(10**9) if out.kind is Kind.COMPARE)
+    said = Compare.parse(asked.body)
+    follower.on_differ(Differ(follower.epoch, tuple(v.bucket for v in said.vectors), (), said.asker + 1), 10**9)
+    follower.on_feed(replace(answers[0], done=(FeedDone(ROOT, 0, 0),), asker=said.asker + 1), 10**9)
+    assert follower._pass is not None, "that was said to a twin"
+    follower.on_feed(replace(answers[0], done=(FeedDone(ROOT, 0, 0),), asker=said.asker), 10**9)
+    assert follower._pass is None
 
 
 def test_an_edge_at_its_budget_asks_for_nothing() -> None:

@@ -56,6 +56,8 @@ MESSAGES: list[Message] = [
     Pull(N, ((5, 0, 1, 9), (6, 1, 2, 2))),
     Follow(N, 77, 200, (("edge-1", 5, 0),)),
     Compare(N, (Vector(ROOT, tuple(range(1, 257))),), (Leaf(Bucket(8, 3), 9, ((50_331_650, 7), (50_331_651, 8))),)),
+    Compare(N, (Vector(ROOT, tuple(range(1, 257))),), (), 2**48),
+    Differ(N, (ROOT,), (), 7),
     Differ(N, (ROOT, Bucket(8, 2)), (Bucket(8, 3), Bucket(14, 130))),
     Feed(
         N, True, 3, 9, True, (("edge-1", 5, 0, 0), ("edge-2", 6, 0, 4)), ((1, 4, H),), 1, b"rows",
@@ -102,7 +104,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1}
+APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 1, Kind.DIFFER: 1, Kind.FEED: 1}
 """elements at the end that a node of version 1 does not send"""
 
 
