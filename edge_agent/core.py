@@ -229,6 +229,8 @@ class EdgeCore:
         signed, to be given back (rule 12); where there is no room for that, the facts are here all the same."""
         try:
             taken = self.copies.take(feed, self.clock.ms(now))
+            if taken.twin:
+                self._begin_epoch(now)
             spans = [span for span in taken.spans if span.key.node != self.identity.node]  # what is its own, this node keeps anyway
             if feed.unsettled and not all(self.custody.covers(span, self.relay.known) for span in spans):
                 self.custody.keep(payload, spans, self.clock.ms(now))
@@ -251,12 +253,16 @@ class EdgeCore:
     def _heard(self, heard: Heard, now: Now) -> None:
         self.clock.heard(self.uplink, now)
         if heard.fork:
-            self.ledger.start_new_epoch(self.clock.ms(now))
-            self.uplink.on_appended(now.mono)
+            self._begin_epoch(now)
         for stream, seq, h, why in heard.refused:
             self.ledger.quarantine(stream.sid, seq, h, why, self.clock.ms(now))
         self.oversize.heard()
         self._let_go()
+
+    def _begin_epoch(self, now: Now) -> None:
+        """Another machine writes this one's stream (rule 2)."""
+        self.ledger.start_new_epoch(self.clock.ms(now))
+        self.uplink.on_appended(now.mono)
 
     def _let_go(self) -> None:
         """Free what rule 11 lets go: of this node's own facts, and of others' that lie here."""

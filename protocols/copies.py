@@ -25,6 +25,8 @@ class Taken(NamedTuple):
     left: int
     spans: list[Span]
     """each fact of the feed, as custody names it"""
+    twin: bool = False
+    """it named a point of the stream that is written here which is not on the chain here: another machine writes it, too (rule 2)"""
 
 
 class _Fact(NamedTuple):
@@ -50,19 +52,36 @@ class Copies:
             _Fact(streams[place[0]], place[1], blake2b(place[2] + row, digest_size=8).digest(), place[2], row, values)
             for place, (row, values) in zip(feed.places, rows, strict=True)
         ]
+        twin = self._twin_found(feed, streams, facts)
         stated = {(o.org, o.order_id) for o in feed.orders}
         new = sum(self._take_fact(fact, stated, now_ms) for fact in facts)
         for order in feed.orders:
             self._take_order(order, streams, now_ms)
         gone = sum(self._leave(org, order_id) for org, order_id in feed.left)
         spans = [Span(f.stream.key, f.seq, f.prev, f.seq, f.h) for f in facts if not f.stream.own]
-        return Taken(new, len(feed.orders), gone, spans)
+        return Taken(new, len(feed.orders), gone, spans, twin)
 
     def _stream(self, node: str, epoch: int, cls: int, fork: int) -> Stream:
         stream = self._ledger.log.open(StreamKey(node, epoch, cls))
         if fork and (stream.told_fork is None or fork - 1 < stream.told_fork):
             stream.told_fork, stream.dirty = fork - 1, True
         return stream
+
+    def _twin_found(self, feed: Feed, streams: list[Stream], facts: list[_Fact]) -> bool:
+        """Before anything is folded: at a seq at which the own chain has another hash, branches have parted below."""
+        if not any(stream.own for stream in streams):
+            return False
+        heads = [h for order in feed.orders for h in order.heads]
+        points = [(f.stream, f.seq, f.h) for f in facts] + [(streams[i], seq, h) for o in feed.orders for i, seq, h in o.history]
+        points += [(streams[h.stream], h.seq, h.h) for h in heads] + [(streams[i], seq, h4) for h in heads for i, seq, h4 in h.ctx]
+        found = False
+        for stream, seq, h in points:
+            mine = self._ledger.log.hash_at(stream, seq) if stream.own else None
+            if mine is not None and not mine.startswith(h) and (stream.fork_point is None or seq <= stream.fork_point):
+                stream.told_fork, stream.dirty = seq - 1, True
+            strange = stream.own and (seq > stream.head[0] or (mine is not None and not mine.startswith(h)))
+            found = found or (strange and stream is self._ledger.own(stream.key.cls))
+        return found
 
     def _take_fact(self, f: _Fact, stated: set[tuple[str, str]], now_ms: int) -> bool:
         """Keep a fact that is not here yet, and fold it, unless the feed says itself what its order has become."""
