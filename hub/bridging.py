@@ -11,11 +11,11 @@ from there. What the store has lost since (it came back older) waits for T like 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from hub.handing import Handing
+from hub.handing import Handing, Spans, spans_of
 from hub.store.port import StoreFact, StoreRecord
 from protocols.chains import Run, RunKind
 from protocols.ledger import Ledger
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     number: int
     facts: list[StoreFact]
     records: list[StoreRecord]
-    spans: list[tuple[StreamKey, RunStated]]
+    spans: Spans
     tries: int = 0
 
 
@@ -122,7 +122,7 @@ class Bridging:
 
     def _give(self, facts: list[StoreFact], records: list[StoreRecord], tries: int) -> Batch:
         self._number += 1
-        batch = Batch(self._number, facts, records, [*_spans(facts), *((r.stream, _run_of(r)) for r in records)], tries)
+        batch = Batch(self._number, facts, records, spans_of(facts, records), tries)
         self._underway[batch.number] = batch
         return batch
 
@@ -295,24 +295,6 @@ class Bridging:
     def _taken_ms(self, stream: Stream, run: Run, seq: int) -> int | None:
         row = self._ledger.db.one("SELECT at_ms FROM log WHERE sid=? AND seq=?", (stream.sid, seq))
         return None if row is None else int(row[0])
-
-
-def _spans(facts: Sequence[StoreFact]) -> list[tuple[StreamKey, RunStated]]:
-    """Facts as runs: each of one stream, where each follows the one before it."""
-    out: list[tuple[StreamKey, RunStated]] = []
-    start = 0
-    for i in range(1, len(facts) + 1):
-        f = facts[i] if i < len(facts) else None
-        below = facts[i - 1]
-        if f is None or f.stream != below.stream or f.seq != below.seq + 1 or f.prev != below.h:
-            first = facts[start]
-            out.append((first.stream, RunStated(first.seq, first.prev, below.seq, below.h)))
-            start = i
-    return out
-
-
-def _run_of(r: StoreRecord) -> RunStated:
-    return RunStated(r.first, r.h_before, r.last, r.h_last, r.kind)
 
 
 def _common(ranges: Intervals, lo: int, hi: int) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hub.core import HubCore, Publish
-from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, POISON_KEPT, Done, EngineCounts, Ports, Rhythm
+from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, LOOK_LATE_MS, POISON_KEPT, Done, EngineCounts, Ports, Rhythm
 from hub.first_word import FirstWord
 from hub.fleet import Seen, look_at_nodes
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
@@ -253,6 +253,7 @@ class Engine:
         answers: list[tuple[Asked, Any]] = []
         later: list[Input] = []
         at: Input | None = None
+        stands = self._side.waits
         try:
             if batch or self._side.has_word:
                 core.begin()
@@ -260,7 +261,7 @@ class Engine:
                 self._side.heard(core)
                 for n, at in enumerate(batch):
                     self._take(core, at, answers)
-                    if self._side.waits and isinstance(at, Came):  # for no longer than a frame takes
+                    if (stands or self._side.waits) and isinstance(at, Came):  # for no longer than a frame takes
                         later = batch[n + 1 :]
                         break
                 at = None
@@ -284,7 +285,7 @@ class Engine:
         """A look at everything when it is time for one (also while the store is given more and more), and the store's part of a turn."""
         self._look_if_due()
         core = self._core
-        applied = self._side.turn(core) if core is not None else None
+        applied = self._side.turn(core, ahead=not self._look_is_late()) if core is not None else None
         if self._committed and core is self._core and core is not None and (self._side.store is None or core.asked_store):
             # It was written, and read for the store. Commits alone do not show that a ledger works, nor end the back-off.
             self._failure, self._core_wait_ms = None, 0
@@ -375,6 +376,9 @@ class Engine:
         self._close_core()
 
     # ------------------------------------------------------------ what others may know
+
+    def _look_is_late(self) -> bool:
+        return self._changed and self._ports.now_ms() >= self._look_due_ms + LOOK_LATE_MS
 
     def _look_if_due(self, *, at_once: bool = False) -> None:
         """Never while the store has facts of which this ledger has not yet been told: they would be counted twice."""

@@ -13,11 +13,13 @@ from hub.inputs import Asked, Input
 from hub.store.port import Applied, CentralStore
 
 LOOK_EVERY_MS: Final = 500
+LOOK_LATE_MS: Final = 1_500
+"""a look that has been due for so long is made before the store is given more"""
 BACKOFF_FIRST_MS: Final = 250
 BACKOFF_MOST_MS: Final = 30_000
 POISON_KEPT: Final = 1_000
-TURN_FACTS: Final = 6_000
-"""handed over in one turn: more than one turn takes in, so that the store keeps up"""
+TURN_FACTS: Final = 4_000
+"""handed over at once: about as many as one turn takes in"""
 REFILL_FACTS: Final = 1_000
 
 

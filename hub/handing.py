@@ -22,6 +22,10 @@ READ_KEPT: Final = 20_000
 """facts that were read when they came and are handed over soon: the store is spared the reading"""
 
 
+Spans = list[tuple[StreamKey, RunStated]]
+"""runs of streams"""
+
+
 class Handing:
     """See the module. `unhanded`: streams of which the store may lack something; `stated`: its last word on each."""
 
@@ -128,3 +132,17 @@ def _word_on(record: Run, signed: Sequence[tuple[int, int, bytes, bytes, int]]) 
     around = (w for w in signed if w[0] <= record.last <= w[1])
     found = next(exact, None) or next(around, None)
     return (found[3], found[4]) if found is not None else (b"", 0)
+
+
+def spans_of(facts: Sequence[StoreFact], records: Sequence[StoreRecord]) -> Spans:
+    """What these are as runs: facts of one stream where each follows the one before it, and each record."""
+    out: Spans = []
+    start = 0
+    for i in range(1, len(facts) + 1):
+        f = facts[i] if i < len(facts) else None
+        below = facts[i - 1]
+        if f is None or f.stream != below.stream or f.seq != below.seq + 1 or f.prev != below.h:
+            first = facts[start]
+            out.append((first.stream, RunStated(first.seq, first.prev, below.seq, below.h)))
+            start = i
+    return [*out, *((r.stream, RunStated(r.first, r.h_before, r.last, r.h_last, r.kind)) for r in records)]

@@ -1,13 +1,16 @@
 """The engine's side of the central store: what it lacks is handed over, what it says is taken, what it alone holds is fetched back.
 
-Everything here runs in the engine's worker, but for the work on the store itself: that is an errand (`hub.errands`), one at a time, and
-each turn either begins one or looks whether the last has ended. While the store fails it is opened again with back-off, and nothing else
+Everything here runs in the engine's worker, but for the work on the store itself: that is an errand (`hub.errands`), and each turn begins
+one or looks whether the first has ended. While a store that works beside the engine takes a batch, the next one is made ready and waits
+there, so that neither stands still for the other; what was handed over counts as there until the store's word on it was taken in. While the
+store fails it is opened again with back-off, and nothing else
 stops. What an errand brings for a core that was thrown away meanwhile is dropped: the new one asks anew.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -15,6 +18,7 @@ from hub.asking import Asking, to_take_back
 from hub.core import HubCore, Publish
 from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, REFILL_FACTS, TURN_FACTS, EngineCounts, Ports, Rhythm
 from hub.errands import Errands
+from hub.handing import Spans, spans_of
 from hub.store.port import Applied, CentralStore, Statement, StoreFact, StoreRecord
 from protocols.errors import DecodeError, LedgerBroken, LedgerBusy, LedgerError, LongshoreError
 from protocols.messages import RunStated
@@ -23,6 +27,7 @@ from protocols.trace_log import traced
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+MUCH_FACTS: Final = 500
 SOON_MS: Final = 1_000
 """the longest pause of a loop that waits for an errand: its end wakes it, and a clock that jumps must not keep it asleep"""
 
@@ -35,6 +40,14 @@ class Owner(NamedTuple):
     publish: Callable[[list[Publish]], None]
     changed: Callable[[], None]
     wake: Callable[[], None]
+
+
+class _Said(NamedTuple):
+    """What the store stated, whether that is everything, and which batch it had been handed (0: none)."""
+
+    statement: Statement
+    whole: bool
+    batch: int = 0
 
 
 class _Errand(NamedTuple):
@@ -51,13 +64,16 @@ class StoreSide:
     def __init__(self, ports: Ports, rhythm: Rhythm, counts: EngineCounts, owner: Owner) -> None:
         self.store: CentralStore | None = None
         self.error = ""
-        self.said: list[tuple[Statement, bool]] = []
-        """what the store stated and the ledger has not been told, and whether it was everything"""
+        self.said: list[_Said] = []
+        """what the store stated and the ledger has not been told"""
         self.refill: list[tuple[StreamKey, RunStated]] = []
         """what the store alone holds, and is taken from it"""
         self._ports, self._rhythm, self._counts, self._owner = ports, rhythm, counts, owner
         self._errands = Errands(beside=ports.beside, ended=owner.wake)
-        self._errand: _Errand | None = None
+        self._begun: deque[_Errand] = deque()
+        self._batch, self._much = 0, False
+        self._given: dict[int, Spans] = {}
+        """batches that were handed over, by number, until the ledger is told what the store says of them"""
         self._asking = Asking(rhythm)
         self._unfit: list[tuple[StreamKey, RunStated]] = []
         self._due_ms, self._wait_ms = 0, BACKOFF_FIRST_MS
@@ -71,8 +87,8 @@ class StoreSide:
 
     @property
     def waits(self) -> bool:
-        """Has the store done what it was given, and could go on?"""
-        return self._errands.done()
+        """Does the store stand still, though it could go on?"""
+        return self._errands.all_done() or (bool(self.said) and not self.under_way)
 
     @property
     def has_word(self) -> bool:
@@ -98,6 +114,7 @@ class StoreSide:
     def ask_all(self) -> None:
         """A new core knows nothing of what the store holds."""
         self.said, self.refill = [], []
+        self._given.clear()
         self._asking.at_once()
 
     def heard(self, core: HubCore) -> None:
@@ -105,32 +122,51 @@ class StoreSide:
         desk = self._ports.desk
         if desk is not None:
             desk.take_answers(core, self._ports.now_ms())
-        for statement, whole in self.said:
+        for statement, whole, batch in self.said:
             older = core.take_statement(statement, whole=whole, now_ms=self._ports.now_ms())
             if desk is not None:
                 desk.heard(core, statement.streams, self._ports.now_ms(), whole=whole)
             self.refill = to_take_back(core.serving, self.refill, [one for one in older if one not in self._unfit], whole=whole)
             if whole:
                 core.take_holes(self._ports.now_ms())
+            for key, _ in self._given.pop(batch, ()):
+                core.handing.unhanded[key] = None  # what the store does not state of it, it lacks
         self.said = []
 
-    def turn(self, core: HubCore) -> Applied | None:
-        """Begin what is next, or take what has ended. Returns what a batch did."""
-        now_ms = self._ports.now_ms()
+    def turn(self, core: HubCore, *, ahead: bool) -> Applied | None:
+        """Begin what is next, or take what has ended. `ahead`: the store may be given more before the ledger knows all that it has. Returns
+        what a batch did."""
+        now_ms, desk = self._ports.now_ms(), self._ports.desk
+        if desk is None:
+            core.handing.elsewhere = self._on_the_way
         if not self.under_way:
             if self.store is None and (now_ms < self._due_ms or not self._reopen()):
                 return self._bridge_turn(core, now_ms)
             assert self.store is not None
-            self._errand = self._next(core, self.store, now_ms)
-            if self._errand is None:
-                return self._bridge_turn(core, now_ms)
-            self._errands.begin(self._errand.work)
+            self._begin(self._next(core, self.store, now_ms))
         applied = self._collected(core) if self._errands.done() else None
-        return self._bridge_turn(core, now_ms) if self._ports.desk is not None else applied
+        if desk is not None:
+            return self._bridge_turn(core, now_ms)
+        if ahead and self._errands.room and self._only_more(core, now_ms):
+            assert self.store is not None
+            self._begin(self._hand_over(core, self.store))
+        return applied
+
+    def _begin(self, errand: _Errand | None) -> None:
+        if errand is not None:
+            self._begun.append(errand)
+            self._errands.begin(errand.work)
+
+    def _only_more(self, core: HubCore, now_ms: int) -> bool:
+        """Is there nothing to do with the store but to hand over more, and a backlog of that? Little goes together with what comes."""
+        store = self.store
+        return self._much and store is not None and core.asked_store and not self.refill and not self._asking.wants(store, now_ms)
+
+    def _on_the_way(self, key: StreamKey) -> list[RunStated]:
+        return [run for spans in self._given.values() for k, run in spans if k == key]
 
     def _collected(self, core: HubCore) -> Applied | None:
-        errand, self._errand = self._errand, None
-        assert errand is not None
+        errand = self._begun.popleft()
         try:
             brought = self._errands.collect()
             return errand.then(core, brought) if errand.core is core else None
@@ -166,7 +202,7 @@ class StoreSide:
 
     def _note(self, _core: HubCore, said: tuple[Statement, bool] | None) -> None:
         if said is not None:
-            self.said.append(said)
+            self.said.append(_Said(*said))
             if self._ports.desk is not None:  # to answer is all that is asked of it here; others write to it
                 self._wait_ms = BACKOFF_FIRST_MS
 
@@ -178,8 +214,10 @@ class StoreSide:
             return None
         if not facts and not records:
             return None
-        now_ms = self._ports.now_ms()
+        now_ms, self._much = self._ports.now_ms(), len(facts) >= MUCH_FACTS
         touched = list(dict.fromkeys([*(f.stream for f in facts), *(r.stream for r in records)]))
+        self._batch = batch = self._batch + 1
+        self._given[batch] = spans_of(facts, records)
 
         def work() -> tuple[Applied, Statement]:
             return store.apply(facts, records, now_ms), store.statement(touched)
@@ -189,7 +227,7 @@ class StoreSide:
             traced("applied", facts)
             if all(statement.streams.get(key, ()) == core.stated(key) for key in touched):
                 raise LedgerBroken("the store does not state what it was just given")  # handing it over again at once would never end
-            self.said.append((statement, False))
+            self.said.append(_Said(statement, False, batch))
             self._counts.applied_total += applied.new
             self._counts.doubled_total += applied.known
             self._wait_ms = BACKOFF_FIRST_MS
@@ -267,8 +305,10 @@ class StoreSide:
 
     def _let_go(self) -> None:
         store, self.store = self.store, None
+        self._errands.forget()  # whoever opens it again asks what it has
+        self._begun.clear()
+        self._given.clear()
         if store is not None:
-            self._errands.wait()
             store.close()
 
     def close(self) -> None:

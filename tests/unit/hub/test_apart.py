@@ -179,6 +179,43 @@ def test_while_the_store_is_at_work_the_hub_takes_and_answers_and_nothing_is_cou
     in_loop(story)
 
 
+def test_of_a_backlog_the_next_batch_is_ready_when_the_store_has_done_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.lookout.LOOK_EVERY_MS", 5)
+    monkeypatch.setattr("hub.store_side.MUCH_FACTS", 3)
+    monkeypatch.setattr("hub.store_side.TURN_FACTS", 4)
+    doors = Slow(tmp_path)
+
+    async def story() -> None:
+        async with running(doors) as engine:
+            await engine.append([event(f"A{number}") for number in range(10)])
+            await until(lambda: doors.batches == [4], "the store has begun")
+            await until(lambda: not engine._side._errands.room, "and the next batch waits for it")
+            doors.may_apply.set()
+            await until(lambda: settled(engine) == 10 and bool(engine.seen.balance["fleet"]["balanced"]), "settled")
+            assert doors.batches == [4, 4, 2], "each fact once"
+
+    in_loop(story)
+
+
+def test_what_was_made_ready_behind_a_batch_that_failed_is_handed_over_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.store_side.MUCH_FACTS", 3)
+    monkeypatch.setattr("hub.store_side.TURN_FACTS", 4)
+    monkeypatch.setattr("hub.store_side.BACKOFF_FIRST_MS", 20)
+    doors = Slow(tmp_path)
+    doors.apply_errors.append(LedgerBroken("no space left"))
+
+    async def story() -> None:
+        async with running(doors) as engine:
+            await engine.append([event(f"A{number}") for number in range(10)])
+            await until(lambda: not engine._side._errands.room, "two are under way")
+            doors.may_apply.set()
+            await until(lambda: settled(engine) == 10, "settled")
+            assert doors.batches == [4, 4, 4, 2] and doors.opened_stores == 2, "the second was not tried behind the first"
+            assert engine.counts.store_errors_total == 1
+
+    in_loop(story)
+
+
 def test_a_turn_full_of_frames_ends_early_where_the_store_waits_for_more(tmp_path: Path) -> None:
     world = World()
     world.key = HUB_KEY
@@ -214,8 +251,28 @@ def test_errands_are_done_one_after_the_other_and_their_errors_come_with_them() 
         with pytest.raises(ZeroDivisionError):
             errands.collect()
         assert not errands.under_way
+        assert errands.room is (errands is beside)
         errands.close()
     assert woken.is_set()
+
+
+def test_what_was_begun_behind_a_piece_that_failed_is_not_done() -> None:
+    done: list[str] = []
+    errands = Errands(beside=True, ended=lambda: None)
+    errands.begin(lambda: 1 // 0)
+    errands.begin(lambda: done.append("behind"))
+    assert not errands.room
+    errands.wait()
+    assert errands.done() and errands.all_done()
+    with pytest.raises(ZeroDivisionError):
+        errands.collect()
+    with pytest.raises(LedgerBroken):
+        errands.collect()
+    errands.begin(lambda: done.append("anew"))
+    errands.wait()
+    errands.collect()
+    assert done == ["anew"]
+    errands.close()
 
 
 @pytest.mark.parametrize(
