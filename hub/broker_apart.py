@@ -27,7 +27,7 @@ from protocols.errors import ConfigError
 from protocols.topics import Rule
 
 log = logging.getLogger("hub.broker")
-MODULE: Final = "hub.broker_apart_process"
+COMMAND: Final = ("-m", "hub.broker_apart_process")
 START_S: Final = 60.0
 """from the start of the process until it listens, on the slowest machine"""
 END_S: Final = 5.0
@@ -118,7 +118,7 @@ class ApartBroker:
 
     def _spawn(self, doorway: Doorway) -> None:
         try:
-            self._process, self._end_of_line = start_child(MODULE, [*(sock.fileno() for sock in doorway.sockets.values()), *self._holds])
+            self._process, self._end_of_line = start_child(COMMAND, [*(sock.fileno() for sock in doorway.sockets.values()), *self._holds])
         except OSError as error:
             raise ConfigError(f"The process of the embedded broker cannot be started: {error.strerror}.") from error
 

@@ -14,14 +14,15 @@ import sys
 from collections.abc import Sequence
 
 
-def start_child(module: str, holds: Sequence[int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """`python -m MODULE FD` with FD its end of the line, and the other end. `holds`: descriptors that it inherits, by the same numbers."""
+def start_child(command: Sequence[str], holds: Sequence[int]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Python with this command line, and behind it the number of its end of a line; returned is the other end. `holds`: descriptors that
+    it inherits, by the same numbers."""
     ours, theirs = socket.socketpair()
     try:
         with theirs:
             fds = (theirs.fileno(), *holds)
             process = subprocess.Popen(
-                [sys.executable, "-m", module, str(fds[0])],
+                [sys.executable, *command, str(fds[0])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=fds,

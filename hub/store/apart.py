@@ -39,7 +39,7 @@ from protocols.policy import Policies
 from protocols.streams import StreamKey
 
 log = logging.getLogger(__name__)
-MODULE: Final = "hub.store.apart_process"
+COMMAND: Final = ("-m", "hub.store.apart_process")
 END_S: Final = 20.0
 """a child that was told to end may still have a batch to write; beyond this it is killed, which loses nothing"""
 DONE: Final = "done"
@@ -54,7 +54,7 @@ class ApartStore:
         """Start the process and have it open the file. `holds`: descriptors that it inherits. Errors: ConfigError, LedgerError."""
         self._path = path
         self._lock = threading.Lock()
-        self._process, ours = start_child(MODULE, holds)
+        self._process, ours = start_child(COMMAND, holds)
         self._line = Connection(ours.detach())
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)

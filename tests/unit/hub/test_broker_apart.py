@@ -184,7 +184,7 @@ def test_a_certificate_that_is_broken_later_is_said_and_tried_again(
 
 
 def test_a_process_that_does_not_listen_is_one_error_and_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_apart, "MODULE", "hub.no_such_module")
+    monkeypatch.setattr(broker_apart, "COMMAND", ("-m", "hub.no_such_module"))
     broker = ApartBroker(BrokerSettings(port=0), Grants())
     broker.prepare()
     child, port = broker.pid, broker.port
