@@ -81,4 +81,4 @@ class Rhythm:
     follow_ms: int = 0
     store_wait_ms: int = 500
     store_backoff_ms: int = 4_000
-    apart_ms: int = 40
+    apart_ms: int = 25
