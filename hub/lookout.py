@@ -11,7 +11,7 @@ from hub.fleet import NO_STORE, Seen, look
 from hub.store.port import CentralStore
 
 log = logging.getLogger(__name__)
-LOOK_SHARE: Final = 40
+LOOK_SHARE: Final = 20
 """one part in so many of the worker's time goes into looks"""
 
 
