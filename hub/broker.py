@@ -63,6 +63,8 @@ CONNECT_S: Final = 10.0
 CLOSE_S: Final = 2.0
 """How long a closing socket may take to send what it still has."""
 STOP_S: Final = 5.0
+ACCEPT_TURNS: Final = 8
+"""of the loop, more than asyncio needs from an accept to the handler of the connection"""
 KEEPALIVE_MAX_S: Final = 600
 """A client may ask for a longer keep-alive, or for none; it gets this one."""
 NODE_WAITING: Final = 256
@@ -292,6 +294,12 @@ class _Broker(Broker):  # type: ignore[misc]
     async def end(self) -> None:
         """Take no more connections, break those that are there, wait for their tasks, then let amqtt shut down."""
         self._ending = True
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):  # it cannot close a server on which somebody was accepted a moment ago
+            for sock in self.sockets.values():
+                loop.remove_reader(sock)
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
         for server in self._servers.values():
             server.instance.close()
         for writer in self.open.values():
