@@ -46,7 +46,7 @@ from hub.broker_access import UNKNOWN_NODE, Door, Gatekeeper, Lookup, Member, No
 from hub.broker_connect import COME_WITH_3, connect_level
 from hub.broker_listen import tls_context
 from hub.broker_log import library_quiet
-from hub.broker_port import HUB, NODES, BrokerCounts, BrokerSettings, Doorway, HubAccess, HubBroker, open_doorway
+from hub.broker_port import HUB, NODES, AtDoorway, BrokerCounts, BrokerSettings, Doorway, HubAccess, HubBroker, open_doorway
 from hub.broker_tables import Filters, is_retained
 from protocols.errors import ConfigError
 from protocols.limits import FRAME_WIRE_BYTES
@@ -74,7 +74,7 @@ HUB_WAITING: Final = 512
 _ROUTE_BATCH: Final = 64
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(AtDoorway):
     """One broker in one event loop. May be started and stopped many times; each start is a new broker with a new hub secret."""
 
     def __init__(
@@ -97,18 +97,6 @@ class EmbeddedBroker:
         self._doorway: Doorway | None = None
         self._broker: Any = None
         self._undo = ExitStack()
-
-    @property
-    def port(self) -> int:
-        """The port where nodes connect, while running."""
-        assert self._doorway is not None, "the broker is not running"
-        return self._doorway.port(NODES)
-
-    @property
-    def hub_access(self) -> HubAccess:
-        """How the hub connects, while running."""
-        assert self._doorway is not None, "the broker is not running"
-        return self._doorway.access()
 
     @property
     def connections(self) -> int:

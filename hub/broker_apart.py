@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hub.broker_access import Door
 from hub.broker_line import BrokerLine
-from hub.broker_port import NODES, BrokerCounts, BrokerSettings, Doorway, HubAccess, open_doorway
+from hub.broker_port import AtDoorway, BrokerCounts, BrokerSettings, Doorway, open_doorway
 from hub.broker_words import ASK, FAILED, GRANTS, HEARD, LOG, REPORT, START, UP, Report, Start, grants_json, pass_on
 from hub.child import end_child, start_child
 from hub.grants import Changes, Grants
@@ -40,7 +40,7 @@ STABLE_S: Final = 30.0
 """a child that lived so long ended for a new reason"""
 
 
-class ApartBroker:
+class ApartBroker(AtDoorway):
     """See the module, and `HubBroker`."""
 
     def __init__(
@@ -64,18 +64,6 @@ class ApartBroker:
     def counts(self) -> BrokerCounts:
         """See the port: those of all processes so far."""
         return self._before.plus(self._now)
-
-    @property
-    def port(self) -> int:
-        """See the port."""
-        assert self._doorway is not None, "the broker is not running"
-        return self._doorway.port(NODES)
-
-    @property
-    def hub_access(self) -> HubAccess:
-        """See the port."""
-        assert self._doorway is not None, "the broker is not running"
-        return self._doorway.access()
 
     @property
     def pid(self) -> int:

@@ -59,6 +59,24 @@ class BrokerCounts:
         return BrokerCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
+class AtDoorway:
+    """Where a broker listens, for both kinds; an error before it starts and after it stops."""
+
+    _doorway: Doorway | None = None
+
+    @property
+    def port(self) -> int:
+        """See the port."""
+        assert self._doorway is not None, "the broker is not running"
+        return self._doorway.port(NODES)
+
+    @property
+    def hub_access(self) -> HubAccess:
+        """See the port."""
+        assert self._doorway is not None, "the broker is not running"
+        return self._doorway.access()
+
+
 class HubBroker(Protocol):
     """A broker of the hub's own. For one event loop; may be started and stopped many times."""
 
