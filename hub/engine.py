@@ -298,7 +298,9 @@ class Engine:
             if digest(item.payload[:-64]) in self._poison:
                 core.refuse(item.node, item.payload, "this hub failed on it; its log says more", now_ms)
                 return
-            self.counts.facts_total += self._fresh.came(item.payload, core.take_message(item.node, item.payload, now_ms))
+            done = core.take_message(item.node, item.payload, now_ms)
+            self.counts.frames_total += done is not None
+            self.counts.facts_total += self._fresh.came(item.payload, done)
             return
         try:
             if isinstance(item, Append):

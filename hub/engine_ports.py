@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from hub.bridge_desk import BridgeDesk
 from hub.core import HubCore
-from hub.fleet import Left
 from hub.inputs import Asked, Input
+from hub.lookbook import Left
 from hub.store.port import Applied, CentralStore
 
 LOOK_EVERY_MS: Final = 500
@@ -36,6 +36,8 @@ class EngineCounts:
 
     turns_total: int = 0
     commits_total: int = 0
+    frames_total: int = 0
+    """that verified, of all that came"""
     facts_total: int = 0
     applied_total: int = 0
     doubled_total: int = 0
@@ -74,7 +76,7 @@ class Rhythm:
     """`store_check_ms`: how often the store is asked for all that it holds. `follow_ms`: how often for what others brought; 0: there are
     none. `store_wait_ms`: between two looks at whether a store that is being opened has answered; `store_backoff_ms`: the longest pause
     before one that failed is opened again, shorter than a ledger's, because a server comes back by itself.
-    `apart_ms`: between the beginnings of two turns while there is little to do."""
+    `apart_ms`: at least between the beginnings of two turns while there is little to do (`hub.pace`)."""
 
     store_check_ms: int = 60_000
     offline_after_ms: int = 30_000
