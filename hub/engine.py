@@ -25,7 +25,7 @@ from hub.engine_ports import BACKOFF_FIRST_MS, BACKOFF_MOST_MS, LOOK_LATE_MS, PO
 from hub.first_word import FirstWord
 from hub.fleet import Seen, look_at_nodes
 from hub.inputs import Admit, Append, Asked, Came, Do, Input, Inputs
-from hub.lookout import look_around
+from hub.lookout import Lookout
 from hub.pace import Pace, much
 from hub.registry import Node
 from hub.store.port import Applied, CentralStore
@@ -52,6 +52,7 @@ class Engine:
         self.seen: Seen = Seen()
         self._ports, self._rhythm = ports, rhythm or Rhythm()
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()
+        self._lookout = Lookout(ports, self._rhythm)
         self._pace = Pace(self._rhythm.apart_ms / 1_000)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -396,5 +397,5 @@ class Engine:
         """Made between two turns, so that ledger and store are seen at one moment. What takes long is made seldom."""
         core, side = self._core, self._side
         if core is not None:
-            self.seen, self._look_due_ms = look_around(core, side.store, self._ports, self._rhythm, self.seen, bool(side.refill))
+            self.seen, self._look_due_ms = self._lookout.around(core, side.store, self.seen, bool(side.refill))
             self._changed = False

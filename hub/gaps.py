@@ -135,11 +135,13 @@ class GapBook:
     def _tails(self, beats: Beats) -> list[Gap]:
         """What heads name above all that is held; remembered from the heartbeat that named it first."""
         tails: dict[StreamKey, Gap] = {}
+        get = self._log.get
         for node, (beat, at_ms) in beats.items():
             for q in beat.streams:
                 key = StreamKey(node, q.epoch, q.cls)
-                stream = self._log.get(key)
-                top = max((r.last for r in stream.chain.runs), default=0) if stream is not None else 0
+                stream = get(key)
+                runs = stream.chain.runs if stream is not None else ()
+                top = runs[0].last if len(runs) == 1 else max((r.last for r in runs), default=0)
                 if q.head[0] > top:
                     known = self._beyond.get(key) or Gap(key, 0, 0, b"", at_ms)
                     tails[key] = replace(known, first=top + 1, last=q.head[0], h_last=q.head[1])

@@ -8,26 +8,37 @@ from typing import Final
 from hub.core import HubCore
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
 from hub.fleet import NO_STORE, Seen, look
+from hub.lookbook import Book
 from hub.store.port import CentralStore
 
 log = logging.getLogger(__name__)
-LOOK_SHARE: Final = 20
+LOOK_SHARE: Final = 50
 """one part in so many of the worker's time goes into looks"""
 
 
-def look_around(
-    core: HubCore, store: CentralStore | None, ports: Ports, rhythm: Rhythm, before: Seen, taking_back: bool
-) -> tuple[Seen, int]:
-    """What is seen now (`before` where that fails), and when to look again: what takes long is made seldom."""
-    began_ms, seen = ports.now_ms(), before
-    try:
-        if ports.desk is not None:
-            ports.desk.look()
-        seen = look(core, store, began_ms, ports.left, rhythm.offline_after_ms, taking_back=taking_back)
-    # boundary: a page that cannot be drawn is no reason to stop taking facts
-    except Exception:
-        log.exception("The hub could not look at its fleet")
-    if seen.balance["fleet"].get("unknown") == NO_STORE:  # what took long was waiting for it; once it is there again a look is short
-        return seen, ports.now_ms() + LOOK_EVERY_MS
-    took_ms = ports.now_ms() - began_ms
-    return seen, began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * took_ms)
+class Lookout:
+    """See the module. It goes on from what it saw of the same core before."""
+
+    def __init__(self, ports: Ports, rhythm: Rhythm) -> None:
+        self._ports, self._rhythm = ports, rhythm
+        self._core: HubCore | None = None
+        self._book = Book()
+
+    def around(self, core: HubCore, store: CentralStore | None, before: Seen, taking_back: bool) -> tuple[Seen, int]:
+        """What is seen now (`before` where that fails), and when to look again: what takes long is made seldom."""
+        ports = self._ports
+        if core is not self._core:
+            self._core, self._book = core, Book()
+        began_ms, seen = ports.now_ms(), before
+        try:
+            if ports.desk is not None:
+                ports.desk.look()
+            offline_after_ms = self._rhythm.offline_after_ms
+            seen = look(core, store, began_ms, ports.left, offline_after_ms, taking_back=taking_back, book=self._book)
+        # boundary: a page that cannot be drawn is no reason to stop taking facts
+        except Exception:
+            log.exception("The hub could not look at its fleet")
+        if seen.balance["fleet"].get("unknown") == NO_STORE:  # what took long was waiting for it; once it is there again a look is short
+            return seen, ports.now_ms() + LOOK_EVERY_MS
+        took_ms = ports.now_ms() - began_ms
+        return seen, began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * took_ms)

@@ -94,8 +94,9 @@ class Registry:
             address = Address(org, region, site, node)
             self._nodes[node] = Node(address, key, password, added, orgs.get(node, ()), staff.get(node, ""))
         self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
-        self._beats: dict[str, tuple[bytes, Heartbeat]] = {}
-        """by node, as in the table and as read: all are looked at every second, and few have changed"""
+        self._beats = self._read_beats()
+        """by node, in the order of their names: all are looked at every second, and few have changed"""
+        self._sorted: list[Node] | None = None
         self.shifts: dict[str, list[Shift]] = {}
         """by node, lowest first"""
         for name, *shift in db.query("SELECT node, epoch, cls, first, last, ms, within_ms FROM shifts ORDER BY node, epoch, cls, first"):
@@ -110,7 +111,9 @@ class Registry:
 
     def all(self) -> list[Node]:
         """Every admitted node, by name."""
-        return sorted(self._nodes.values(), key=lambda n: n.address.node)
+        if self._sorted is None:
+            self._sorted = sorted(self._nodes.values(), key=lambda n: n.address.node)
+        return list(self._sorted)
 
     def orgs_for(self, card: NodeCard, orgs: Sequence[str] | None) -> tuple[str, ...]:
         """The organisations that this node would speak for beside its own. Errors: InvalidInput."""
@@ -150,7 +153,7 @@ class Registry:
             self._db.run("INSERT OR REPLACE INTO mosquitto VALUES (?, ?)", (card.node, card.mosquitto_hash))
         else:  # another password than the one before it, for all that is known
             self._db.run("DELETE FROM mosquitto WHERE node=?", (card.node,))
-        self._nodes[card.node] = node
+        self._nodes[card.node], self._sorted = node, None
         return node
 
     # ------------------------------------------------------------ what a node says of itself
@@ -158,6 +161,10 @@ class Registry:
     def note_beat(self, node: str, beat: Heartbeat, now_ms: int) -> None:
         """Keep the last heartbeat, so that the fleet is visible right after a restart."""
         self._db.run("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (node, pack(beat.to_list()), now_ms))
+        known = node in self._beats
+        self._beats[node] = beat, now_ms
+        if not known:
+            self._beats = {name: self._beats[name] for name in sorted(self._beats)}
         if beat.clock is not None:
             self.note_shifts(node, beat.clock.shifts)
 
@@ -177,16 +184,15 @@ class Registry:
 
     def beats(self) -> dict[str, tuple[Heartbeat, int]]:
         """The last heartbeat of each node, and when it came."""
+        return dict(self._beats)
+
+    def _read_beats(self) -> dict[str, tuple[Heartbeat, int]]:
         out = {}
         for node, body, at_ms in self._db.query("SELECT node, body, at_ms FROM beats ORDER BY node"):
-            known = self._beats.get(node)
-            if known is None or known[0] != body:
-                try:
-                    known = bytes(body), Heartbeat.parse(unpack(body, max_bytes=FRAME_WIRE_BYTES))
-                except DecodeError:
-                    continue  # written by a later version; the next heartbeat replaces it
-                self._beats[node] = known
-            out[node] = known[1], int(at_ms)
+            try:
+                out[str(node)] = Heartbeat.parse(unpack(body, max_bytes=FRAME_WIRE_BYTES)), int(at_ms)
+            except DecodeError:
+                continue  # written by a later version; the next heartbeat replaces it
         return out
 
     # ------------------------------------------------------------ frames of nodes that are not known yet

@@ -183,6 +183,10 @@ class StreamLog:
         """Every stream, in the order in which they became known."""
         return list(self._by_sid.values())
 
+    def nodes(self) -> list[str]:
+        """Whose streams these are, each once, in the order in which they became known."""
+        return list(self._by_node)
+
     def of_node(self, node: str) -> list[Stream]:
         """A node's streams, oldest acquaintance first."""
         return list(self._by_node.get(node, ()))

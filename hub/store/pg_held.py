@@ -55,7 +55,9 @@ class Held:
         self.backups: Backups | None = None
         self._listed: list[tuple[Any, ...]] = []
         self._counted: dict[int, tuple[int, int, int | None]] = {}
-        """by stream: facts, records and fork point as of the last reading"""
+        """by stream: facts, records and fork point as of the last reading that found them changed"""
+        self._whole = False
+        """were all streams read?"""
         self._turn = 0
 
     # ------------------------------------------------------------ reading
@@ -77,7 +79,12 @@ class Held:
             if self._counted.get(stream.sid) != (row[4], row[5], row[6]):
                 self._close_holes(stream, row[5])
                 self._counted[stream.sid] = (row[4], row[5], row[6])
+        self._whole = self._whole or keys is None
         return sorted(streams, key=lambda s: s.sid)
+
+    def known(self) -> list[tuple[Stream, object]] | None:
+        """All streams as they were last read, each with a mark that is another object once it has changed; None: not all were read yet."""
+        return [(stream, self._counted[stream.sid]) for stream in self.log.all()] if self._whole else None
 
     def _bring_up(self, moved: Sequence[tuple[Stream, int]]) -> None:
         plain = [stream for stream, facts in moved if stream.chain.fork_point is None and facts >= _facts(stream)]

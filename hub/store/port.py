@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from hub.store.backups import Backup
 from hub.store.offsets import Advance, Offset
@@ -234,6 +234,15 @@ class Page:
 
     orders: list[OrderView]
     cursor: str | None
+
+
+@runtime_checkable
+class TellsCounts(Protocol):
+    """A store that others write, too: what it counts now is ahead of what it has said that it holds."""
+
+    def counts_said(self) -> list[StreamCounts] | None:
+        """As `CentralStore.counts`, of what its statements named so far, each stream as of the last of them; None: it has not yet spoken of
+        everything. So it may be put beside them, and costs little."""
 
 
 PAGE_ORDERS: Final = 500

@@ -36,13 +36,15 @@ from protocols.errors import ConfigError, LedgerBroken, LedgerError, LongshoreEr
 from protocols.messages import RunStated
 from protocols.policies import shipped
 from protocols.policy import Policies
-from protocols.streams import StreamKey
+from protocols.streams import Stream, StreamKey
 
 T = TypeVar("T")
 TRIES: Final = 8
 """of a batch beside other writers"""
 _WRITER: Final = ("SET random_page_cost = 1.1", "SET enable_hashjoin = off", "SET enable_mergejoin = off", STAGE)
 """a batch asks for thousands of rows by their keys: reading a whole table for them is never right"""
+_ASIDE: Final = """SELECT q.sid, count(*), count(f.seq) FROM quarantine q LEFT JOIN fixes f USING (sid, seq, h) GROUP BY q.sid"""
+"""by stream: what is in quarantine, and what of that was put right or given up"""
 
 
 class PostgresStore(StoreViews):
@@ -52,6 +54,7 @@ class PostgresStore(StoreViews):
         self._read_only, self._backup_required, self._policies = read_only, backup_required, policies or shipped()
         self._broken = False
         self._told: dict[tuple[str, int, int], tuple[int, int]] | None = None
+        self._tally: dict[int, tuple[object, tuple[int, int], StreamCounts]] = {}
         self._db = Pg(server)
         try:
             self._open()
@@ -195,18 +198,24 @@ class PostgresStore(StoreViews):
     def counts(self) -> list[StreamCounts]:
         """See `CentralStore.counts`: of the runs as they were read from the primary key of the log."""
         with self._db.moment():
-            streams = self._held.read(None)
-            bad: dict[int, int] = dict(self._db.query("SELECT sid, count(*) FROM quarantine GROUP BY sid"))
-            fixed: dict[int, int] = dict(
-                self._db.query("SELECT q.sid, count(*) FROM quarantine q JOIN fixes f USING (sid, seq, h) GROUP BY q.sid")
-            )
-        return [
-            StreamCounts(
-                s.key, facts_of(s) - bad.get(s.sid, 0), bad.get(s.sid, 0), closed_by_records(s.chain.runs), twins(s), fixed.get(s.sid, 0)
-            )
-            for s in sorted(streams, key=lambda s: (s.key.node, s.sid))
-            if s.chain.runs
-        ]
+            self._held.read(None)
+            return self._counts()
+
+    def counts_said(self) -> list[StreamCounts] | None:
+        """See `hub.store.port.TellsCounts`: nothing of the log is read for it, only what stepped aside."""
+        return None if self._held.known() is None else self._counts()
+
+    def _counts(self) -> list[StreamCounts]:
+        """Of what was read. Made anew for a stream where that has changed, or what stepped aside of it."""
+        aside: dict[int, tuple[int, int]] = {sid: (bad, fixed) for sid, bad, fixed in self._db.query(_ASIDE)}
+        known = self._held.known() or []
+        before, self._tally = self._tally, {}
+        for stream, mark in known:
+            at = before.get(stream.sid)
+            mine = aside.get(stream.sid, (0, 0))
+            self._tally[stream.sid] = at if at is not None and at[0] is mark and at[1] == mine else (mark, mine, _count(stream, mine))
+        counted = (self._tally[s.sid][2] for s, _ in sorted(known, key=lambda one: (one[0].key.node, one[0].sid)) if s.chain.runs)
+        return list(counted)
 
     # ------------------------------------------------------------ backups of it
 
@@ -240,3 +249,10 @@ class PostgresStore(StoreViews):
     def close(self) -> None:
         """Release the connection. Idempotent."""
         self._db.close()
+
+
+def _count(stream: Stream, aside: tuple[int, int]) -> StreamCounts:
+    """`aside`: as of now, and so perhaps ahead of what was read of the stream."""
+    facts = facts_of(stream)
+    bad = min(aside[0], facts)
+    return StreamCounts(stream.key, facts - bad, bad, closed_by_records(stream.chain.runs), twins(stream), min(aside[1], bad))

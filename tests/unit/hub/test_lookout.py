@@ -6,7 +6,7 @@ from typing import Any
 
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
 from hub.fleet import NO_STORE, Seen
-from hub.lookout import LOOK_SHARE, look_around
+from hub.lookout import LOOK_SHARE, Lookout
 from hub.store.sqlite import SqliteStore
 from protocols.errors import LedgerBroken
 from protocols.sqlite import Db
@@ -34,7 +34,7 @@ def looked(*, answers: bool) -> tuple[Seen, int]:
     world = World()
     ports = Ports(lambda: world.hub, lambda: world.store, lambda *_: None, lambda _: None, lambda: world.now_ms, lambda _: None)
     store = SlowStore(world, answers=answers)
-    seen, due_ms = look_around(world.hub, store, ports, Rhythm(), Seen(), False)
+    seen, due_ms = Lookout(ports, Rhythm()).around(world.hub, store, Seen(), False)
     store.close()
     return seen, due_ms - world.now_ms
 

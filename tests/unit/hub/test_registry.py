@@ -9,8 +9,9 @@ import pytest
 
 from hub.registry import Registry
 from protocols.errors import InvalidInput
+from protocols.fact import HASH_BYTES
 from protocols.limits import FRAME_WIRE_BYTES, REFUSED_KEPT, WAITING_BYTES, WAITING_NODES
-from protocols.messages import Heartbeat
+from protocols.messages import Heartbeat, StreamQueue
 from protocols.sqlite import Db
 from protocols.trust import NodeKey
 from tests.unit.hub.hub_world import START_MS, make_card
@@ -95,6 +96,16 @@ def test_evidence_is_kept_up_to_its_bound_newest_first_and_counted_beyond(db: Db
     assert kept[0]["reason"] == f"reason {REFUSED_KEPT + 6}"
     assert Registry(db).counters()["refused"] == REFUSED_KEPT + 7
     assert Registry(db).refused_by_node() == {"dock-7": REFUSED_KEPT}
+
+
+def test_heartbeats_are_told_as_they_stand_on_disk(db: Db) -> None:
+    with changing(db) as registry:
+        for at_ms, node in enumerate(("dock-8", "dock-7", "dock-9", "dock-7")):
+            queue = StreamQueue(7, 0, (at_ms, b"h" * HASH_BYTES), 1, 20, None)
+            registry.note_beat(node, Heartbeat(START_MS, (queue,), "0.1.0", disk_free_bytes=at_ms), START_MS + at_ms)
+        told = registry.beats()
+    assert list(told.items()) == list(Registry(db).beats().items())
+    assert list(told) == ["dock-7", "dock-8", "dock-9"]
 
 
 def test_the_last_heartbeat_survives_a_restart_and_one_of_a_later_version_is_skipped(db: Db) -> None:
