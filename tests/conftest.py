@@ -9,13 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import guards, needs, procs
+from tests.support.source import ROOT
+
+COMPILED: Final = "PYTHONPYCACHEPREFIX"
+if sys.dont_write_bytecode and COMPILED not in os.environ:
+    # No file is wanted beside its source here. Without any, each of the hundreds of processes that tests start compiles everything anew,
+    # which is more than half of its start: so what is compiled lies in a folder of its own.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.fspath(ROOT / "build" / "compiled")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ[COMPILED] = sys.pycache_prefix
 
 settings.register_profile("quick", max_examples=20, deadline=None, print_blob=True)
 settings.register_profile("default", max_examples=80, deadline=None, print_blob=True)

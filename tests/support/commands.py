@@ -23,7 +23,9 @@ from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import python
 
-HERE: Final = ("audit", "balance", "conflicts", "events", "fleet", "init", "nodes", "orders", "peer", "queue", "status", "workers")
+HERE: Final = (
+    "audit", "balance", "broker", "conflicts", "events", "fleet", "init", "nodes", "orders", "peer", "queue", "status", "workers",
+)  # fmt: skip
 
 
 class Ran(NamedTuple):

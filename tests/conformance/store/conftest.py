@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hub.store.port import CentralStore
-from tests.conformance.store.kinds import KINDS, Databases, StoreKind, on_postgres
+from tests.conformance.store.kinds import KINDS, Databases, Processes, StoreKind, apart, on_postgres
 from tests.support.engines.postgres import server
 
 
@@ -19,10 +19,22 @@ def databases() -> Iterator[Databases]:
         yield Databases(postgres)
 
 
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Processes]:
+    """Processes that hold a store each, for the tests of one process."""
+    made = Processes()
+    yield made
+    made.end()
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> StoreKind:
     """One implementation."""
-    return request.param if isinstance(request.param, StoreKind) else on_postgres(request.getfixturevalue("databases"))
+    if isinstance(request.param, StoreKind):
+        return request.param
+    if request.param == "postgres":
+        return on_postgres(request.getfixturevalue("databases"))
+    return apart(request.getfixturevalue("processes"))
 
 
 @pytest.fixture(autouse=True)

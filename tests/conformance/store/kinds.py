@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,18 @@ class StoreKind:
     sparse: int = 1
     """a server takes a hundredth of a second for each batch: it gets one in so many of the random examples"""
 
+    def leaves(self, seed: int) -> bool:
+        """Whether to leave this seed to the other kinds."""
+        return seed % self.sparse > 0
+
     def passes(self, data: st.DataObject) -> bool:
         """Whether to leave this example to the other kinds."""
         return data.draw(st.integers(1, self.sparse)) > 1
+
+
+def reference() -> CentralStore:
+    """A store for a moment, of the kind that costs least: what any other says is compared with it."""
+    return SqliteStore(Db(":memory:"))
 
 
 def _sqlite(driver: str) -> StoreKind:
@@ -48,40 +58,52 @@ def _sqlite(driver: str) -> StoreKind:
     )
 
 
-class _Apart:
-    """Stores in processes of their own. One that is made for a moment is a new database in a process that another has left."""
+class Processes:
+    """Stores in processes of their own. Each opens one store after another: a start costs more than all that most tests do.
+
+    `READY` of them live as long as the session; a test that needs more has more, which end with it.
+    """
+
+    READY: Final = 2
 
     def __init__(self) -> None:
-        self._free: list[_ApartInMemory] = []
+        self._lasting = [_Lent(Path(":memory:"), shipped()) for _ in range(self.READY)]
+        self._free = list(self._lasting)
 
-    def scratch(self) -> CentralStore:
-        store = self._free.pop() if self._free else _ApartInMemory(Path(":memory:"), shipped())
-        store.pool = self._free
-        store.begin_anew()
+    def open(self, path: Path) -> CentralStore:
+        """A store whose process gets back into the pool when it is closed. Errors: as `ApartStore`."""
+        store = self._free.pop() if self._free else _Lent(Path(":memory:"), shipped())
+        store.lend(path, self._free)
         return store
 
-    def end(self) -> None:
-        """End the processes that wait."""
+    def give_back(self) -> None:
+        """End those that were started for a test."""
         for store in self._free:
-            store.pool = None
-            store.close()
-        self._free = []
+            if store not in self._lasting:
+                store.end()
+        self._free = [store for store in self._free if store in self._lasting]
+
+    def end(self) -> None:
+        """End them all."""
+        for store in {id(store): store for store in (*self._lasting, *self._free)}.values():
+            store.end()
 
 
-class _ApartInMemory(ApartStore):
-    pool: list[_ApartInMemory] | None = None
+class _Lent(ApartStore):
+    pool: list[_Lent] | None = None
 
-    def begin_anew(self) -> None:
-        self._call("open", ":memory:", shipped(), False)
+    def lend(self, path: Path, pool: list[_Lent]) -> None:
+        self._path, self.pool = path, pool
+        self._call("open", os.fspath(path), shipped(), False)
 
     def close(self) -> None:
-        if self.pool is None:
-            super().close()
-        else:
-            self.pool.append(self)
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            self._call("close")
+            pool.append(self)
 
-
-APART: Final = _Apart()
+    def end(self) -> None:
+        super().close()
 
 
 class Databases:
@@ -148,24 +170,25 @@ def on_postgres(databases: Databases) -> StoreKind:
         lambda folder: PostgresStore(databases.of(folder), read_only=True),
         databases.scratch,
         databases.give_back,
-        sparse=3,
+        sparse=8,
     )
 
 
-def _apart() -> StoreKind:
+def apart(processes: Processes) -> StoreKind:
+    """The kind in processes of their own."""
     return StoreKind(
         "sqlite-apart",
-        lambda folder: ApartStore(folder / "store.db", shipped()),
+        lambda folder: processes.open(folder / "store.db"),
         lambda folder: SqliteStore(folder / "store.db", read_only=True),
-        APART.scratch,
-        APART.end,
+        lambda: processes.open(Path(":memory:")),
+        processes.give_back,
         sparse=6,
     )
 
 
 KINDS: Final[tuple[Any, ...]] = (
     *(pytest.param(_sqlite(driver), id=f"sqlite-{driver}") for driver in DRIVERS),
-    pytest.param(_apart(), id="sqlite-apart"),
+    pytest.param("sqlite-apart", id="sqlite-apart"),
     pytest.param("postgres", id="postgres", marks=needs("postgres")),
 )
-"""what the suite runs over; a server is started when the first test needs it"""
+"""what the suite runs over; processes and a server are started when the first test needs them"""
