@@ -19,7 +19,8 @@ from edge_agent.peers import Peers
 from protocols.carried import POINTS_CARRIED, CustodyStated, StreamCarried
 from protocols.chains import RunKind
 from protocols.codec import DICTIONARIES, Envelope, FrameHeader, Kind
-from protocols.custody import Custody, Known, Span, chained, single, stated
+from protocols.custody import Custody, Known, chained, single, stated
+from protocols.custody_spans import Span
 from protocols.errors import CustodyFull, DecodeError
 from protocols.fact import genesis
 from protocols.freeing import Freeing

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from protocols.codec import decode_body
-from protocols.custody import Span
+from protocols.custody_spans import Span
 from protocols.downlink import FedHead, FedOrder, Feed
 from protocols.ledger import Ledger, readable
 from protocols.merge import Head

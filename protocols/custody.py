@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from protocols.chains import RunKind
-from protocols.codec import INT63_MAX, Kind
+from protocols.codec import Kind
+from protocols.custody_spans import SAFE, SETTLED, WAITING, Kept, Span, Spans
 from protocols.errors import CustodyFull
 from protocols.messages import Point, RunStated
 from protocols.sqlite import Db
@@ -30,35 +31,11 @@ BUDGET_BYTES: Final = 200_000_000
 POINTS_HELD: Final = 32
 """of one stream of frames that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
-_WAITING: Final = 0
-_SETTLED: Final = 1
-_SAFE: Final = 2
-"""how far a span is done: it waits for the store, the store has it, every backup of the store has it too"""
 _IS_FRAME: Final = "substr(c.payload, 4, 1) = x'01'"
 """the kind stands in the fourth byte of an envelope"""
 
 Known = Callable[[StreamKey, Point, Point], bool]
 """(stream, tip, point): does the point lie on the chain that ends in the tip, for certain? `chained` asks a log."""
-
-
-class Span(NamedTuple):
-    """`first`..`last` of one branch of a stream; `h_before` is the hash at first - 1, `h_last` the hash at last."""
-
-    key: StreamKey
-    first: int
-    h_before: bytes
-    last: int
-    h_last: bytes
-
-    @property
-    def end(self) -> Point:
-        """The point that stands for all of it."""
-        return self.last, self.h_last
-
-    @property
-    def below(self) -> Point:
-        """The point that it stands on."""
-        return self.first - 1, self.h_before
 
 
 class CustodyCounts(NamedTuple):
@@ -78,7 +55,7 @@ class Custody:
     """See the module. `budget_bytes` bounds the payloads kept, settled ones included. Its tables are made by `schema.migrate`."""
 
     def __init__(self, db: Db, *, budget_bytes: int = BUDGET_BYTES) -> None:
-        self._db, self.budget_bytes = db, budget_bytes
+        self._db, self.budget_bytes, self._spans = db, budget_bytes, Spans(db)
         row = db.one("SELECT coalesce(sum(length(payload)), 0) FROM custody")
         self.kept_bytes = int(row[0]) if row else 0
         self.taken = 0
@@ -99,10 +76,7 @@ class Custody:
         self._db.run("INSERT INTO custody (digest, payload, at_ms) VALUES (?, ?, ?)", (digest, payload, now_ms))
         row = self._db.one("SELECT cid FROM custody WHERE digest=?", (digest,))
         cid = row[0] if row else 0
-        self._db.many(
-            "INSERT OR IGNORE INTO custody_spans (cid, node, epoch, cls, first, h_before, last, h_last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(cid, *s.key, s.first, s.h_before, s.last, s.h_last) for s in spans],
-        )
+        self._spans.add(cid, spans)
         self.kept_bytes += len(payload)
         self.taken += 1
         return True
@@ -113,11 +87,8 @@ class Custody:
 
     def _inside(self, span: Span, known: Known) -> bool:
         """Do they all lie in one payload of their branch?"""
-        rows = self._db.query(
-            "SELECT last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last>=? AND first<=?",
-            (*span.key, span.last, span.first),
-        )
-        return any(known(span.key, (int(last), bytes(h)), span.end) for last, h in rows)
+        over = (kept.span.end for kept in self._spans.of(span.key).kept if kept.span.last >= span.last and kept.span.first <= span.first)
+        return any(known(span.key, tip, span.end) for tip in over)
 
     def _covered_exactly(self, span: Span) -> bool:
         seq, h = span.end
@@ -149,9 +120,9 @@ class Custody:
         (`StreamStated.freeable`): settled, and in every backup of the store that could be restored. Returns how many went.
 
         No floor: their facts stand in the orders here, and nobody took them into custody from their author."""
-        found = [(cid, end) for cid, end in self._below(key, points, known, done=_SETTLED) if self._of_feed(cid)]
-        self._mark(key, found, _SAFE)
-        return self._drop([cid for cid in dict.fromkeys(cid for cid, _ in found) if self._all(cid, _SAFE)])
+        found = [kept for kept in self._below(key, points, known, done=SETTLED) if self._of_feed(kept.cid)]
+        self._spans.mark(key, found, SAFE)
+        return self._drop([cid for cid in dict.fromkeys(kept.cid for kept in found) if self._spans.all_done(cid, SAFE)])
 
     def _of_feed(self, cid: int) -> bool:
         row = self._db.one("SELECT substr(payload, 4, 1) FROM custody WHERE cid=?", (cid,))
@@ -169,36 +140,30 @@ class Custody:
     def _complete(self, key: StreamKey, points: Iterable[Point], known: Known, *, waiting: bool) -> list[int]:
         """Payloads of which every span lies at or below one of these points, or was found to do so before. Remembers the spans that do.
         `waiting`: only of spans that were not yet."""
-        found = self._below(key, points, known, done=_WAITING if waiting else _SETTLED)
-        self._mark(key, found, _SETTLED)
-        return [cid for cid in dict.fromkeys(cid for cid, _ in found) if self._all(cid, _SETTLED)]
+        found = self._below(key, points, known, done=WAITING if waiting else SETTLED)
+        self._spans.mark(key, found, SETTLED)
+        return [cid for cid in dict.fromkeys(kept.cid for kept in found) if self._spans.all_done(cid, SETTLED)]
 
-    def _below(self, key: StreamKey, points: Iterable[Point], known: Known, *, done: int) -> list[tuple[int, Point]]:
-        """Spans, by payload and end, that lie at or below one of these points; of those that are `done` so far and no further."""
+    def _below(self, key: StreamKey, points: Iterable[Point], known: Known, *, done: int) -> list[Kept]:
+        """Spans that lie at or below one of these points; of those that are `done` so far and no further."""
         given = list(dict.fromkeys(points))
-        below = dict.fromkeys(given)
-        found: list[tuple[int, Point]] = []
-        for cid, span in self._spans(key, max((seq for seq, _ in given), default=0), done=done):
+        below, most = dict.fromkeys(given), max((seq for seq, _ in given), default=0)
+        found: list[Kept] = []
+        for kept in self._spans.of(key).kept:
+            span = kept.span
+            if span.last > most or kept.done > done:
+                continue
             # The highest first: what is settled settles what it stands on.
             if span.end in below or any(tip[0] > span.last and known(key, tip, span.end) for tip in given):
                 below[span.below] = None
-                found.append((cid, span.end))
+                found.append(kept)
         return found
-
-    def _mark(self, key: StreamKey, found: Sequence[tuple[int, Point]], done: int) -> None:
-        self._db.many(
-            "UPDATE custody_spans SET done=max(done, ?) WHERE cid=? AND node=? AND epoch=? AND cls=? AND last=? AND h_last=?",
-            [(done, cid, *key, *end) for cid, end in found],
-        )
-
-    def _all(self, cid: int, done: int) -> bool:
-        return self._db.one("SELECT 1 FROM custody_spans WHERE cid=? AND done<?", (cid, done)) is None
 
     def _drop(self, cids: Sequence[int]) -> int:
         for cid in cids:
             row = self._db.one("SELECT length(payload) FROM custody WHERE cid=?", (cid,))
             self.kept_bytes -= row[0] if row else 0
-            self._db.run("DELETE FROM custody_spans WHERE cid=?", (cid,))
+            self._spans.drop(cid)
             self._db.run("DELETE FROM custody WHERE cid=?", (cid,))
         return len(cids)
 
@@ -207,16 +172,8 @@ class Custody:
     def held(self, turn: int = 0) -> list[tuple[StreamKey, tuple[Point, ...]]]:
         """Streams in custody, the oldest first, with points to ask the hub about: at most POINTS_HELD each, where branches end first. Where
         there are more of them, others at each turn."""
-        streams: dict[StreamKey, list[Span]] = {}
-        for node, epoch, cls, first, h_before, last, h_last in self._db.query(
-            "SELECT s.node, s.epoch, s.cls, s.first, s.h_before, s.last, s.h_last FROM custody_spans s JOIN"
-            " (SELECT node, epoch, cls, min(cid) AS oldest FROM custody_spans GROUP BY node, epoch, cls) k USING (node, epoch, cls)"
-            " WHERE s.done<=? ORDER BY k.oldest, s.node, s.epoch, s.cls, s.last DESC, s.cid",
-            (_SETTLED,),
-        ):
-            key = StreamKey(node, epoch, cls)
-            streams.setdefault(key, []).append(Span(key, int(first), bytes(h_before), int(last), bytes(h_last)))
-        return [(key, _points(spans, turn)) for key, spans in streams.items()]
+        named = ((key, _points(*self._spans.of(key).ends(), turn)) for key in self._spans.streams())
+        return [(key, points) for key, points in named if points]
 
     def lacking(self, key: StreamKey, runs: Sequence[RunStated], known: Known = _unknown) -> list[bytes]:
         """Payloads with facts of this stream that the hub, by its absolute statement, does not hold: to be sent again, oldest first."""
@@ -240,7 +197,9 @@ class Custody:
         def surely(tip: Point, point: Point) -> bool:
             return point in below.get(tip, ())
 
-        for cid, span in self._spans(key):  # the highest first: what is held is held with what it stands on
+        for cid, span, done in self._spans.of(key).kept:  # the highest first: what is held is held with what it stands on
+            if done == SAFE:
+                continue
             end = ends[span.below] = ends.get(span.end, span.end)
             way = held_by(span, data, known, surely)
             if way is not None:
@@ -255,8 +214,7 @@ class Custody:
 
     def spans(self, cid: int) -> list[Span]:
         """What one payload covers; empty when it is not here any more."""
-        rows = self._db.query("SELECT node, epoch, cls, first, h_before, last, h_last FROM custody_spans WHERE cid=?", (cid,))
-        return [Span(StreamKey(n, e, c), int(a), bytes(h), int(b), bytes(end)) for n, e, c, a, h, b, end in rows]
+        return self._spans.of_payload(cid)
 
     def id_of(self, payload: bytes) -> int | None:
         """The id of these very bytes."""
@@ -266,21 +224,21 @@ class Custody:
     def page_of_points(self, key: StreamKey, most: int, turn: int) -> tuple[Point, ...]:
         """Points of a stream that are not known to be in every backup of the store, `most` at a time, others at each turn: for what no
         chain joins together."""
-        where = "FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND done<?"
-        count = self._db.one(f"SELECT count(DISTINCT last) {where}", (*key, _SAFE))
-        pages = max(1, -(-int(count[0] if count else 0) // most))
-        rows = self._db.query(
-            f"SELECT DISTINCT last, h_last {where} ORDER BY last, h_last LIMIT ? OFFSET ?", (*key, _SAFE, most, turn % pages * most)
-        )
-        return tuple((int(last), bytes(h)) for last, h in rows)
+        count, points = self._spans.of(key).open()
+        start = turn % max(1, -(-count // most)) * most
+        return tuple(points[start : start + most])
 
     def carries(self, key: StreamKey) -> bool:
         """Is there a frame of this stream, as its author signed it?"""
-        row = self._db.one(
-            f"SELECT 1 FROM custody_spans s JOIN custody c USING (cid) WHERE s.node=? AND s.epoch=? AND s.cls=? AND {_IS_FRAME} LIMIT 1",
-            key,
-        )
-        return row is not None
+        stream = self._spans.of(key)
+        if stream.framed is None:
+            row = self._db.one(
+                f"""SELECT 1 FROM custody_spans s JOIN custody c USING (cid)
+                    WHERE s.node=? AND s.epoch=? AND s.cls=? AND {_IS_FRAME} LIMIT 1""",
+                key,
+            )
+            stream.framed = row is not None
+        return stream.framed
 
     def frames(self, cids: Iterable[int]) -> dict[int, None]:
         """Which of these are frames, as their authors signed them."""
@@ -319,15 +277,6 @@ class Custody:
         )
         return [(str(node), int(events)) for node, events in rows]
 
-    def _spans(self, key: StreamKey, up_to: int = INT63_MAX, *, done: int = _SETTLED) -> list[tuple[int, Span]]:
-        """(payload id, span) of one stream, the highest first; only those that are `done` so far and no further."""
-        rows: list[Any] = self._db.query(
-            "SELECT cid, first, h_before, last, h_last FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last<=? AND done<=?"
-            " ORDER BY last DESC, cid",
-            (*key, up_to, done),
-        )
-        return [(int(cid), Span(key, int(a), bytes(h), int(b), bytes(end))) for cid, a, h, b, end in rows]
-
 
 def single(log: StreamLog) -> Known:
     """What is known of facts that came down one by one: where nobody has said that their stream has branches, it is a line."""
@@ -353,11 +302,8 @@ def chained(log: StreamLog) -> Known:
     return known
 
 
-def _points(spans: Sequence[Span], turn: int) -> tuple[Point, ...]:
+def _points(tips: Sequence[Point], rest: Sequence[Point], turn: int) -> tuple[Point, ...]:
     """Where branches end, and others evenly below."""
-    stood_on = {s.below for s in spans}
-    ends = list(dict.fromkeys(s.end for s in spans))
-    tips, rest = [end for end in ends if end not in stood_on], [end for end in ends if end in stood_on]
     if len(tips) >= POINTS_HELD:
         start = turn * POINTS_HELD % len(tips)
         return tuple([*tips[start:], *tips[:start]][:POINTS_HELD])

@@ -56,6 +56,7 @@ class Db:
         be cut where facts have gone; it costs a page in eight hundred.
         """
         self._shrinks = shrinks
+        self._page_size = 0
         self.path = str(path)
         self.driver = driver
         self.in_transaction = False
@@ -153,9 +154,15 @@ class Db:
 
     def file_bytes(self) -> int:
         """Bytes of pages in use, by SQLite's own count."""
-        pages, size = self.one("PRAGMA page_count"), self.one("PRAGMA page_size")
-        free = self.one("PRAGMA freelist_count")
-        return (pages[0] - free[0]) * size[0] if pages and size and free else 0
+        pages, free = self.one("PRAGMA page_count"), self.one("PRAGMA freelist_count")
+        return int(pages[0] - free[0]) * self._page_bytes() if pages and free else 0
+
+    def _page_bytes(self) -> int:
+        """Of a database that is there already: for good."""
+        if not self._page_size:
+            size = self.one("PRAGMA page_size")
+            self._page_size = int(size[0]) if size else 0
+        return self._page_size
 
     @property
     def shrinks(self) -> bool:
@@ -164,8 +171,8 @@ class Db:
 
     def spare_bytes(self) -> int:
         """Bytes of pages that are not in use."""
-        size, free = self.one("PRAGMA page_size"), self.one("PRAGMA freelist_count")
-        return int(free[0] * size[0]) if size and free else 0
+        free = self.one("PRAGMA freelist_count")
+        return int(free[0]) * self._page_bytes() if free else 0
 
     def shrink(self, pages: int) -> None:
         """Cut so many unused pages off the file, in this transaction or one of its own; it is shorter after the next checkpoint."""

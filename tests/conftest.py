@@ -6,6 +6,7 @@ HYPOTHESIS_PROFILE=quick|default|ci chooses how many examples; under CI=true the
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -41,9 +42,18 @@ def _profile() -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Before Hypothesis' own plugin reads the seed: draw one unless it was given."""
+    # Hundreds of tests start the product as processes: each would compile all of it anew where somebody wants no bytecode to be kept.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     settings.load_profile(_profile())
     if config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all that they import stay to the end: the collector of garbage need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

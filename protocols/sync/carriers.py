@@ -55,10 +55,11 @@ def held_points(chain: Chain, points: Sequence[Point]) -> tuple[RunStated, ...]:
 
 def reached(chain: Chain, points: Sequence[Point], stated: Sequence[Point]) -> tuple[Point, ...]:
     """Of points that were asked about, those that lie below a stated one on its own branch."""
-    on_way = [(run, last) for tip in stated for run, last in chain.path(*tip)]
+    on_way = [(run, last) for tip in stated for run, last in chain.path(*tip)] if points else []
     found = []
     for point in points:
-        run = chain.locate(*point) if point not in stated else None
-        if run is not None and any(run is below and point[0] <= last for below, last in on_way):
-            found.append(point)
+        near = [run for run, last in on_way if run.first <= point[0] <= last] if point not in stated else []
+        if near:
+            at = chain.locate(*point)  # it may have to read
+            found += [point] if any(run is at for run in near) else []
     return tuple(found)

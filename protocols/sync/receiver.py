@@ -167,7 +167,8 @@ class Receiver:
             yield said
             return
         says, points = self._store.get(key, StoreSays()), carried.points
-        settled, freeable = reached(stream.chain, points, says.settled), reached(stream.chain, points, says.freeable)
+        settled = reached(stream.chain, points, says.settled)
+        freeable = settled if says.freeable == says.settled else reached(stream.chain, points, says.freeable)
         yield replace(said, runs=(*said.runs, *held_points(stream.chain, points[:SEGMENTS_STATED]))) if carried.frames else said
         for i in range(0, max(len(settled), len(freeable)), SEGMENTS_STATED):
             piece = slice(i, i + SEGMENTS_STATED)

@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from protocols.codec import unpack
+from protocols.custody_spans import CACHED_SPANS
 from protocols.orderbook import CACHED_ORDERS
 from protocols.sqlite import Db
 
@@ -86,6 +87,9 @@ def _edge(edge: EdgeProc) -> Iterator[str]:
     carried = len(core.relay._flights)
     if carried > settings.relay.window_payloads:
         yield f"I7 {edge.name} has {carried} payloads of others under way, at most {settings.relay.window_payloads}"
+    spans = sum(len(stream.kept) for stream in core.relay.custody._spans._streams.values())
+    if spans > CACHED_SPANS:
+        yield f"I7 {edge.name} keeps {spans} spans in memory, at most {CACHED_SPANS}"
     yield from _memory(core, edge.name, THINGS_UNDER_WAY * window)
     if edge.disk.db.file_bytes() > settings.budget_bytes + ONE_TURN_BYTES:
         yield f"I7 the file of {edge.name} has {edge.disk.db.file_bytes()} bytes, its budget is {settings.budget_bytes}"
@@ -110,7 +114,7 @@ def _memory(core: Any, who: str, under_way: int) -> Iterator[str]:
     runs = sum(len(stream.chain.runs) for stream in streams)
     most = THINGS_ALWAYS + THINGS_PER_STREAM * len(streams) + THINGS_PER_RUN * runs + under_way
     cached = core.ledger.book._orders
-    leave = ("_orders", "_dirty", "policies", "relay")  # what it carries has bounds of its own
+    leave = ("_orders", "_dirty", "policies", "relay", "_spans")  # what it carries has bounds of its own
     found = things(core, leave)  # a table of policies is as large as its file, whatever happens
     if found > most:
         yield f"I7 {who} keeps {found} things in memory for {len(streams)} streams, {runs} runs and {under_way} under way: at most {most}"

@@ -64,7 +64,8 @@ class Checker:
     def own_committed(self, disk: Disk, who: str) -> Mask:
         """After any transaction, also one that failed: what is new in the node's own streams is durable now."""
         new = 0
-        for sid, node, epoch, cls in disk.db.query("SELECT sid, node, epoch, cls FROM streams WHERE own=1 ORDER BY sid"):
+        moved = disk.moved("own", "streams", "log")
+        for sid, node, epoch, cls in disk.db.query("SELECT sid, node, epoch, cls FROM streams WHERE own=1 ORDER BY sid") if moved else ():
             key = StreamKey(node, epoch, cls)
             own = disk.own.setdefault(key, [])
             branch = self.truth.facts[own[-1]].id if own else None
@@ -120,6 +121,8 @@ class Checker:
 
     def edge_moved(self, disk: Disk, who: str) -> None:
         """Settled ⊆ the store's rows; freed ⊆ the store and every restorable backup of it; evicted only telemetry, with a record."""
+        if not disk.moved("settled", "streams", "log", "runs"):
+            return  # and what the store and its backups had then they have still, or it was said to be destroyed
         self._evicted(disk, who)
         self._carried_freed(disk, who)
         for node, epoch, cls, settled, freed in disk.db.query("SELECT node, epoch, cls, settled_seq, freed_seq FROM streams WHERE own=1"):

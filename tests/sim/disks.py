@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -9,7 +11,7 @@ from typing import Any, Final
 from protocols.codec import unpack
 from protocols.errors import LedgerBroken
 from protocols.schema import LEDGER, migrate
-from protocols.sqlite import Db
+from protocols.sqlite import Db, Row, Value
 from protocols.streams import StreamKey
 from tests.sim.truth import FactId, Mask, Order, Truth
 
@@ -19,11 +21,41 @@ NO_LIMIT_PAGES: Final = 1_073_741_823
 class SimDb(Db):
     """A database whose next commit can fail: `fail` is "before" (nothing was written) or "after" (all was written, nobody learns it).
 
-    `filled`: its disk is full, so that it may grow by a few pages at most.
+    `filled`: its disk is full, so that it may grow by a few pages at most. `written`: how many statements wrote to each table, also when
+    that was rolled back, so that nobody need look at what cannot have changed.
     """
 
     fail = ""
     filled = False
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.written: dict[str, int] = {}
+        super().__init__(*args, **more)
+
+    def run(self, sql: str, params: Sequence[Value] = ()) -> None:
+        """See `Db.run`."""
+        self._writes(sql)
+        super().run(sql, params)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """See `Db.many`."""
+        self._writes(sql)
+        super().many(sql, rows)
+
+    def query(self, sql: str, params: Sequence[Value] = ()) -> list[Row]:
+        """See `Db.query`."""
+        self._writes(sql)
+        return super().query(sql, params)
+
+    def one(self, sql: str, params: Sequence[Value] = ()) -> Row | None:
+        """See `Db.one`."""
+        self._writes(sql)
+        return super().one(sql, params)
+
+    def _writes(self, sql: str) -> None:
+        table = table_written(sql)
+        if table:
+            self.written[table] = self.written.get(table, 0) + 1
 
     def fill(self, spare_pages: int) -> None:
         """The disk it is on has room for so many more pages."""
@@ -50,6 +82,15 @@ class SimDb(Db):
             raise LedgerBroken("the power went after the commit")
 
 
+@lru_cache(maxsize=4_096)
+def table_written(sql: str) -> str:
+    """The table that a statement writes to; "" when it writes to none, and "*" when that cannot be told."""
+    found = re.match(r"\s*(?:INSERT(?: OR \w+)? INTO|REPLACE INTO|UPDATE(?: OR \w+)?|DELETE FROM)\s+(\w+)", sql)
+    if found is not None:
+        return found[1]
+    return "" if re.match(r"\s*(?:SELECT|PRAGMA|BEGIN|COMMIT|ROLLBACK)\b", sql) else "*"
+
+
 @dataclass(slots=True)
 class Disk:
     """A database and its mirror. `seen`: facts that were ever logged in it; `held`: those whose bytes are there now; `keys`: requests
@@ -70,11 +111,23 @@ class Disk:
     gone: bool = False
     freed: Mask = 0
     """at a hub: facts that it let go by rule 11 and still speaks for, as the store has them"""
+    looked: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """how much had been written to some tables when somebody last looked at them"""
+    copies: dict[tuple[object, ...], int] = field(default_factory=dict)
+    """rows of facts of others that were found to be right, with the number of the fact"""
 
     @classmethod
     def blank(cls, name: str) -> Disk:
         """A new, empty disk."""
         return cls(name, SimDb(":memory:"))
+
+    def moved(self, who: str, *tables: str) -> bool:
+        """Has anything been written to these tables since `who` asked last?"""
+        written = self.db.written
+        state = tuple(written.get(table, 0) for table in (*tables, "*"))
+        before = self.looked.get(who)
+        self.looked[who] = state
+        return before != state
 
     def clear(self) -> None:
         """There is room on it again; harmless when it is gone."""

@@ -82,6 +82,15 @@ def names_planted() -> list[str]:
     return [line.split(" | ")[0].removeprefix("| ") for line in body.splitlines()[2:]]
 
 
+def seed_planted(name: str) -> int:
+    """The seed in which the document says that a planted bug was caught first; -1 when it was none."""
+    for line in section(DOCUMENT.read_text("utf-8"), "planted bugs").splitlines():
+        found = re.fullmatch(r"\| (.+) \| \d+ \| seed (\d+): .*", line)
+        if found is not None and found[1] == name:
+            return int(found[2])
+    return -1
+
+
 def write(**sections: str) -> None:
     """Put these sections into the document; underscores in a name stand for spaces."""
     text = DOCUMENT.read_text("utf-8")

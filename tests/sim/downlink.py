@@ -43,14 +43,19 @@ def _concerned(world: World, to: Address, order: Order) -> bool:
 
 def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
     """Look at the copies that an edge keeps, and at its orders that they changed. After the look at its own facts."""
+    if not disk.moved("copies", "copies", "streams"):
+        return
+    before, disk.copies = disk.copies, {}
     copied = 0
-    for node, epoch, cls, seq, h, row in disk.db.query(
-        "SELECT s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"
-    ):
-        i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
-        if i < 0 or truth.facts[i].row != bytes(row):
-            yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
-            return
+    for copy in disk.db.query("SELECT s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"):
+        i = before.get(copy, -1)
+        if i < 0:
+            node, epoch, cls, seq, h, row = copy
+            i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
+            if i < 0 or truth.facts[i].row != bytes(row):
+                yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
+                return
+        disk.copies[copy] = i
         copied |= 1 << i
     disk.seen |= truth.closure(copied & ~disk.copied)
     disk.copied = copied
@@ -58,6 +63,8 @@ def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
 
 def changed_orders(disk: Disk) -> list[Order]:
     """The orders of an edge whose heads are not those of the last look."""
+    if not disk.moved("orders", "orders"):
+        return []
     found: dict[Order, bytes] = {(org, oid): bytes(heads) for org, oid, heads in disk.db.query("SELECT org, order_id, heads FROM orders")}
     changed = [order for order, heads in found.items() if disk.shown.get(order) != heads]
     disk.shown = found

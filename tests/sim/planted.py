@@ -7,7 +7,7 @@ take at the most; the same world without the bug must be clean.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -152,9 +152,9 @@ PLANTS: Final = (
 )
 
 
-def worlds(plant: Plant) -> Iterator[Options]:
-    """The worlds in which a bug is looked for: small ones that have what it needs."""
-    for seed in range(BASES[plant.profile], BASES[plant.profile] + 20_000):
+def worlds(plant: Plant, seeds: Iterable[int] = ()) -> Iterator[Options]:
+    """The worlds in which a bug is looked for, all or of these seeds: small ones that have what it needs."""
+    for seed in seeds or range(BASES[plant.profile], BASES[plant.profile] + 20_000):
         options = world_of(seed)
         if (
             all(name in options.faults for name in plant.needs)
@@ -186,13 +186,13 @@ def complaint_of(options: Options) -> str:
     return ""
 
 
-def catch(plant: Plant) -> Catch:
-    """Play worlds with the bug until one complains, then that world without it."""
+def catch(plant: Plant, seed: int = -1) -> Catch:
+    """Play worlds with the bug until one complains, then that world without it. `seed`: of the world to begin with."""
     began = time.perf_counter()
     if plant.story is not None:
         complaint, control = _told(plant.story, plant.patch), _told(plant.story, nullcontext)
         return Catch(plant.name, 1 if complaint else 0, -1, complaint, control, time.perf_counter() - began)
-    for n, options in enumerate(worlds(plant), 1):
+    for n, options in enumerate(_from(plant, seed), 1):
         if n > plant.within:
             break
         with plant.patch():
@@ -200,6 +200,13 @@ def catch(plant: Plant) -> Catch:
         if complaint:
             return Catch(plant.name, n, options.seed, complaint, complaint_of(options), time.perf_counter() - began)
     return Catch(plant.name, 0, -1, "", "", time.perf_counter() - began)
+
+
+def _from(plant: Plant, seed: int) -> Iterator[Options]:
+    """That world first, if it is one of the bug's."""
+    if seed >= 0:
+        yield from worlds(plant, [seed])
+    yield from worlds(plant)
 
 
 def _told(story: Callable[[], None], patch: Callable[[], Patch]) -> str:

@@ -16,7 +16,8 @@ from protocols.errors import LongshoreError
 from tests.sim.golden import begin
 from tests.sim.options import DAY
 from tests.sim.profiles import BASES, profile_of, world_of
-from tests.sim.shifted import clock_matters
+from tests.sim.shifted import Ending, clock_matters, comparable, ending
+from tests.sim.world import World
 
 FAILING: Final = Path(__file__).with_name("failing_seeds.txt")
 TWICE: Final = 25
@@ -42,19 +43,27 @@ class Outcome:
 
 def attempt(seed: int) -> Outcome:
     """Play a seed; a complaint instead of an exception."""
+    return _attempt(seed)[0]
+
+
+def _attempt(seed: int) -> tuple[Outcome, Ending | None]:
+    """The same, and how a world ended that can be compared with one whose clocks are elsewhere."""
     began = time.process_time()
+    ended: Ending | None = None
     world = begin(world_of(seed))
     try:
         world.run()
         complaint = ""
+        ended = ending(world) if type(world) is World and shifts(seed) else None
     except (AssertionError, LongshoreError, LookupError, ValueError, TypeError, AttributeError) as e:
         complaint = f"{type(e).__name__}: {e}"
     finally:
+        seconds = time.process_time() - began
         world.close()
-    return Outcome(
+    outcome = Outcome(
         seed,
         complaint,
-        time.process_time() - began,
+        seconds,
         world.now,
         world.now * len(world.edges),
         len(world.check.truth.facts),
@@ -62,17 +71,25 @@ def attempt(seed: int) -> Outcome:
         world.hash,
         tuple(sorted(world.counts.items())),
     )
+    return outcome, ended
+
+
+def shifts(seed: int) -> bool:
+    """Is this the world of its stretch of seeds that is played with all clocks elsewhere, too? The first that can be compared."""
+    if profile_of(seed) == "golden" or not comparable(world_of(seed)):
+        return False
+    return not any(comparable(world_of(earlier)) for earlier in range(seed - seed % TWICE, seed))
 
 
 def judged(seed: int) -> Outcome:
-    """Play a seed; every so many of them twice, and the ones after those with all clocks elsewhere too (I9)."""
-    outcome = attempt(seed)
+    """Play a seed; every so many of them twice, and one of as many with all clocks elsewhere too (I9)."""
+    outcome, ended = _attempt(seed)
     if outcome.complaint:
         return outcome
     if seed % TWICE == 0 and attempt(seed).hash != outcome.hash:
         return replace(outcome, complaint="determinism: the same seed gave another hash")
-    if seed % TWICE == 1 and profile_of(seed) != "golden":
-        return replace(outcome, complaint=clock_matters(world_of(seed)))
+    if shifts(seed):
+        return replace(outcome, complaint=clock_matters(world_of(seed), ended))
     return outcome
 
 
@@ -84,17 +101,10 @@ def remember(seed: int, complaint: str) -> None:
 
 
 def mixed(count: int, first: int = 0) -> list[int]:
-    """So many fortnights, half as many small worlds, for every twentieth a long one, for every tenth one that begins in version 1, and
-    one of several workers, and one with phones."""
-    shares = {
-        "fortnight": count,
-        "small": (count + 1) // 2,
-        "long": (count + 19) // 20,
-        "golden": (count + 9) // 10,
-        "workers": (count + 9) // 10,
-        "phones": (count + 9) // 10,
-    }
-    return [BASES[name] + first + n for name, share in shares.items() for n in range(share)]
+    """So many fortnights; for every fifth a small world, for every twentieth one that begins in version 1, one of several workers and one
+    with phones, and for every fortieth a long one."""
+    every = {"fortnight": 1, "small": 5, "long": 40, "golden": 20, "workers": 20, "phones": 20}
+    return [BASES[name] + first + n for name, nth in every.items() for n in range(-(-count // nth))]
 
 
 def many(seeds: Sequence[int], jobs: int) -> list[Outcome]:

@@ -27,6 +27,7 @@ from tests.sim.keys import Keys
 from tests.sim.net import Net
 from tests.sim.options import DAY, Options
 from tests.sim.truth import Mask
+from tests.sim.wire import Wire
 from tests.sim.workload import Clients
 
 START_MS = 1_780_000_000_000
@@ -78,6 +79,7 @@ class World:
         self.staff: dict[str, str] = {}
         """who works on which phone"""
         self.hubs = self.make_hubs()
+        self._wire = Wire()
         self._segments = vars(receiver)["SEGMENTS_STATED"]
         vars(receiver)["SEGMENTS_STATED"] = options.segments
         self._people()
@@ -298,6 +300,7 @@ class World:
     def close(self) -> None:
         """Close every database, and give the product its bounds back."""
         vars(receiver)["SEGMENTS_STATED"] = self._segments
+        self._wire.close()
         self.store.close()
         self.faults.close()
         for proc in [*self.hubs, *self.edges]:

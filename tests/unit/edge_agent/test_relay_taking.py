@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.relay import RelaySettings, Verdict
-from protocols.custody import Span
+from protocols.custody_spans import Span
 from protocols.messages import Hello
 from protocols.sync.seal import Control, seal, unseal
 from protocols.sync.uplink import Out

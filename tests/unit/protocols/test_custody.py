@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from protocols.chains import RunKind
-from protocols.custody import POINTS_HELD, Custody, Span, chained
+from protocols.custody import POINTS_HELD, Custody, chained
+from protocols.custody_spans import Span
 from protocols.errors import CustodyFull
 from protocols.lifecycle import Status
 from protocols.messages import RunStated
