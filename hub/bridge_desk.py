@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
+from hub.ask_pace import AskPace
 from hub.bridging import Batch, BridgeCounts, Bridging
 from hub.core import HubCore
 from hub.store.port import Applied, Change, StoreFact
@@ -26,8 +27,6 @@ from protocols.sync.intervals import Intervals
 BATCH_FACTS: Final = 4_000
 UNDER_WAY: Final = 3
 """batches that wait for the bus: one that it writes, one that is made ready, one that waits"""
-ASK_FIRST_MS: Final = 100
-ASK_MOST_MS: Final = 2_000
 SHOWN_KEPT: Final = 5_000
 """facts that are told to the live feed once they are in the store"""
 
@@ -56,7 +55,7 @@ class BridgeDesk:
         self._core: HubCore | None = None
         self._bridging: Bridging | None = None
         self._generation = 0
-        self._ask_due_ms, self._ask_wait_ms = 0, ASK_FIRST_MS
+        self._pace = AskPace()
         self._shown: dict[StreamKey, dict[int, StoreFact]] = {}
         self._settled, self._changes = 0, list[Change]()
         self.counts = BridgeCounts()
@@ -119,33 +118,29 @@ class BridgeDesk:
             bridging.acknowledged(number, now_ms)
             sent += 1
         if sent:
-            self._ask_soon(now_ms)
+            self._pace.soon(now_ms)
 
     # ------------------------------------------------------------ the store's word
 
     def asks(self, now_ms: int) -> list[StreamKey]:
         """Streams about which the store is to be asked now; [] when it is not time."""
-        if self._bridging is None or now_ms < self._ask_due_ms:
+        if self._bridging is None or now_ms < self._pace.due_ms:
             return []
-        keys = self._bridging.waiting()
-        self._ask_wait_ms = min(self._ask_wait_ms * 2, ASK_MOST_MS)
-        self._ask_due_ms = now_ms + self._ask_wait_ms
-        return keys
-
-    def _ask_soon(self, now_ms: int) -> None:
-        self._ask_wait_ms = ASK_FIRST_MS
-        self._ask_due_ms = min(max(self._ask_due_ms, now_ms), now_ms + ASK_FIRST_MS)
+        self._pace.asked(now_ms)
+        return self._bridging.waiting()
 
     def heard(self, core: HubCore, keys: Iterable[StreamKey], now_ms: int, *, whole: bool) -> None:
         """The store has spoken of these streams, or of all, and the core has taken that in. In the core's transaction."""
         bridging = self._bridging
         if bridging is None or self._core is not core:
             return  # the first turn of this core hears of it
+        if not whole:
+            self._pace.answered(now_ms)
         named = dict.fromkeys([*keys, *(bridging.waiting() if whole else ())])
         settled = bridging.stated(named, now_ms)
         if settled:
             self._settled += settled
-            self._ask_soon(now_ms)
+            self._pace.soon(now_ms)
             for key in named:
                 self._tell(core, key)
 
@@ -153,7 +148,7 @@ class BridgeDesk:
         """When the next turn is needed at the latest, though nothing happens; `else_ms` where it is not."""
         if self._bridging is None:
             return else_ms
-        return self._ask_due_ms if self._bridging.waiting() else else_ms
+        return self._pace.due_ms if self._bridging.waiting() else else_ms
 
     def look(self) -> None:
         """Make the figures anew; the engine does it when it looks at the fleet."""

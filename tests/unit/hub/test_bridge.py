@@ -83,8 +83,8 @@ def doors(tmp_path: Path, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> Br
     monkeypatch.setattr("hub.engine.BACKOFF_MOST_MS", 50)
     monkeypatch.setattr("hub.lookout.LOOK_EVERY_MS", 5)
     monkeypatch.setattr("hub.first_word.GRACE_MS", 1_000)
-    monkeypatch.setattr("hub.bridge_desk.ASK_FIRST_MS", 5)
-    monkeypatch.setattr("hub.bridge_desk.ASK_MOST_MS", 20)
+    monkeypatch.setattr("hub.ask_pace.ASK_FIRST_MS", 5)
+    monkeypatch.setattr("hub.ask_pace.ASK_MOST_MS", 20)
     return Bridged(tmp_path, bus)
 
 
