@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -109,12 +110,23 @@ def mixed(count: int, first: int = 0) -> list[int]:
 
 def many(seeds: Sequence[int], jobs: int) -> list[Outcome]:
     """Play seeds in so many processes (0: one for each core), with a line of progress now and then."""
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or _cores()
     if jobs < 2:
         return list(_told((judged(seed) for seed in seeds), len(seeds)))
-    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(jobs, len(seeds)), get_context("spawn"), initializer=_settle) as pool:
         under_way = [pool.submit(judged, seed) for seed in seeds]
         return sorted(_told((done.result() for done in as_completed(under_way)), len(seeds)), key=lambda o: o.seed)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settle() -> None:
+    """The program stays to the end: the collector of garbage looks at worlds only, and not after every few hundred messages."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _told(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:

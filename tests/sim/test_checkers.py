@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,11 +12,12 @@ from protocols.codec import pack
 from tests.sim.audit import audit
 from tests.sim.bounds import exceeded, things
 from tests.sim.checkers import Violation
-from tests.sim.disks import SimDb
+from tests.sim.disks import Disk, SimDb, table_written
 from tests.sim.invariants import INVARIANTS
 from tests.sim.isolation import strangers_orders
 from tests.sim.options import draw
 from tests.sim.world import World
+from tests.support.source import ROOT
 
 QUIET = replace(draw(0), faults=(), plan=(), requests=60, edges=2, pressed=False, backups=False, budget_bytes=10**9)
 
@@ -32,6 +34,49 @@ def test_every_violation_names_an_invariant() -> None:
     assert list(INVARIANTS) == [f"I{n}" for n in range(1, 14)]
     with pytest.raises(AssertionError, match="which invariant"):
         raise Violation("something is odd")
+
+
+# ---------------------------------------------------------------- what is looked at only when it was written
+
+
+def test_no_query_writes_to_the_tables_that_are_looked_at_only_then() -> None:
+    watched = {"streams", "log", "runs", "copies", "orders"}
+    for folder in ("protocols", "edge_agent", "hub"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for sql in re.findall(r"\.(?:query|one)\(\s*f?\"+\s*((?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b[^\"]*)", file.read_text("utf-8")):
+                assert table_written(sql) not in watched and (not sql.startswith("WITH") or " SELECT " in sql), f"{file}: {sql}"
+
+
+def test_a_disk_says_what_was_written_since_somebody_asked() -> None:
+    disk = Disk.blank("a")
+    disk.db.run("CREATE TABLE log (a)")
+    assert disk.moved("one", "log") and not disk.moved("one", "log") and disk.moved("other", "log")
+    disk.db.many("INSERT OR IGNORE INTO log VALUES (?)", [(1,)])
+    assert disk.moved("one", "log") and not disk.moved("one", "log")
+    disk.db.run("UPDATE log SET a=2")
+    assert disk.moved("one", "log")
+    disk.db.query("SELECT a FROM log")
+    assert not disk.moved("one", "log")
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("SELECT a FROM log", ""),
+        (" PRAGMA page_count", ""),
+        ("BEGIN IMMEDIATE", ""),
+        ("INSERT INTO log VALUES (1)", "log"),
+        ("\n  INSERT OR IGNORE INTO\n runs VALUES (1)", "runs"),
+        ("UPDATE streams SET a=1", "streams"),
+        ("DELETE FROM copies WHERE a", "copies"),
+        ("REPLACE INTO orders VALUES (1)", "orders"),
+        ("CREATE TABLE log (a)", "*"),
+        ("WITH x AS (SELECT 1) DELETE FROM log", "*"),
+    ],
+)
+def test_what_a_statement_writes_to_is_told_from_its_words(sql: str, table: str) -> None:
+    assert table_written(sql) == table
 
 
 # ---------------------------------------------------------------- I11
