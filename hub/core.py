@@ -20,6 +20,7 @@ from hub.freeing import HubFreeing
 from hub.gaps import GapBook
 from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
+from hub.holding import FEW_FACTS, Holding
 from hub.registry import REGISTRY, Node, Registry
 from hub.scopes import Taken, taken
 from hub.serving import Serving
@@ -65,12 +66,14 @@ class HubSettings:
     """`credit_facts`: how many facts each node may have under way. `budget_bytes`: of the hub's ledger file; full, no credit is granted.
 
     `pressure_percent` of the budget: beyond it settled facts go even where no backup is configured. `floor_ms`: they stay at least so long.
+    `hold_ms`: for so long a receipt to who says little waits for the store's word (`hub.holding`).
     """
 
     credit_facts: int = 10_000
     budget_bytes: int = 20_000_000_000
     pressure_percent: int = 80
     floor_ms: int = 7 * 86_400_000
+    hold_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class HubCore:
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
-        self.credit = Credit(self.settings.credit_facts)
+        self.credit, self.holding = Credit(self.settings.credit_facts), Holding(self.settings.hold_ms)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: list[tuple[Node, StreamKey]] = []
         self.serving = Serving(self.registry, self.ledger)
@@ -190,7 +193,15 @@ class HubCore:
             self._feed(header.author, done)
         if done.deferred:
             self._count("deferred", done.deferred)
+        if node == header.author:
+            self.holding.came(node, now_ms, plain=self._is_plain(header, done))
         return done
+
+    def _is_plain(self, header: FrameHeader, done: Offered) -> bool:
+        """A few facts that only lengthen their stream, while the store speaks."""
+        stream = self.ledger.log.get(StreamKey(header.author, header.epoch, header.cls))
+        runs = stream.chain.runs if stream is not None else []
+        return self._asked and done.new == header.count <= FEW_FACTS and not done.quarantined and len(runs) == 1 and runs[0].first == 1
 
     def _feed(self, author: str, done: Offered) -> None:
         """Who follows the sites concerned is told."""
@@ -301,7 +312,7 @@ class HubCore:
         self.credit.rested(now_ms)
         self.receiver.credit = self.credit.each()
         outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
-        for node, receipt in self.receiver.receipts(now_ms, self._is_told):
+        for node, receipt in self.receiver.receipts(now_ms, self._is_told, lambda node: self.holding.waits(node, now_ms)):
             self.gaps.stated(receipt.streams, now_ms)
             for told in self.receiver.carriers.of(node) if node == self.identity.node else (node,):
                 known = self.registry.get(told)
@@ -310,6 +321,7 @@ class HubCore:
         outs += [*self._replies, *self._pulls(now_ms), *self._told(now_ms)]
         outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self._cannot_be_lost)]
         self._hellos, self._beats, self._replies, self._asked_about = [], [], [], []
+        self.holding.said(now_ms)
         return [publish for n, out in outs for publish in self._said(n, out)]
 
     def _said(self, to: Node, out: Out) -> Iterator[Publish]:
@@ -393,7 +405,8 @@ class HubCore:
             self.handing.stated[key] = runs
             says.append((key, self._says(key, runs, statement)))
             older += [(key, run) for run in ahead(self.ledger.log.open(key).chain, runs)]
-        self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered)
+        for key in self.receiver.store_says(says, backed_up=statement.backed_up is not None and statement.covered):
+            self.holding.release(key.node)
         self._settle_own(dict(says), lower=whole)
         if now_ms is not None:
             self._free(dict(says), statement, now_ms)

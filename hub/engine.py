@@ -140,7 +140,12 @@ class Engine:
         if self._core is None:
             due = [self._core_due_ms]
         else:
-            due = [self._side.due_ms(), *([self._look_due_ms] if self._changed and self._side.in_step else [])]
+            held_ms = self._core.holding.due_ms()
+            due = [
+                self._side.due_ms(),
+                *([held_ms] if held_ms is not None else []),
+                *([self._look_due_ms] if self._changed and self._side.in_step else []),
+            ]
             if self._ports.desk is not None and self._side.store is not None:
                 due.append(self._ports.desk.due_ms(else_ms=due[0]))
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
@@ -249,7 +254,7 @@ class Engine:
         if self._core is None and not self._reopen():
             return Done(self._failed(batch, self._again()))
         core = self._core
-        if core is None or not (batch or self._side.has_word or core.feeds.busy):
+        if core is None or not (batch or self._side.has_word or core.feeds.busy or core.holding.is_due(self._ports.now_ms())):
             return Done([])
         answers: list[tuple[Asked, Any]] = []
         later: list[Input] = []

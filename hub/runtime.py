@@ -35,6 +35,7 @@ from hub.feed import Sampler
 from hub.fleet import node_json
 from hub.freshness import Freshness
 from hub.grants import Grants
+from hub.holding import HOLD_MS
 from hub.ledger_file import open_ledger
 from hub.line import Line, down_because, external_line, inside_line, password_of, says_online
 from hub.metrics import samples
@@ -124,7 +125,7 @@ class Hub:
         identity = HubIdentity(hub.org, hub.region, hub.node, self.key.public)
         storage = self.config.storage
         settings = HubSettings(
-            self.config.sync.credit_facts, storage.budget_bytes, storage.pressure_percent, storage.floor_days * 86_400_000
+            self.config.sync.credit_facts, storage.budget_bytes, storage.pressure_percent, storage.floor_days * 86_400_000, HOLD_MS
         )
         refuse_half_restored(Path(self.config.storage.data_dir))
         db = open_ledger(self.config.storage.path(LEDGER_FILE))

@@ -106,18 +106,21 @@ class Receiver:
         """A receipt about this stream is due to its author (and, with relays, to those who carried it). `ends`: of frames that came."""
         self._changed.setdefault(key.node, {}).setdefault(key, []).extend(ends)
 
-    def receipts(self, now_ms: int, wanted: Callable[[str], bool] = lambda node: True) -> list[tuple[str, Receipt]]:
+    def receipts(
+        self, now_ms: int, wanted: Callable[[str], bool] = lambda _: True, later: Callable[[str], bool] = lambda _: False
+    ) -> list[tuple[str, Receipt]]:
         """Call after the commit: who is to be told what about the streams that changed since the last call. Of nodes that are not `wanted`
-        nothing is said."""
+        nothing is said; those that are told `later`, are told at another call."""
         out = []
+        waiting = {node: keys for node, keys in self._changed.items() if later(node)}
         for node, keys in self._changed.items():
-            if not wanted(node):
+            if node in waiting or not wanted(node):
                 continue
             statements = [self.statement(k, ends=ends) for k, ends in keys.items()]
             statements += [said for k in keys for said in self._news(k)]
             for stated in _messages(statements):
                 out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
-        self._changed = {}
+        self._changed = waiting
         return out
 
     def about(self, key: StreamKey, now_ms: int) -> Receipt:
@@ -223,13 +226,16 @@ class Receiver:
             return False
         return any(seq <= at for at, _ in points)
 
-    def store_says(self, statement: Iterable[tuple[StreamKey, StoreSays]], *, backed_up: bool) -> None:
-        """Take over what the store stated; who wrote those streams is told (rule 10)."""
+    def store_says(self, statement: Iterable[tuple[StreamKey, StoreSays]], *, backed_up: bool) -> list[StreamKey]:
+        """Take over what the store stated; who wrote those streams is told (rule 10). Returns of which it said something new."""
         self.backed_up = backed_up
+        changed = []
         for key, says in statement:
             if self._store.get(key) != says:
                 self._store[key] = says
                 self.touch(key)
+                changed.append(key)
+        return changed
 
 
 def _follows(header: FrameHeader, key: StreamKey) -> bool:

@@ -6,6 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hub.core import HubSettings
+from hub.holding import HOLD_MS
 from protocols.merge import refold
 from tests.unit.hub.hub_world import Edge, World
 
@@ -18,7 +20,7 @@ class Longshore(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(HubSettings(hold_ms=HOLD_MS))
         self.edges: list[Edge] = [self.world.edge("dock-0"), self.world.edge("dock-1")]
         self.backup = self.world.db.dump()
         self.said: dict[bytes, None] = {}
