@@ -22,7 +22,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -35,8 +35,9 @@ from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import check_filter
 from protocols.trace import read_traceparent
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
+from protocols.transport.mqtt_packets import beside, read_publish
 from protocols.transport.mqtt_settings import MqttSettings
-from protocols.transport.port import Dropped, Extra, Message, Presence, Up
+from protocols.transport.port import Dropped, Message, Presence, Up
 from protocols.transport.refusals import UNSUPPORTED_VERSION, Refusal, of_connection, of_publish
 from protocols.transport.tls import Known, handshake
 from protocols.transport.versions import Versions
@@ -46,20 +47,13 @@ __all__ = ["MqttSettings", "MqttTransport"]
 
 log = logging.getLogger(__name__)
 
-_TICK_S: Final = 1.0
-"""How often keep-alive is looked after while nothing happens."""
-_PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768
-"""The longest packet that we let a broker of MQTT 5 send us."""
-_BESIDE_BYTES: Final = 128
-"""What a packet may hold beside topic and payload: its head, its id, and our properties."""
+_TICK_S: Final = 1.0  # how often keep-alive is looked after while nothing happens
+_PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768  # the longest packet that we let a broker of MQTT 5 send us
+_BESIDE_BYTES: Final = 128  # what a packet may hold beside topic and payload: its head, its id, and our properties
 _READS_MOST, _LITTLE_BYTES = 64, 4_000  # packets that are read at one go while all of them are small
+_AT_ONCE: Final = 16_384  # bytes that are taken off the socket at one go: a small packet is four reads of paho's
 _TRACE: Final = "traceparent"
-_TRACED: Final = b"\x26" + len(_TRACE).to_bytes(2, "big") + _TRACE.encode()
-"""A user property of that name."""
-_TRACE_MOST: Final = 64
-_EXPIRY: Final = b"\x02"
-_FILTERS: Final = 400
-"""subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes"""
+_FILTERS: Final = 400  # subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes
 
 
 class MqttTransport(LineTransport):
@@ -221,9 +215,31 @@ class MqttTransport(LineTransport):
 
 
 class _Client(Client):
-    """paho's client, but a failed TLS handshake closes its socket instead of leaving it to the garbage collector."""
+    """paho's, but a failed TLS handshake closes its socket at once, and what comes often is read in larger pieces, without its objects."""
 
     known_ms: Known | None = None
+    on_plain: Callable[[Message], None]  # called with each message that was read here
+    _held, _at = b"", 0
+
+    @property
+    def holds(self) -> bool:  # was more taken off the socket than was read? No selector sees that
+        return self._at < len(self._held)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if not self.holds:
+            self._held, self._at = super()._sock_recv(max(bufsize, _AT_ONCE)), 0
+        part = self._held[self._at : self._at + bufsize]
+        self._at += len(part)
+        if not self.holds:
+            self._held, self._at = b"", 0
+        return part
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        came = read_publish(self._in_packet["command"], self._in_packet["packet"], five=self._protocol == MQTTProtocolVersion.MQTTv5)
+        if came is None:
+            return super()._handle_publish()
+        self.on_plain(Message(came.topic, came.payload, came.retain, came.trace))
+        return self._send_puback(came.mid)
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         assert self._ssl_context is not None
@@ -262,7 +278,7 @@ class _Line:
         self._up_since_s: float | None = None
         self._client = self._make_client(tls)
 
-    def _make_client(self, tls: ssl.SSLContext | None) -> Client:
+    def _make_client(self, tls: ssl.SSLContext | None) -> _Client:
         settings = self._settings
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -281,7 +297,7 @@ class _Line:
         if self._presence is not None:
             client.will_set(self._presence.topic, self._presence.will, qos=1, retain=True)
         client.on_connect, client.on_subscribe, client.on_disconnect = self._on_connect, self._on_subscribe, self._on_disconnect
-        client.on_message, client.on_publish = self._on_message, self._on_publish
+        client.on_message, client.on_publish, client.on_plain = self._on_message, self._on_publish, self._heard
         client.on_socket_open, client.on_socket_close = self._on_socket_open, self._on_socket_close
         # Setting this keeps paho from writing inside `publish`, before the message id is known here.
         client.on_socket_register_write = _leave_it
@@ -331,7 +347,7 @@ class _Line:
             return
         if self._up_since_s is None:
             timeout_s = max(0.0, min(timeout_s, self._answer_due_s - time.monotonic()))
-        ready = self._wake.wait(timeout_s)
+        ready = self._wake.wait(0.0 if client.holds else timeout_s) | (selectors.EVENT_READ if client.holds else 0)
         if ready & selectors.EVENT_WRITE:
             self._check(client.loop_write())
         if ready & selectors.EVENT_READ:
@@ -344,7 +360,7 @@ class _Line:
 
     def send(self, outgoing: Outgoing) -> None:
         """Hand one message to paho. Only while `has_room`, so that paho never queues."""
-        properties: Any = _publish_properties(outgoing.extra) if self.five else None
+        properties: Any = beside(outgoing.extra) if self.five else None
         info = self._client.publish(
             outgoing.topic, outgoing.payload, qos=outgoing.qos, retain=outgoing.retain and self._retains, properties=properties
         )
@@ -384,7 +400,7 @@ class _Line:
             before = self._came
             self._check(self._client.loop_read())
             sock: Any = self._client.socket()
-            held = isinstance(sock, ssl.SSLSocket) and sock.pending()
+            held = self._client.holds or (isinstance(sock, ssl.SSLSocket) and sock.pending())
             if self.end_reason is not None or (not held and (self._came == before or self._came_bytes >= _LITTLE_BYTES)):
                 return
 
@@ -457,9 +473,12 @@ class _Line:
         self._lose(str(reason), of_connection(reason.value) if said else None)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._came, self._came_bytes = self._came + 1, self._came_bytes + len(message.payload)
         trace = read_traceparent(dict(getattr(message.properties, "UserProperty", ())).get(_TRACE)) if self.five else ""
-        self._owner.heard(Message(message.topic, bytes(message.payload), message.retain, trace))
+        self._heard(Message(message.topic, bytes(message.payload), message.retain, trace))
+
+    def _heard(self, message: Message) -> None:
+        self._came, self._came_bytes = self._came + 1, self._came_bytes + len(message.payload)
+        self._owner.heard(message)
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         self._came, self._came_bytes = self._came + 1, self._came_bytes + 1
@@ -475,25 +494,6 @@ def _connect_properties(receive_most: int) -> Properties:
     properties.ReceiveMaximum = receive_most
     properties.MaximumPacketSize = _PACKET_BYTES
     return properties
-
-
-class _Beside:
-    """What goes beside a message, packed. paho's own takes 150 µs to pack the same, for each frame."""
-
-    def __init__(self, packed: bytes) -> None:
-        self._packed = bytes((len(packed),)) + packed  # below 128: the length is one byte
-
-    def pack(self) -> bytes:
-        """The length, and the properties (MQTT 5, 2.2.2)."""
-        return self._packed
-
-
-def _publish_properties(extra: Extra) -> _Beside | None:
-    packed = b"" if extra.expiry_s is None else _EXPIRY + extra.expiry_s.to_bytes(4, "big")
-    if extra.traceparent:
-        trace = extra.traceparent.encode()[:_TRACE_MOST]
-        packed += _TRACED + len(trace).to_bytes(2, "big") + trace
-    return _Beside(packed) if packed else None
 
 
 def _leave_it(_client: Client, _data: Any, _sock: Any) -> None:

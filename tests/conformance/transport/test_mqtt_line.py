@@ -14,7 +14,7 @@ import pytest
 
 from protocols.topics import Channel
 from protocols.transport.mqtt import MqttSettings, MqttTransport
-from protocols.transport.port import Down, Event, Published, Up
+from protocols.transport.port import Down, Event, Message, Published, Up
 from protocols.transport.versions import THREE
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, Bench, Embedded, Line, MosquittoUnderTest
 from tests.support.needs import needs
@@ -82,6 +82,14 @@ def test_a_broker_that_misbehaves_is_a_reason_and_another_try(answers: tuple[byt
         downs = broken.until(Down, 2)
         assert broken.of(Up) == []
         assert reason in downs[0].reason
+
+
+def test_what_comes_at_one_go_is_all_heard_though_nothing_more_comes() -> None:
+    """More small packets than are read in one step, and they lie in memory: the socket shows nothing of them."""
+    many = b"".join(b"\x30\x06\x00\x03a/b%c" % (n % 256) for n in range(300))
+    with server(CONNACK, b"\x90\x03\x00\x01\x01" + many) as port, line(port, "a/b", answer_timeout_s=5) as busy:
+        heard = busy.until(Message, 300)
+        assert [message.payload[0] for message in heard] == [n % 256 for n in range(300)]
 
 
 def test_nobody_there_is_a_reason_that_names_the_place() -> None:

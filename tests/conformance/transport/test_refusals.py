@@ -15,7 +15,8 @@ from protocols import mosquitto
 from protocols.errors import ConfigError
 from protocols.topics import Channel, hub_subscriptions
 from protocols.trace import traceparent
-from protocols.transport.mqtt import MqttSettings, MqttTransport, _publish_properties
+from protocols.transport.mqtt import MqttSettings, MqttTransport
+from protocols.transport.mqtt_packets import beside
 from protocols.transport.port import Down, Dropped, Event, Extra, Message, Presence, Published, Up
 from protocols.transport.refusals import Refusal
 from tests.conformance.transport.brokers import HUB, LISBON, MADRID, PASSWORDS, Bench, Embedded, Line, MosquittoUnderTest
@@ -245,11 +246,11 @@ def test_trace_context_goes_along_on_mqtt_5(tmp_path: Path) -> None:
 
 
 def test_what_goes_beside_is_written_as_the_standard_says() -> None:
-    expiry = _publish_properties(Extra(600))
+    expiry = beside(Extra(600))
     assert expiry is not None and expiry.pack() == b"\x05\x02\0\0\2\x58"
-    both = _publish_properties(Extra(600, TRACE))
+    both = beside(Extra(600, TRACE))
     assert both is not None and both.pack()[1:] == b"\x02\0\0\2\x58\x26\0\x0btraceparent\0\x37" + TRACE.encode()
-    assert _publish_properties(Extra()) is None, "most messages carry nothing, and cost nothing"
+    assert beside(Extra()) is None, "most messages carry nothing, and cost nothing"
 
 
 def test_patterns_confine_nodes_as_well(tmp_path: Path) -> None:
