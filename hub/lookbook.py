@@ -103,12 +103,14 @@ def streams_of(core: HubCore, node: str, beat: Heartbeat | None) -> dict[StreamK
 
 @dataclass(slots=True)
 class Entry:
-    """What was found of a node. `row`: None of one that is not admitted; `oldest_ms`: of its facts that are not settled, by its clock."""
+    """What was found of a node. `facts`: of its row, all but what `now` changes, None of one that is not admitted; `oldest_ms`: of its
+    facts that are not settled, by its clock; `row`: as it was shown last."""
 
     made_of: list[Any]
     balance: BalanceRow
-    row: FleetRow | None
+    facts: dict[str, Any] | None
     oldest_ms: int | None
+    row: FleetRow | None = None
 
 
 class Book:
@@ -150,14 +152,14 @@ class Glance:
     def row(self, name: str, now_ms: int, left: Left, offline_after_ms: int) -> FleetRow | None:
         """A node's row, as of now."""
         entry = self.entry(name)
-        row = entry.row
-        if row is None:
+        if entry.facts is None:
             return None
-        seen_ms, gone_ms = row.last_seen_ms, left(name)
+        seen_ms, gone_ms = entry.facts["last_seen_ms"], left(name)
         online = seen_ms is not None and now_ms - seen_ms < offline_after_ms and (gone_ms is None or seen_ms > gone_ms)
         oldest_age_ms = _age(self._beats[name], entry.oldest_ms, now_ms) if entry.oldest_ms is not None else None
-        if (row.online, row.oldest_age_ms) != (online, oldest_age_ms):
-            row = entry.row = replace(row, online=online, oldest_age_ms=oldest_age_ms)
+        row = entry.row
+        if row is None or (row.online, row.oldest_age_ms) != (online, oldest_age_ms):
+            row = entry.row = FleetRow(**entry.facts, online=online, oldest_age_ms=oldest_age_ms)
         return row
 
     def waiting_row(self, name: str, frames: int) -> FleetRow:
@@ -210,12 +212,12 @@ def _entry(
 ) -> Entry:
     streams = streams_of(core, name, heard[0] if heard is not None else None)
     unsettled = _unsettled(core, name, heard[0] if heard is not None else None)
-    row = _fleet_row(core, node, heard, streams, unsettled, refused, told) if node is not None else None
+    facts = _facts(core, node, heard, streams, unsettled, refused, told) if node is not None else None
     oldest = min((q.oldest_ms for q in unsettled if q.oldest_ms is not None), default=None)
-    return Entry(made_of, _balance_of(core, name, heard, streams, mine, carried), row, oldest)
+    return Entry(made_of, _balance_of(core, name, heard, streams, mine, carried), facts, oldest)
 
 
-def _fleet_row(
+def _facts(
     core: HubCore,
     node: Node,
     heard: Heard | None,
@@ -223,29 +225,29 @@ def _fleet_row(
     unsettled: Sequence[StreamQueue],
     refused: int,
     told: Summary | None,
-) -> FleetRow:
-    """All of it but what `now` changes: whether it is online, and how old its oldest fact is."""
+) -> dict[str, Any]:
+    """All of a `FleetRow` but what `now` changes: whether it is online, and how old its oldest fact is."""
     name, place = node.address.node, node.address
     beat, beat_ms = heard if heard is not None else (None, None)
     known = [s for s in (core.ledger.log.get(key) for key in streams) if s is not None]
-    return FleetRow(
-        name, place.org, place.region, place.site, fingerprint(node.public_key), False,
-        max((ms for ms in (core.seen_ms(name), beat_ms) if ms is not None), default=None),
-        skew_ms=_skew(heard), clock=beat.clock.quality if beat is not None and beat.clock is not None else None,
-        head=sum(s.head for s in streams.values()) if beat is not None else None,
-        received=sum(s.held + s.twins for s in streams.values()),
-        missing=sum(s.missing for s in streams.values()) if beat is not None else None,
-        missing_bytes=sum(s.missing_bytes for s in streams.values()) if beat is not None else None,
-        settled=sum(s.settled for s in streams.values()),
-        queued_bytes=None if beat is None else sum(q.queued_bytes for q in unsettled),
-        refused=refused,
-        version=beat.version if beat is not None else "",
-        disk_free_bytes=beat.disk_free_bytes if beat is not None else None,
-        incarnations=max(1, len({key.epoch: None for key in streams})),
-        forked=any(s.chain.fork_point is not None for s in known),
-        holes=sum(len(s.chain.holes()) for s in known),
-        devices=told.devices if told is not None else 0, telemetry_ms=told.heard_ms if told is not None else None, told=told,
-    )  # fmt: skip
+    return {
+        "node": name, "org": place.org, "region": place.region, "site": place.site, "fingerprint": fingerprint(node.public_key),
+        "last_seen_ms": max((ms for ms in (core.seen_ms(name), beat_ms) if ms is not None), default=None),
+        "skew_ms": _skew(heard), "clock": beat.clock.quality if beat is not None and beat.clock is not None else None,
+        "head": sum(s.head for s in streams.values()) if beat is not None else None,
+        "received": sum(s.held + s.twins for s in streams.values()),
+        "missing": sum(s.missing for s in streams.values()) if beat is not None else None,
+        "missing_bytes": sum(s.missing_bytes for s in streams.values()) if beat is not None else None,
+        "settled": sum(s.settled for s in streams.values()),
+        "queued_bytes": None if beat is None else sum(q.queued_bytes for q in unsettled),
+        "refused": refused,
+        "version": beat.version if beat is not None else "",
+        "disk_free_bytes": beat.disk_free_bytes if beat is not None else None,
+        "incarnations": max(1, len({key.epoch: None for key in streams})),
+        "forked": any(s.chain.fork_point is not None for s in known),
+        "holes": sum(len(s.chain.holes()) for s in known),
+        "devices": told.devices if told is not None else 0, "telemetry_ms": told.heard_ms if told is not None else None, "told": told,
+    }  # fmt: skip
 
 
 def _skew(heard: Heard | None) -> int | None:
