@@ -33,6 +33,8 @@ _BUSY_MS: Final = 5_000
 _MOMENT_MS: Final = 500
 _WAL_BYTES: Final = 16 * 1024 * 1024
 _FOUND_MOST: Final = 10_000
+_STATEMENTS: Final = 500
+"""of one connection that stay prepared: a node runs some hundreds of different ones, and by itself either driver keeps about 100"""
 _SHM_SIZE: Final = 4_874
 """SQLITE_IOERR_SHMSIZE: what a full disk says to somebody who opens a database in WAL mode"""
 _FAULTS: Final = (sqlite3.Error, OverflowError, UnicodeError) if apsw is None else (apsw.Error, sqlite3.Error, OverflowError, UnicodeError)
@@ -266,12 +268,12 @@ def _copy_stdlib(source: Any, path: str, progress: Callable[[int, int], None], p
 
 def _open(path: str, driver: str, read_only: bool, vfs: str) -> Any:
     if driver == "apsw":
-        return apsw.Connection(path, flags=_READ_ONLY if read_only else _READ_WRITE, vfs=vfs or None)
+        return apsw.Connection(path, _READ_ONLY if read_only else _READ_WRITE, vfs or None, statementcachesize=_STATEMENTS)
     if vfs:
         raise ValueError(f"the driver {driver} takes no vfs")
     if read_only:
-        return sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        path = f"{Path(path).absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(path, uri=read_only, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS)
 
 
 def translate(e: Exception, path: str) -> LedgerBroken | LedgerBusy | LedgerFull:
