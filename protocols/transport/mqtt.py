@@ -51,7 +51,7 @@ _TICK_S: Final = 1.0  # how often keep-alive is looked after while nothing happe
 _PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768  # the longest packet that we let a broker of MQTT 5 send us
 _BESIDE_BYTES: Final = 128  # what a packet may hold beside topic and payload: its head, its id, and our properties
 _READS_MOST, _LITTLE_BYTES = 64, 4_000  # packets that are read at one go while all of them are small
-_AT_ONCE: Final = 16_384  # bytes that are taken off the socket at one go: a small packet is four reads of paho's
+_AT_ONCE: Final = 4_096  # bytes that are taken off the socket with a packet's head: a small packet is four reads of paho's
 _TRACE: Final = "traceparent"
 _FILTERS: Final = 400  # subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes
 
@@ -227,7 +227,7 @@ class _Client(Client):
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if not self.holds:
-            self._held, self._at = super()._sock_recv(max(bufsize, _AT_ONCE)), 0
+            self._held, self._at = super()._sock_recv(bufsize if bufsize > 2 else _AT_ONCE), 0  # a head, or what follows it
         part = self._held[self._at : self._at + bufsize]
         self._at += len(part)
         if not self.holds:
@@ -400,7 +400,7 @@ class _Line:
             before = self._came
             self._check(self._client.loop_read())
             sock: Any = self._client.socket()
-            held = self._client.holds or (isinstance(sock, ssl.SSLSocket) and sock.pending())
+            held = isinstance(sock, ssl.SSLSocket) and sock.pending()
             if self.end_reason is not None or (not held and (self._came == before or self._came_bytes >= _LITTLE_BYTES)):
                 return
 
