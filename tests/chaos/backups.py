@@ -11,6 +11,7 @@ put back is gone, though, and that is the scenario's doing; so it keeps such thi
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -103,9 +104,11 @@ class Keeper:
             self._restore_alone(node, src, *PARTS.get(part, ()))
 
     def _restore_alone(self, node: str, src: Path, *how: str) -> None:
-        """Nothing may lie on this disk alone: who asks is held off until others have all that it has."""
+        """Nothing may lie on this disk alone: who asks is held off until others have all that it has. So nobody stays stopped meanwhile."""
         self.chronicle.put_back(node)
         self.chronicle.paused[node] = None
+        for name in self.site.supervisor.services:
+            self.site.supervisor.send(name, signal.SIGCONT)
         for line in self.site.lines:
             if line.startswith(f"{node}>"):
                 self.site.set(line, HEALTHY)

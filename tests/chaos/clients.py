@@ -30,6 +30,8 @@ SOURCE: Final = "CHAOS"
 HUB: Final = "hub"
 GIVE_UP_TRIES: Final = 60
 ORDERS: Final = 150
+PAUSE_MS: Final = (10, 120)
+"""of a writer between two requests"""
 
 
 class Chronicle:
@@ -124,7 +126,7 @@ class Writer:
     complain: Callable[[str], None]
     sites: Sequence[str] = ()
     """of which its events name one; empty: they leave that to the node"""
-    pause_ms: tuple[int, int] = (10, 120)
+    pause_ms: tuple[int, int] = PAUSE_MS
     _n: int = 0
     _life: int = 0
     _old: list[tuple[int, list[dict[str, Any]]]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from tests.chaos import oracle
 from tests.chaos.backups import Keeper
-from tests.chaos.clients import Chronicle, EdgeReader, Gauge, Http, HubReader, Writer
+from tests.chaos.clients import PAUSE_MS, Chronicle, EdgeReader, Gauge, Http, HubReader, Writer
 from tests.chaos.faults import HEALTHY, Fault
 from tests.chaos.history import What, check
 from tests.chaos.journal import Journal
@@ -67,13 +67,15 @@ class Options:
     """a kind of process that is hit more often"""
     quiet_s: float = QUIET_S
     """how long everything may take to come to rest"""
+    pause_ms: tuple[int, int] = PAUSE_MS
+    """how long a writer rests between two requests"""
     least_ok: int = 0
     """requests that have to be answered with yes, and looks at what came of them: clients go on until then, however slow the machine"""
 
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> Self:
         """What `asdict` gave, by way of JSON."""
-        return cls(**{**said, "gap_ms": tuple(said["gap_ms"])})
+        return cls(**{**said, "gap_ms": tuple(said["gap_ms"]), "pause_ms": tuple(said.get("pause_ms", PAUSE_MS))})
 
 
 @dataclass(slots=True)
@@ -222,6 +224,7 @@ class Crowd:
                 self._abandon,
                 complain,
                 _places(site, node, putting_back=options.restores > 0),
+                options.pause_ms,
             )
             for node in (*site.nodes, HUB)
             for n in range(options.writers)
@@ -282,9 +285,10 @@ def await_quiet(site: Site, outcome: Outcome) -> None:
         looks[0] = 0 if why[0] else looks[0] + 1
         return looks[0] >= SETTLED_LOOKS
 
-    if not until(quiet, outcome.options.quiet_s):
+    if until(quiet, outcome.options.quiet_s):
+        await_views(site, outcome)
+    else:
         outcome.complaints.append(f"not quiet after {outcome.options.quiet_s} s: {why[0]}")
-    await_views(site, outcome)
     outcome.quiet_s = time.monotonic() - began_s
 
 

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, needs("mosquitto"), needs("kafka"), needs("postg
 
 DOWN_MS: Final = 12_000
 """how long Kafka is away here: shorter than minutes, so that `make test` ends; `make real` has it away for two"""
+CALM_MS: Final = (40, 250)
+"""pauses of writers: some are in the midst of a request at each kill, and there is less to carry in the end"""
 LEAST_OK: Final = 150
 TOGETHER: Final = ("says-nothing-of-kafka", "identities-by-copy", "settled-by-kafka", "commits-in-the-midst")
 """`a-producer-for-ever` never comes to rest, so that nothing else could be judged: `python -m tests.real --sabotage NAME`"""
@@ -35,7 +37,8 @@ NAMES: Final[Mapping[str, Sequence[str]]] = {
 def test_everything_said_yes_to_is_in_postgresql_once_and_in_order_whoever_is_killed(tmp_path: Path) -> None:
     seed = SystemRandom().randrange(1_000_000)
     workers = 1 + seed % 2  # of the hub: one without leases, or two that share the edges
-    outcome = run(RealOptions(seed, kills=11, edges=3, workers=workers, writers=1, least_ok=LEAST_OK, down_ms=DOWN_MS), tmp_path)
+    options = RealOptions(seed, kills=11, edges=3, workers=workers, writers=1, pause_ms=CALM_MS, least_ok=LEAST_OK, down_ms=DOWN_MS)
+    outcome = run(options, tmp_path)
     told = f"{text(outcome)}\nreplay: python -m tests.real --replay {outcome.journal}"
     assert outcome.complaints == [], told
     assert all(outcome.counts[f"{KILL} {kind}"] for kind in KINDS), told
@@ -54,7 +57,8 @@ def test_products_that_break_their_promise_are_caught_also_when_a_journal_is_pla
         edges=2,
         writers=1,
         down_ms=DOWN_MS,
-        quiet_s=30.0,
+        pause_ms=CALM_MS,
+        quiet_s=15.0,
         name_s=3.0,
         sabotage="+".join(TOGETHER),
     )

@@ -1,7 +1,7 @@
 """The product's commands, as people and scripts run them: to their end, with what they print and how they exit.
 
-Those that only look into files or ask a running process (`HERE`) run in the process of the test: that is half a second of imports less for
-each, and there are hundreds. All others have a process of their own.
+Those that look into files, copy them or ask a running process (`HERE`) run in the process of the test: that is half a second of imports
+less for each, and there are hundreds. All others have a process of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tests.support.ports import free_port
 from tests.support.procs import python
 
 HERE: Final = (
-    "audit", "balance", "broker", "conflicts", "events", "fleet", "init", "nodes", "orders", "peer", "queue", "status", "workers",
+    "audit", "backup", "backups", "balance", "broker", "conflicts", "dlq", "events", "fleet", "init", "nodes", "orders", "peer",
+    "queue", "restore", "status", "store", "topics", "verify", "workers",
 )  # fmt: skip
 
 
