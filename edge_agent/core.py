@@ -239,7 +239,7 @@ class EdgeCore:
         except DecodeError:
             self.damaged += 1
             return
-        self.follower.on_feed(feed, now.mono)
+        self.follower.on_feed(feed, now.mono, taken.doubts)
 
     def _open(self, payload: bytes) -> Control:
         control = unseal(payload)

@@ -42,6 +42,11 @@ class Writer:
         return len(self._facts)
 
     @property
+    def orders(self) -> int:
+        """Of how many orders all is said."""
+        return len(self._orders)
+
+    @property
     def full(self) -> bool:
         """Is it time to send it?"""
         return self._bytes >= FULL_BYTES or len(self._facts) >= FACTS or len(self._orders) >= FACTS
@@ -74,7 +79,27 @@ class Writer:
         past = self._ledger.db.query(
             "SELECT sid, seq, h, prev, row FROM log WHERE okey=? ORDER BY at_ms DESC, seq DESC LIMIT ?", (okey, HISTORY + len(heads))
         )
-        gone = self._past(past, known, ROWS_OF_HISTORY if history else 0)
+        self._say(found, heads, self._past(past, known, ROWS_OF_HISTORY if history else 0))
+
+    def judged(self, okey: int, doubted: Sequence[tuple[str, int, int, int, bytes]]) -> None:
+        """The heads of an order, and which of some facts (node, epoch, class, seq, hash) are history here, also where their rows went."""
+        found = self._ledger.db.one("SELECT org, order_id, heads FROM orders WHERE okey=?", (okey,))
+        if found is None:
+            return
+        heads = load_heads(found[2])
+        ends = {h.fact for h in heads}
+        streams = ((self._ledger.log.get(StreamKey(*fact[:3])), *fact[3:]) for fact in doubted)
+        facts = [(stream.sid, seq, h) for stream, seq, h in streams if stream is not None]
+        gone = tuple((self._stream(fact[0]), *fact[1:]) for fact in facts if fact not in ends and self._folded(okey, *fact))
+        self._say(found, heads[:CONTEXT_ENTRIES], gone)
+
+    def _folded(self, okey: int, sid: int, seq: int, h: bytes) -> bool:
+        """Did this order take in that fact? Whose row went was in use: rows of heads stay, and of what nobody could read."""
+        row = self._ledger.db.one("SELECT okey FROM log WHERE sid=? AND seq=? AND h=?", (sid, seq, h))
+        return bool(row[0] == okey) if row is not None else self._ledger.log.has(sid, seq, h)
+
+    def _say(self, found: Row, heads: Sequence[Head], gone: tuple[tuple[int, int, bytes], ...]) -> None:
+        """`found`: organisation and name of the order."""
         said = FedOrder(found[0], found[1], tuple(self._head(h) for h in heads), gone)
         said_bytes = len(pack([[h.to_list() for h in said.heads], [list(g) for g in gone]]))
         if said_bytes > ORDER_BYTES:

@@ -287,6 +287,18 @@ class Feeds:
             yield Differ(self.epoch, tuple(v.bucket for v in c.vectors), tuple(parts), c.asker)
         for _, leaves in zip(range(LEAF_MESSAGES), self._leaf_messages(scope, node, c, settled), strict=False):
             yield leaves  # the rest is asked for again
+        writer = self._judged(scope, c, settled)
+        if writer.orders:
+            yield writer.feed(self.epoch, asker=c.asker)
+
+    def _judged(self, scope: Scope, c: Compare, settled: IsSettled) -> Writer:
+        """Of heads that the node has and nobody named to it, which are history. What does not fit is asked for again."""
+        writer = Writer(self._ledger, settled)
+        for doubt in c.doubts:
+            order = self._ledger.book.get(doubt.org, doubt.order_id) if doubt.org == scope[0] and not writer.full else None
+            if order is not None and scope[1] in self.scopes.of(order.okey):
+                writer.judged(order.okey, doubt.heads)
+        return writer
 
     def _leaf_messages(self, scope: Scope, node: Node, c: Compare, settled: IsSettled) -> Iterator[Feed]:
         writer, done = Writer(self._ledger, settled), list[FeedDone]()

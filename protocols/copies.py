@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from protocols.codec import decode_body
 from protocols.custody_spans import Span
-from protocols.downlink import FedHead, FedOrder, Feed
+from protocols.downlink import Doubt, FedHead, FedOrder, Feed
 from protocols.ledger import Ledger, readable
-from protocols.merge import Head
+from protocols.merge import Head, above_fork
 from protocols.streams import Stream, StreamKey
 
 
@@ -27,6 +27,8 @@ class Taken(NamedTuple):
     """each fact of the feed, as custody names it"""
     twin: bool = False
     """it named a point of the stream that is written here which is not on the chain here: another machine writes it, too (rule 2)"""
+    doubts: tuple[Doubt, ...] = ()
+    """orders of which the feed said all, and heads that stand here beside it where streams have branches; elsewhere its own tell enough"""
 
 
 class _Fact(NamedTuple):
@@ -55,11 +57,10 @@ class Copies:
         twin = self._twin_found(feed, streams, facts)
         stated = {(o.org, o.order_id) for o in feed.orders}
         new = sum(self._take_fact(fact, stated, now_ms) for fact in facts)
-        for order in feed.orders:
-            self._take_order(order, streams, now_ms)
+        doubts = [self._take_order(order, streams, now_ms) for order in feed.orders]
         gone = sum(self._leave(org, order_id) for org, order_id in feed.left)
         spans = [Span(f.stream.key, f.seq, f.prev, f.seq, f.h) for f in facts if not f.stream.own]
-        return Taken(new, len(feed.orders), gone, spans, twin)
+        return Taken(new, len(feed.orders), gone, spans, twin, tuple(doubt for doubt in doubts if doubt.heads))
 
     def _stream(self, node: str, epoch: int, cls: int, fork: int) -> Stream:
         stream = self._ledger.log.open(StreamKey(node, epoch, cls))
@@ -100,11 +101,14 @@ class Copies:
             ledger.book.fold(order, ledger.book.as_head(sid, f.seq, f.h, fact), now_ms)
         return known is None
 
-    def _take_order(self, said: FedOrder, streams: list[Stream], now_ms: int) -> None:
+    def _take_order(self, said: FedOrder, streams: list[Stream], now_ms: int) -> Doubt:
         order = self._ledger.book.open(said.org, said.order_id, now_ms)
         order.followed = True
         history = [(streams[i].sid, seq, h) for i, seq, h in said.history]
-        self._ledger.book.settle(order, [_head(h, streams) for h in said.heads], history, now_ms)
+        beside = self._ledger.book.settle(order, [_head(h, streams) for h in said.heads], history, now_ms)
+        log = self._ledger.log
+        facts = [h.fact for h in beside if above_fork(h, log)]
+        return Doubt(said.org, said.order_id, tuple((*log.by_sid(sid).key, seq, h) for sid, seq, h in facts))
 
     def _leave(self, org: str, order_id: str) -> bool:
         """The order is nobody's business here any more. What this node said itself stays in its log until it may be freed."""

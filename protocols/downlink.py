@@ -30,6 +30,10 @@ VECTORS: Final = 64
 HOLDS: Final = 16
 HISTORY: Final = 256
 """facts of one order of which a statement says that they are history"""
+DOUBTS: Final = 256
+"""orders with heads that the hub did not name, in one message"""
+DOUBTED: Final = 16
+"""such heads of one order"""
 
 _MASK: Final = (1 << DIGEST_BITS) - 1
 
@@ -98,6 +102,19 @@ class Leaf:
     orders: tuple[tuple[int, int], ...]
 
 
+class Doubt(NamedTuple):
+    """Heads of an order here, (node, epoch, class, seq, hash) each, that the hub knows, if at all, as history which it did not name: it
+    lets go of rows, and keeps their hashes."""
+
+    org: str
+    order_id: str
+    heads: tuple[tuple[str, int, int, int, bytes], ...]
+
+    def to_list(self) -> list[Any]:
+        """The wire form."""
+        return [self.org, self.order_id, _lists(self.heads)]
+
+
 @dataclass(frozen=True, slots=True)
 class Follow:
     """A node asks for what the feed holds beyond its cursor, at most `room` facts now; what comes later, it hears as it comes.
@@ -127,12 +144,14 @@ class Follow:
 class Compare:
     """What a node has, by digests; the hub answers vectors with a Differ and leaves with Feeds.
 
-    `asker`: which machine of that name asks, a number that it drew; the answers name it. 0: nobody says."""
+    `asker`: which machine of that name asks, a number that it drew; the answers name it. 0: nobody says.
+    `doubts`: answered with Feeds that name the heads of those orders, and of what was asked that which is history."""
 
     feed_epoch: bytes
     vectors: tuple[Vector, ...] = ()
     leaves: tuple[Leaf, ...] = ()
     asker: int = 0
+    doubts: tuple[Doubt, ...] = ()
 
     KIND = Kind.COMPARE
 
@@ -140,13 +159,16 @@ class Compare:
         """The wire form."""
         vectors = [[*v.bucket, b"".join(d.to_bytes(DIGEST_BYTES, "big") for d in v.digests)] for v in self.vectors]
         leaves = [[*leaf.bucket, leaf.from_k, [list(o) for o in leaf.orders]] for leaf in self.leaves]
-        return [self.feed_epoch, vectors, leaves, self.asker]
+        return [self.feed_epoch, vectors, leaves, self.asker, [doubt.to_list() for doubt in self.doubts]]
 
     @classmethod
     def parse(cls, body: object) -> Compare:
         """The message, checked. Errors: DecodeError."""
-        feed_epoch, vectors, leaves, asker = items(body, 3, 0)
-        out = cls(fixed(feed_epoch, HASH), tuple_of(vectors, _vector, VECTORS), tuple_of(leaves, _leaf, LISTED_ORDERS), whole(asker))
+        feed_epoch, vectors, leaves, asker, doubts = items(body, 3, 0, [])
+        out = cls(
+            fixed(feed_epoch, HASH), tuple_of(vectors, _vector, VECTORS), tuple_of(leaves, _leaf, LISTED_ORDERS), whole(asker),
+            tuple_of(doubts, _doubt, DOUBTS),
+        )  # fmt: skip
         if sum(len(leaf.orders) for leaf in out.leaves) > LISTED_ORDERS:
             raise DecodeError(f"more than {LISTED_ORDERS} orders listed")
         return out
@@ -322,6 +344,16 @@ def _leaf(value: object) -> Leaf:
 def _listed(value: object) -> tuple[int, int]:
     k, digest = items(value, 2)
     return whole(k), whole(digest)
+
+
+def _doubt(value: object) -> Doubt:
+    org, order_id, heads = items(value, 3)
+    return Doubt(text(org, limits.ORG_CHARS), text(order_id, limits.ORDER_ID_CHARS), tuple_of(heads, _doubted, DOUBTED))
+
+
+def _doubted(value: object) -> tuple[str, int, int, int, bytes]:
+    node, epoch_, cls, seq_, h = items(value, 5)
+    return text(node, limits.NODE_CHARS), epoch(epoch_), small(cls), seq(seq_), fixed(h, HASH)
 
 
 def _stream(value: object) -> tuple[str, int, int, int]:

@@ -82,6 +82,12 @@ def _reaches(sid: int, seq: int, h: bytes, g: Head, ancestry: Ancestry) -> bool:
     return bool(ancestry.on_chain(sid, seq, h, g.seq, g.h))
 
 
+def above_fork(g: Head, ancestry: Ancestry) -> bool:
+    """Does it stand where its stream has branches? Only who has the rows between, or their hashes, can tell what came after it there."""
+    fork = ancestry.fork_point(g.sid)
+    return fork is not None and g.seq > fork
+
+
 def admit(heads: Sequence[Head], fact: Head, ancestry: Ancestry) -> tuple[Head, ...] | None:
     """The heads after one more fact; None when it is history (some head had seen it) or here already."""
     for h in heads:

@@ -197,10 +197,10 @@ class OrderBook:
                 heads.append(head)
         return heads
 
-    def settle(self, order: Order, heads: Sequence[Head], history: Sequence[tuple[int, int, bytes]], at_ms: int) -> None:
+    def settle(self, order: Order, heads: Sequence[Head], history: Sequence[Identity], at_ms: int) -> list[Head]:
         """Merge what somebody who knows more says of an order: these are its heads, and these facts (sid, seq, h) are history.
 
-        What stands here and is in neither was not known to who said it: it stays, and dominates what it had seen.
+        What stands here and is in neither was not known to who said it, or not named: it stays, and dominates what it had seen. Returned.
         """
         known = {h.fact for h in heads} | set(history)
         ours = [
@@ -210,6 +210,7 @@ class OrderBook:
         ]
         theirs = [h for h in heads if not any(dominates(g, h, self._log) for g in ours)]
         self.replace(order, (*ours, *theirs) or order.heads, at_ms)
+        return ours
 
     def as_head(self, sid: int, seq: int, h: bytes, fact: FactRow) -> Head:
         """A fact as the fold needs it: its context with local stream numbers."""

@@ -3,7 +3,8 @@
 The hub's feed has an epoch, new at each of its starts. Within it the node asks for what lies beyond its cursor, and the hub answers when
 there is something. In a new epoch, when the feed has forgotten what comes after the cursor, and once a day, the node makes a *pass*: it
 compares digests, goes down where they differ, and is sent what it lacks. Both go on at the same time; a cursor is written down only once a
-pass has ended in its epoch, so that whatever is interrupted begins again.
+pass has ended in its epoch, so that whatever is interrupted begins again. What stands here beside all that the hub said of an order
+it asks about (`doubts`).
 
 Every message may be lost: whatever is asked is asked again, with back-off.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -28,6 +29,7 @@ from protocols.downlink import (
     Bucket,
     Compare,
     Differ,
+    Doubt,
     Feed,
     Follow,
     Leaf,
@@ -35,6 +37,7 @@ from protocols.downlink import (
 )
 from protocols.ledger import ORDERS, Ledger
 from protocols.streams import StreamKey
+from protocols.sync.doubts import Doubts
 from protocols.sync.uplink import Out
 from protocols.topics import Channel
 
@@ -138,6 +141,7 @@ class Follower:
         self.holds: tuple[StreamKey, ...] = ()
         """streams in custody, of which the hub is asked how far they are settled"""
         self.passes_total = 0
+        self.doubts = Doubts(self.settings.retry_ms)
         self._pass: _Pass | None = None
         self._attempts = 0
         self._follow_due: int | None = None
@@ -185,10 +189,11 @@ class Follower:
                 self._divide(p, part)
         self._went_on(p, now)
 
-    def on_feed(self, f: Feed, now: int) -> None:
-        """What came has been merged: go on from there."""
+    def on_feed(self, f: Feed, now: int, beside: Sequence[Doubt] = ()) -> None:
+        """What came has been merged: go on from there. `beside`: heads that stand here, and which it did not name."""
         if f.feed_epoch != self.epoch:
             return
+        self.doubts.heard(f, beside, now, answers=not f.tail and self._asked(f.asker))
         if f.tail:
             self._tail(f, now)
         p = self._pass
@@ -214,6 +219,7 @@ class Follower:
     # ------------------------------------------------------------ a pass
 
     def _begin_pass(self, now: int) -> None:
+        self.doubts.forget()
         self._pass = _Pass(asked_ms=now, begun_ms=now)
 
     def _divide(self, p: _Pass, bucket: Bucket) -> None:
@@ -266,8 +272,12 @@ class Follower:
         if p is not None and p.waits and now >= self._retry_at(p):
             p.again()
             self._attempts += 1
-        if p is not None and not p.waits and not self._held_back(p, now):
-            outs.append(_out(Kind.COMPARE, self._ask(p, now)))
+        asks = p is not None and not p.waits and not self._held_back(p, now)
+        doubts = () if p is not None and p.waits else self.doubts.ask(now)  # the hub keeps one question of each machine
+        if p is not None and asks:
+            outs.append(_out(Kind.COMPARE, self._ask(p, now, doubts)))
+        elif doubts:
+            outs.append(_out(Kind.COMPARE, Compare(self.epoch, (), (), self._asker, doubts)))
         return outs
 
     def _held_back(self, p: _Pass, now: int) -> bool:
@@ -277,7 +287,7 @@ class Follower:
         streams = ((self._ledger.log.by_sid(sid), above) for sid, above in self.unreceived())
         return sum(s.head[0] - above for s, above in streams if s.key.cls == ORDERS) > self.settings.backlog_facts
 
-    def _ask(self, p: _Pass, now: int) -> Compare:
+    def _ask(self, p: _Pass, now: int, doubts: tuple[Doubt, ...]) -> Compare:
         if p.snapshot is None:
             p.snapshot = Snapshot(self._digests())
             self._divide(p, ROOT)
@@ -295,7 +305,7 @@ class Follower:
             p.asked_leaves[p.leaves.pop(0)] = None
         p.asked_vectors = dict.fromkeys(vectors)
         p.asked_ms = now
-        return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves), self._asker)
+        return Compare(self.epoch, tuple(snapshot.vector(bucket) for bucket in vectors), tuple(leaves), self._asker, doubts)
 
     def _digests(self) -> Iterator[tuple[int, int]]:
         """(k, digest) of what the hub can know, by k: an order with facts that it has not received differs anyway, and after a long outage
@@ -322,7 +332,8 @@ class Follower:
         if not self.epoch or self.paused:
             return None
         p = self._pass
-        due = (self._follow_due, self._compare_due if p is None else self._pass_due(p))
+        doubts = None if p is not None and p.waits else self.doubts.due()
+        due = (self._follow_due, self._compare_due if p is None else self._pass_due(p), doubts)
         return min((t for t in due if t is not None), default=None)
 
     def _pass_due(self, p: _Pass) -> int:

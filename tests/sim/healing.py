@@ -15,7 +15,7 @@ from tests.sim.downlink import not_as_the_centre
 from tests.sim.edgeproc import EdgeProc
 from tests.sim.isolation import strangers_orders
 from tests.sim.oracle import right
-from tests.sim.truth import FactId, Mask, Order, bits
+from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -124,7 +124,7 @@ def _views(world: World) -> Iterator[str]:
             for hub in world.hubs:
                 yield from _ledger_view(world, hub.disk, order, mask, hub.name)
         for edge in world.edges:
-            if not _half_told(edge):
+            if not _half_told(edge) and not _left(edge, order, world.check.truth, mask):
                 yield from _ledger_view(world, edge.disk, order, mask, edge.name)
             yield from _same_outcome(edge, centre)
     for edge in world.edges:
@@ -134,6 +134,12 @@ def _views(world: World) -> Iterator[str]:
 def _half_told(edge: EdgeProc) -> bool:
     """Has it heard of its own fork, and no room for what its twin said? Which orders have become what, it is told when there is room."""
     return edge.core.full and any(stream.told_fork is not None for stream in edge.core.ledger.own_streams())
+
+
+def _left(edge: EdgeProc, order: Order, truth: Truth, mask: Mask) -> bool:
+    """Has an order left its scope, of which an author has branches? It is told nothing more of it, so neither where they part."""
+    here = edge.core.ledger.book.get(*order)
+    return here is not None and not here.followed and any(truth.facts[i].id.stream in truth.forked for i in bits(mask))
 
 
 def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:

@@ -15,7 +15,7 @@ from protocols.chains import RunKind
 from protocols.clock import Shift
 from protocols.clocked import ClockStated
 from protocols.codec import DICTIONARIES, Kind, pack, unpack
-from protocols.downlink import ROOT, Bucket, Compare, Differ, FedHead, FedOrder, Feed, FeedDone, Follow, Leaf, Vector
+from protocols.downlink import ROOT, Bucket, Compare, Differ, Doubt, FedHead, FedOrder, Feed, FeedDone, Follow, Leaf, Vector
 from protocols.errors import DecodeError
 from protocols.fact import Clock
 from protocols.messages import (
@@ -57,6 +57,7 @@ MESSAGES: list[Message] = [
     Follow(N, 77, 200, (("edge-1", 5, 0),)),
     Compare(N, (Vector(ROOT, tuple(range(1, 257))),), (Leaf(Bucket(8, 3), 9, ((50_331_650, 7), (50_331_651, 8))),)),
     Compare(N, (Vector(ROOT, tuple(range(1, 257))),), (), 2**48),
+    Compare(N, (), (), 7, (Doubt("acme", "A-1", (("edge-1", 5, 0, 4, H), ("edge-2", 6, 0, 3, H))), Doubt("acme", "A-2", ()))),
     Differ(N, (ROOT,), (), 7),
     Differ(N, (ROOT, Bucket(8, 2)), (Bucket(8, 3), Bucket(14, 130))),
     Feed(
@@ -104,7 +105,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 1, Kind.DIFFER: 1, Kind.FEED: 1}
+APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 2, Kind.DIFFER: 1, Kind.FEED: 1}
 """elements at the end that a node of version 1 does not send"""
 
 
