@@ -188,9 +188,9 @@ class HubCore:
             self._count(name, by)
         if done.new:
             self.credit.busy(header.author, now_ms)
-            self.handing.unhanded[StreamKey(header.author, header.epoch, header.cls)] = None
+            self.handing.unhanded[key := StreamKey(header.author, header.epoch, header.cls)] = None
             self.handing.keep_read(done)
-            self._feed(header.author, done)
+            self._feed(header.author, done, key)
         if done.deferred:
             self._count("deferred", done.deferred)
         if node == header.author:
@@ -203,9 +203,9 @@ class HubCore:
         runs = stream.chain.runs if stream is not None else []
         return self._asked and done.new == header.count <= FEW_FACTS and not done.quarantined and len(runs) == 1 and runs[0].first == 1
 
-    def _feed(self, author: str, done: Offered) -> None:
+    def _feed(self, author: str, done: Offered, stream: StreamKey | None = None) -> None:
         """Who follows the sites concerned is told."""
-        self.feeds.took(author, [taken(f.order, row, fact) for row, fact, f in done.folded])
+        self.feeds.took(author, [taken(f.order, row, fact) for row, fact, f in done.folded], stream)
         self.feeds.again(self.ledger.folded_again())
 
     def _take_given_back(self, control: Control, now_ms: int) -> None:

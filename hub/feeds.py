@@ -23,7 +23,7 @@ from hub.twins import Twins
 from protocols.downlink import Bucket, Compare, Differ, Feed, FeedDone, Follow, Leaf, Vector, added
 from protocols.ledger import Ledger
 from protocols.orderbook import Order
-from protocols.streams import StreamKey
+from protocols.streams import Stream, StreamKey
 
 KEPT: Final = 200_000
 """entries of all sites together"""
@@ -100,11 +100,11 @@ class Feeds:
 
     # ------------------------------------------------------------ what was taken in
 
-    def took(self, author: str, taken: Sequence[Taken]) -> None:
-        """Facts of one stream that were logged and folded, in their order."""
+    def took(self, author: str, taken: Sequence[Taken], stream: StreamKey | None = None) -> None:
+        """Facts of one stream that were logged and folded, in their order. `stream`: of which some were logged, though perhaps none of an
+        order."""
         by_order: dict[int, list[Taken]] = {}
-        if taken and self._twins.meet(taken[0].sid):
-            self._gap(author)
+        self._meet(self._ledger.log.by_sid(taken[0].sid) if taken else self._ledger.log.get(stream) if stream is not None else None)
         author = "" if author in self._twins else author
         for one in taken:
             if self._nothing_new(one, author):
@@ -137,10 +137,11 @@ class Feeds:
         if own is not None and is_staff(own[1]) and own[1] not in before and own[1] not in after:
             self._add(own, order.okey, "", left=True)  # said on that phone, and no task of its staff
 
-    def _gap(self, name: str) -> None:
-        """What a twin of this node said before was left out for it: who follows those sites compares anew."""
-        for scope in [scope for scope, nodes in self._nodes.items() if name in nodes]:
-            self._compare_anew(scope)
+    def _meet(self, stream: Stream | None) -> None:
+        """What a twin of its node said, if it has one, was left out for it: who follows those sites compares anew."""
+        if stream is not None and self._twins.meet(stream.sid):
+            for scope in [scope for scope, nodes in self._nodes.items() if stream.key.node in nodes]:
+                self._compare_anew(scope)
 
     def _compare_anew(self, scope: Scope) -> None:
         self.pos += 1

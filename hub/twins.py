@@ -4,6 +4,9 @@ A feed leaves out what a node said itself; of twins each must be sent what the o
 tells them apart but their streams: the younger one goes on in an epoch of its own. A fact of an older stream that comes when a younger one
 has begun shows that both live. Facts of an older stream that were only late show the same: its node is then sent what it has, which
 costs bytes and nothing else.
+
+Until the younger one says its first fact, nobody knows of it. What the other said by then was left out for both: so when a stream begins
+beside another of its node, whoever follows its sites compares once more. An epoch that began for another reason costs that, too.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class Twins:
         return node in self._names
 
     def meet(self, sid: int) -> bool:
-        """A fact of this stream was logged. True: that is how its node is found to have a twin."""
+        """A fact of this stream was logged. True: that is how its node is found to have a twin, or may have had one for some time."""
         stream = self._ledger.log.by_sid(sid)
         node = stream.key.node
         youngest = self._youngest.get(node, 0)
@@ -36,7 +39,7 @@ class Twins:
             return False
         if youngest < sid:
             self._youngest[node] = sid
-            return False
+            return bool(youngest)
         return self._found(node)
 
     def _begun(self, stream: Stream) -> None:

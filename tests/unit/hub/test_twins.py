@@ -70,3 +70,39 @@ def test_who_only_went_on_in_another_epoch_has_no_twin() -> None:
     world.settle()
     assert len(world.hub.ledger.log.of_node("dock-1")) == 2
     assert "dock-1" not in Twins(world.hub.ledger)
+
+
+def test_a_clone_that_has_said_nothing_of_an_order_is_sent_what_the_other_says() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    dock.says("A1", "PLACED")
+    world.run()
+    clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
+    dock.says("A1", "PICKED")
+    world.run()
+    clone.link()
+    world.settle()
+    begun = clone.core.ledger.own()
+    assert begun.key.epoch != dock.core.ledger.own().key.epoch and begun.head[0], "its first fact is of no order"
+    dock.says("A2", "PLACED")
+    world.run(30)
+    same(world, clone, "A1", "A2")
+
+
+def test_when_a_stream_begins_beside_another_followers_compare_once_more() -> None:
+    world = World()
+    dock = world.edge("dock-1")
+    dock.says("A1", "PLACED")
+    world.run()
+    known = Twins(world.hub.ledger)
+    clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
+    dock.says("A1", "PICKED")
+    world.run()
+    clone.link()
+    world.settle()
+    first, second = (stream.sid for stream in world.hub.ledger.log.of_node("dock-1"))
+    assert not known.meet(first), "a node's first stream has nothing beside it"
+    assert known.meet(second)
+    assert "dock-1" not in known, "nobody knows yet whether both live"
+    assert not known.meet(second)
+    assert known.meet(first) and "dock-1" in known, "they do"
