@@ -77,7 +77,7 @@ class MqttTransport(LineTransport):
         self._wake: Wake | None = None
         self._versions = Versions(settings.version)
         self._protocol = ""
-        self._passed_bytes = 0
+        self._passed_bytes = 512  # no broker's limit is smaller, and a line that breaks again and again does so in the midst of anything
         self._suspects = False
 
     @property

@@ -53,7 +53,7 @@ def never_compared() -> Patch:
 
 def put_in_place() -> Patch:
     """What comes down is put in place of what is here, not merged with it."""
-    return swapped(OrderBook, "settle", lambda self, order, heads, history, at_ms: self.replace(order, tuple(heads), at_ms))
+    return swapped(OrderBook, "settle", lambda self, order, heads, history, at_ms: self.replace(order, tuple(heads), at_ms) or ())
 
 
 def told_everywhere() -> Patch:

@@ -129,6 +129,16 @@ def test_over_3_1_1_two_lines_that_break_over_it_tell(tmp_path: Path) -> None:
         assert kinds(node) == [(Refusal.TOO_LARGE, LIVE)]
 
 
+def test_over_3_1_1_lines_that_break_over_something_small_tell_nothing(tmp_path: Path) -> None:
+    with broker(tmp_path, mqtt5=False, max_packet_size="400") as bench:
+        node = bench.line(MADRID.node)
+        for lines in (1, 2, 3):
+            node.until(Up, lines)
+            ended = end_of(node, node.transport.publish(LIVE, bytes(450)))
+            assert isinstance(ended, Dropped) and ended.refusal is None
+        assert kinds(node) == []
+
+
 def test_over_3_1_1_lines_that_break_over_what_has_passed_before_tell_nothing(tmp_path: Path) -> None:
     bench = Bench(MosquittoUnderTest(tmp_path, mqtt5=False))
     bench.harness.start()
