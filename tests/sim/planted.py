@@ -101,7 +101,7 @@ PLANTS: Final = (
         story=test_an_edge_replaced_by_an_empty_one_signs_for_the_holes_it_left_behind,
     ),
     Plant("no new epoch after a fork", s.no_new_epoch, ("clones",)),
-    Plant("a point is matched by seq, not by hash", s.point_by_seq, ("clones",)),
+    Plant("a point is matched by seq, not by hash", s.point_by_seq, ("clones",), 20),
     Plant("the watermark skips a hole", s.prefix_skips_a_hole),
     Plant("a record beats the data", s.record_beats_data, ("clones",), 30),
     Plant("the last to arrive is the state, at the hub", s.arrival_order),
