@@ -24,9 +24,9 @@ class AskPace:
         self._first_ms = ASK_FIRST_MS
         self._asked_ms: int | None = None
 
-    def asked(self, now_ms: int) -> None:
-        """The store is being asked."""
-        self._asked_ms = now_ms
+    def asked(self, now_ms: int, *, something: bool = True) -> None:
+        """The store is being asked; or it was time, and there was nothing to ask."""
+        self._asked_ms = now_ms if something else None
         self._wait_ms = min(self._wait_ms * 2, ASK_MOST_MS)
         self.due_ms = now_ms + self._wait_ms
 

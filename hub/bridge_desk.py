@@ -126,8 +126,9 @@ class BridgeDesk:
         """Streams about which the store is to be asked now; [] when it is not time."""
         if self._bridging is None or now_ms < self._pace.due_ms:
             return []
-        self._pace.asked(now_ms)
-        return self._bridging.waiting()
+        keys = self._bridging.waiting()
+        self._pace.asked(now_ms, something=bool(keys))
+        return keys
 
     def heard(self, core: HubCore, keys: Iterable[StreamKey], now_ms: int, *, whole: bool) -> None:
         """The store has spoken of these streams, or of all, and the core has taken that in. In the core's transaction."""

@@ -125,10 +125,11 @@ def _findings(core: HubCore, counts: Mapping[StreamKey, StreamCounts]) -> list[s
     """Streams whose nodes are not admitted: hub.db was lost, or came back from an old backup, and those nodes cannot enter any more."""
     mine, known = core.identity.node, core.registry.get
     nodes = dict.fromkeys([*(key.node for key in counts), *core.ledger.log.nodes()])
-    names = sorted(name for name in nodes if name != mine and known(name) is None)
-    if not names:
+    strangers = dict.fromkeys(sorted(name for name in nodes if name != mine and known(name) is None))
+    if not strangers:
         return []
-    strange = [key for key in dict.fromkeys([*counts, *(s.key for s in core.ledger.log.all())]) if key.node in names]
+    names = list(strangers)
+    strange = [key for key in dict.fromkeys([*counts, *(s.key for s in core.ledger.log.all())]) if key.node in strangers]
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     lacks = "lacks these nodes" if core.registry.all() else "is empty"
     holds = f"{len(strange)} {'stream' if len(strange) == 1 else 'streams'}"

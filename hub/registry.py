@@ -95,7 +95,8 @@ class Registry:
             self._nodes[node] = Node(address, key, password, added, orgs.get(node, ()), staff.get(node, ""))
         self._refused: dict[str, int] = {n: int(c) for n, c in db.query("SELECT node, count(*) FROM refused GROUP BY node ORDER BY node")}
         self._beats = self._read_beats()
-        """by node, in the order of their names: all are looked at every second, and few have changed"""
+        """by node: all are looked at every second, and few have changed. In the order of their names, unless `_beats_mixed`"""
+        self._beats_mixed = False
         self._sorted: list[Node] | None = None
         self.shifts: dict[str, list[Shift]] = {}
         """by node, lowest first"""
@@ -161,10 +162,8 @@ class Registry:
     def note_beat(self, node: str, beat: Heartbeat, now_ms: int) -> None:
         """Keep the last heartbeat, so that the fleet is visible right after a restart."""
         self._db.run("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (node, pack(beat.to_list()), now_ms))
-        known = node in self._beats
+        self._beats_mixed |= node not in self._beats
         self._beats[node] = beat, now_ms
-        if not known:
-            self._beats = {name: self._beats[name] for name in sorted(self._beats)}
         if beat.clock is not None:
             self.note_shifts(node, beat.clock.shifts)
 
@@ -183,7 +182,9 @@ class Registry:
             self.shifts[node] = known
 
     def beats(self) -> dict[str, tuple[Heartbeat, int]]:
-        """The last heartbeat of each node, and when it came."""
+        """The last heartbeat of each node, by name, and when it came."""
+        if self._beats_mixed:  # sorted here, and not where they come: that would be once for each node of a fleet that is new
+            self._beats, self._beats_mixed = dict(sorted(self._beats.items())), False
         return dict(self._beats)
 
     def _read_beats(self) -> dict[str, tuple[Heartbeat, int]]:

@@ -83,8 +83,11 @@ class Held:
         return sorted(streams, key=lambda s: s.sid)
 
     def known(self) -> list[tuple[Stream, object]] | None:
-        """All streams as they were last read, each with a mark that is another object once it has changed; None: not all were read yet."""
-        return [(stream, self._counted[stream.sid]) for stream in self.log.all()] if self._whole else None
+        """All streams as they were last read, each with a mark that is another object once it has changed; None: not all were read to the
+        end, which a statement that was cut short leaves behind."""
+        if not self._whole or any(stream.sid not in self._counted for stream in self.log.all()):
+            return None
+        return [(stream, self._counted[stream.sid]) for stream in self.log.all()]
 
     def _bring_up(self, moved: Sequence[tuple[Stream, int]]) -> None:
         plain = [stream for stream, facts in moved if stream.chain.fork_point is None and facts >= _facts(stream)]

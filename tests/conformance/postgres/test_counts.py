@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
+import pytest
+
 from hub.store.pg import Server
+from hub.store.pg_held import Held
 from hub.store.postgres import PostgresStore
+from protocols.errors import LedgerError
 from protocols.lifecycle import Status
 from tests.conformance.postgres.test_postgres import busy_world
 from tests.conformance.store.test_exactly_once import NOW_MS
@@ -45,5 +50,28 @@ def test_what_stepped_aside_since_is_counted_as_far_as_its_word_goes(one: Server
     assert min(said.facts, said.quarantined) >= 0
     hub.statement()
     assert hub.counts_said() == [counted]
+    hub.close()
+    writer.close()
+
+
+def test_after_a_word_that_was_cut_short_it_says_no_counts_until_the_next(one: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    first, second = world.author("w1"), world.author("w2")
+    facts = [world.say(author, f"O-{n}", Status.PLACED) for n, author in enumerate((first, second))]
+    hub, writer = PostgresStore(one), PostgresStore(one)
+    writer.apply(facts[:1], [], NOW_MS)
+    hub.statement()
+    writer.apply(facts[1:], [], NOW_MS)
+
+    def cut(held: Held, streams: Sequence[object], gaps: Sequence[object]) -> None:
+        raise LedgerError("the line is cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Held, "_fill", cut)
+        with pytest.raises(LedgerError, match="the line is cut"):
+            hub.statement()
+    assert hub.counts_said() is None
+    hub.statement()
+    assert hub.counts_said() == writer.counts()
     hub.close()
     writer.close()

@@ -170,7 +170,7 @@ def on_postgres(databases: Databases) -> StoreKind:
         lambda folder: PostgresStore(databases.of(folder), read_only=True),
         databases.scratch,
         databases.give_back,
-        sparse=8,
+        sparse=3,
     )
 
 

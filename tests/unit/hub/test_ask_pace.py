@@ -61,7 +61,10 @@ def test_a_clock_that_is_set_back_keeps_nobody_waiting(pace: AskPace) -> None:
     assert pace.due_ms == 10_000 + ASK_FIRST_MS
 
 
-def test_what_nobody_asked_for_says_nothing(pace: AskPace) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_what_nobody_asked_for_says_nothing(pace: AskPace, before: bool) -> None:
+    if before:  # it was time, and there was nothing to ask
+        pace.asked(100_000, something=False)
     pace.answered(500_000)
     pace.due_ms = 900_000
     pace.soon(100_000)

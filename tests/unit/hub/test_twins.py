@@ -7,8 +7,8 @@ from tests.unit.hub.hub_world import Edge, World
 from tests.unit.hub.test_downlink import same
 
 
-def twins() -> tuple[World, Edge, Edge]:
-    """A cloned node, both linked; the clone, found to be behind, goes on in an epoch of its own, and no stream has branches."""
+def cloned() -> tuple[World, Edge, Edge]:
+    """A node and its clone, which is not linked yet, and will be found to be behind."""
     world = World()
     dock = world.edge("dock-1")
     dock.says("A1", "PLACED")
@@ -16,6 +16,12 @@ def twins() -> tuple[World, Edge, Edge]:
     clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
     dock.says("A1", "PICKED")
     world.run()
+    return world, dock, clone
+
+
+def twins() -> tuple[World, Edge, Edge]:
+    """Both linked; the clone goes on in an epoch of its own, and no stream has branches."""
+    world, dock, clone = cloned()
     clone.link()
     world.settle()
     clone.says("A2", "PLACED")
@@ -73,13 +79,7 @@ def test_who_only_went_on_in_another_epoch_has_no_twin() -> None:
 
 
 def test_a_clone_that_has_said_nothing_of_an_order_is_sent_what_the_other_says() -> None:
-    world = World()
-    dock = world.edge("dock-1")
-    dock.says("A1", "PLACED")
-    world.run()
-    clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
-    dock.says("A1", "PICKED")
-    world.run()
+    world, dock, clone = cloned()
     clone.link()
     world.settle()
     begun = clone.core.ledger.own()
@@ -90,14 +90,8 @@ def test_a_clone_that_has_said_nothing_of_an_order_is_sent_what_the_other_says()
 
 
 def test_when_a_stream_begins_beside_another_followers_compare_once_more() -> None:
-    world = World()
-    dock = world.edge("dock-1")
-    dock.says("A1", "PLACED")
-    world.run()
+    world, _, clone = cloned()
     known = Twins(world.hub.ledger)
-    clone = world.edge("dock-1", image=dock.db.dump(), linked=False)
-    dock.says("A1", "PICKED")
-    world.run()
     clone.link()
     world.settle()
     first, second = (stream.sid for stream in world.hub.ledger.log.of_node("dock-1"))
