@@ -15,6 +15,7 @@ from edge_agent.cli_table import CONFIG, FAILED, OK, Command, add, arg, config_o
 from edge_agent.config import FILE_NAME, SETTINGS
 from protocols.commands import CommandParser
 from protocols.errors import InvalidInput, LedgerBroken, LongshoreError, sentence
+from protocols.starting import stays, uncollected
 from protocols.trust import EDGE, KINDS, check_staff, owner_only
 
 INTERRUPTED: Final = 130
@@ -34,6 +35,8 @@ Every setting of edge.toml can be overridden in the environment: LONGSHORE_API__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors become one line on standard error."""
+    if argv is None:  # a program, and not a caller in one
+        stays()
     args = _parser().parse_args(argv)
     try:
         with owner_only():
@@ -111,12 +114,14 @@ def _run(args: argparse.Namespace) -> int:
     from edge_agent import logs
 
     logs.setup(config.log.level, config.log.format, trace=config.log.trace)
-    from edge_agent.serve import run
+    with uncollected():
+        from edge_agent.serve import run
 
     if args.ready_file:
         Path(args.ready_file).unlink(missing_ok=True)  # an earlier run's would say ready too early
 
     def ready(url: str) -> None:
+        stays()
         print(json.dumps({"ready": url}) if args.json else f"ready: {url}", flush=True)
         if args.ready_file:
             write_whole(Path(args.ready_file), f"{url}\n", "Choose another --ready-file.")

@@ -30,6 +30,7 @@ from hub import (
 from protocols.commands import CommandParser
 from protocols.errors import ConfigError, LedgerBroken, LedgerFull, LongshoreError, sentence
 from protocols.lifecycle import STATUS_NAMES
+from protocols.starting import stays
 from protocols.trust import owner_only
 
 OK: Final = 0
@@ -53,6 +54,8 @@ answer; 130 interrupted"""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors become one line on standard error."""
+    if argv is None:  # a program, and not a caller in one
+        stays()
     args = _parser().parse_args(argv)
     try:
         with owner_only():

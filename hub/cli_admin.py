@@ -29,6 +29,7 @@ from protocols.event import load_json
 from protocols.kernel_clock import KernelClock
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.sqlite import DataLock, Db
+from protocols.starting import stays, uncollected
 from protocols.topics import check_level, check_node
 from protocols.trace_log import said_of, switch
 from protocols.trust import NodeCard, NodeKey, fingerprint, narrow, new_token, parse_card, token_hash, verify, write_secret
@@ -164,13 +165,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(config: HubConfig, as_json: bool) -> None:
-    from hub.runtime import Hub, serve
+    with uncollected():
+        from hub.runtime import Hub, serve
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def ready(hub: Hub) -> None:
+        stays()
         host = f"[{config.api.host}]" if ":" in config.api.host else config.api.host
         url = f"http://{host}:{hub.api_port}"
         if as_json:

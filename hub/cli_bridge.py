@@ -20,6 +20,7 @@ from hub.cli_ask import config_of, say, table
 from hub.config import HubConfig
 from hub.store_use import projecting
 from protocols.errors import ConfigError, DecodeError, InvalidInput
+from protocols.starting import uncollected
 from protocols.supervision import Progress, supervised
 
 T = TypeVar("T")
@@ -78,13 +79,14 @@ def project(args: argparse.Namespace) -> int:
 
 
 async def _project(config: HubConfig, args: argparse.Namespace) -> None:
-    from hub.kafka import Access, KafkaReader, KafkaSender, quiet
-    from hub.project import Projection
-    from hub.project_http import answering
-    from hub.projector import Projector
-    from hub.runtime import now_ms
-    from hub.store.offsets import FENCE_BITS
-    from hub.stores import open_writer
+    with uncollected():
+        from hub.kafka import Access, KafkaReader, KafkaSender, quiet
+        from hub.project import Projection
+        from hub.project_http import answering
+        from hub.projector import Projector
+        from hub.runtime import now_ms
+        from hub.store.offsets import FENCE_BITS
+        from hub.stores import open_writer
 
     quiet()
     stop = asyncio.Event()

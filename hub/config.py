@@ -121,6 +121,24 @@ SETTINGS: Final = (
     Setting("broker", "tls", False, "Whether the external broker is reached by TLS."),
     Setting("broker", "ca_file", "", "Authority (PEM) that signed the external broker's certificate, if not the system's.", path=True),
     Setting("broker", "mqtt", AUTO, "Version of MQTT at an external broker; auto: 5 where it has it, else 3.1.1.", allowed=CHOICES),
+    Setting(
+        "broker",
+        "keepalive_s",
+        30,
+        "How often the line to an external broker shows that it lives: one that is dead is noticed within twice as long.",
+        "seconds",
+        least=5,
+        most=3_600,
+    ),
+    Setting(
+        "broker",
+        "reconnect_most_s",
+        15,
+        "Without a line to an external broker, the wait between attempts doubles up to this, with jitter.",
+        "seconds",
+        least=1,
+        most=3_600,
+    ),
     Setting("sync", "credit_facts", 10_000, "Facts each node may have under way at once.", "facts", least=100, most=1_000_000),
     Setting(
         "sync", "store_check_s", 60, "How often the central store is asked again for all that it holds.", "seconds", least=1, most=86_400
@@ -245,6 +263,8 @@ class Broker:
     ca_file: str
     mqtt: str = AUTO
     process: str = "auto"
+    keepalive_s: int = 30
+    reconnect_most_s: int = 15
 
     @property
     def embedded(self) -> bool:

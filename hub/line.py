@@ -32,7 +32,8 @@ def external_line(broker: Broker, password: str) -> MqttSettings:
     """To a broker that runs elsewhere."""
     return MqttSettings(
         broker.host, broker.port, broker.username, password, broker.tls, broker.ca_file or None, broker.cert_file or None,
-        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST, backoff_max_s=15.0, gather_s=GATHER_S,
+        broker.key_file or None, broker.mqtt, receive_most=RECEIVE_MOST, backoff_max_s=float(broker.reconnect_most_s),
+        gather_s=GATHER_S, keepalive_s=broker.keepalive_s,
     )  # fmt: skip
 
 

@@ -118,14 +118,23 @@ rootLogger.appenderRef.out.ref=out
 EOF
 }
 
-prepare() { # DIR PORT CPORT: configuration and an empty log, where there is none yet
+prepare() { # DIR PORT CPORT: configuration and an empty log, where there is none yet; the first one is kept, as what others begin with
   settings "$@" >"$1/server.properties"
   chmod 600 "$1/server.properties" # it may hold passwords
   log_settings >"$1/log4j2.properties"
   [ ! -e "$1/data/meta.properties" ] || return 0
+  if [ -e "$jars/formatted" ]; then
+    mkdir -p "$1/data"
+    cp "$jars/formatted/bootstrap.checkpoint" "$jars/formatted/meta.properties" "$1/data/" # by which it is known as whole, last
+    return
+  fi
   java "${shared[@]}" -cp "$jars/libs/*" -Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$1/log4j2.properties" \
     kafka.tools.StorageTool format -t longshoreDevelopment00 -c "$1/server.properties" >"$1/format.log" 2>&1 ||
     { cat "$1/format.log" >&2; exit 1; }
+  local kept
+  kept="$(mktemp -d "$jars/formatted.XXXXXX")"
+  cp "$1/data/bootstrap.checkpoint" "$1/data/meta.properties" "$kept"
+  mv -T "$kept" "$jars/formatted" 2>/dev/null || rm -rf "$kept" # a neighbour was first
 }
 
 run() {

@@ -18,6 +18,7 @@ from hub.store.port import Applied, StoreFact, StoreRecord
 from hub.store.sqlite import SqliteStore
 from protocols.errors import LongshoreError
 from protocols.policy import Policies
+from protocols.starting import stays
 from protocols.streams import StreamKey
 
 
@@ -77,6 +78,7 @@ def _answer(served: _Served, name: str, args: Sequence[Any]) -> tuple[str, Any]:
 def main(argv: Sequence[str]) -> int:
     """`FD`: the line to the owner."""
     leave_signals_to_owner()
+    stays()
     serve(Connection(int(argv[0])))
     return 0
 

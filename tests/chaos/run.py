@@ -35,6 +35,9 @@ QUIET_S: Final = 180.0
 SETTLED_LOOKS: Final = 2
 WAIT_FOR_VICTIM_S: Final = {KILL: 60.0, TERM: 3.0}
 """a kill is never left out; one who is stopped cannot end when asked, and what lets him go on is only due later"""
+WHY_CHARS: Final = 300
+QUIET_STEP_S: Final = 0.25
+"""between two looks, each of which asks everybody and is work for them"""
 VIEWS_STEP_S: Final = 0.5
 COMPLAINTS_SHOWN: Final = 8
 KEPT: Final = (
@@ -282,10 +285,11 @@ def await_quiet(site: Site, outcome: Outcome) -> None:
 
     def quiet() -> bool:
         why[0] = _unquiet(site)
+        site.supervisor.journal.write("waits", why=why[0][:WHY_CHARS])
         looks[0] = 0 if why[0] else looks[0] + 1
         return looks[0] >= SETTLED_LOOKS
 
-    if until(quiet, outcome.options.quiet_s):
+    if until(quiet, outcome.options.quiet_s, step_s=QUIET_STEP_S):
         await_views(site, outcome)
     else:
         outcome.complaints.append(f"not quiet after {outcome.options.quiet_s} s: {why[0]}")

@@ -243,6 +243,7 @@ def hub_service(site: Site, name: str = HUB) -> Service:
         env |= {
             "LONGSHORE_BROKER__KIND": "external", "LONGSHORE_BROKER__PORT": str(site.lines[f"{HUB}>broker"].port),
             "LONGSHORE_BROKER__USERNAME": _HUB_USER, "LONGSHORE_BROKER__PASSWORD_FILE": str(password),
+            "LONGSHORE_BROKER__RECONNECT_MOST_S": "1", "LONGSHORE_BROKER__KEEPALIVE_S": "5",
         }  # fmt: skip
     args = command(site, HUB, "run", "--config", str(site.folder / name / "hub.toml"))
     return Service(name, HUB, args, env, ready_at(site.url(name)))

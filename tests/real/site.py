@@ -41,8 +41,6 @@ from tests.support.ports import lasting_port
 AGAIN_S: Final = 10
 PARTITIONS: Final = 4
 LEASE_S: Final = 3
-KAFKA_SETTINGS: Final = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=400")
-"""one that was killed is let in again when its old session has ended; the default is 9 s"""
 DISK: Final = "fsync=off"
 """processes are killed here, never the machine: what one has written the system keeps. After a kill PostgreSQL would wait half a minute
 for a busy disk, in which nothing is tried"""
@@ -135,7 +133,7 @@ def build(folder: Path, layout: RealLayout, journal: Journal) -> RealSite:
 
 
 def _start_engines(site: RealSite) -> None:
-    kafka = site.kafka = Kafka(site.folder / KAFKA, settings=KAFKA_SETTINGS)
+    kafka = site.kafka = Kafka(site.folder / KAFKA)
     postgres = site.postgres = Postgres([DISK])
     site.supervisor.add(Service(KAFKA, KAFKA, kafka.command, kafka.env, kafka.ready, clean=(*CLEAN, JAVA_ASKED)))
     fast = signal.SIGINT  # as Debian's unit asks it to end; SIGTERM would wait for its clients to go

@@ -77,7 +77,7 @@ class Site:
         done("hub.cli", "init", self.hub_dir, "--api-port", str(self.api_port), "--broker-port", str(self.port))
         drop = self.hub_dir / "hub.toml.d"
         drop.mkdir()
-        lines = ["[broker]", 'kind = "external"', 'username = "the-hub"', "tls = true", f'mqtt = "{version}"']
+        lines = ["[broker]", 'kind = "external"', 'username = "the-hub"', "tls = true", "reconnect_most_s = 1", f'mqtt = "{version}"']
         (drop / "broker.toml").write_text("\n".join([*lines, f'password_file = "{password}"', f'ca_file = "{self.certificates.ca}"', ""]))
         self.hub = undo.enter_context(ended(Child(python("-m", "hub.cli", "run", "--dir", self.hub_dir))))
         told = self.hub_dir / "run.ports.json"
