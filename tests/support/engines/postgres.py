@@ -62,7 +62,7 @@ class Postgres:
     def tool(self, name: str, *args: str | os.PathLike[str], password: bool = False) -> str:
         """Run one of its programs as the user it runs as. Returns what it said."""
         env = {**os.environ, "PGPASSWORD": self.password} if password else None
-        command = [*_as_user(), os.fspath(self._bin / name), *(os.fspath(arg) for arg in args)]
+        command: list[str | os.PathLike[str]] = [*_as_user(), os.fspath(self._bin / name), *(os.fspath(arg) for arg in args)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=env)
         assert done.returncode == 0, f"{name} failed: {done.stderr[-2_000:]}"
         return done.stdout
@@ -232,21 +232,9 @@ def _initialise(programs: Path, made: Path) -> None:
         secret.write_text(secrets.token_hex(12))
         secret.chmod(0o600)
         _give_away(secret)
-        options: list[str | os.PathLike[str]] = [
-            "-U",
-            ADMIN,
-            "--pwfile",
-            secret,
-            "-A",
-            "scram-sha-256",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-        ]
-        done = subprocess.run(
-            [*_as_user(), programs / "initdb", "-D", data, *options], capture_output=True, text=True, check=False, cwd=folder
-        )
+        command: list[str | os.PathLike[str]] = [*_as_user(), programs / "initdb", "-D", data, "-U", ADMIN, "--pwfile", secret]
+        kind = ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        done = subprocess.run([*command, *kind], capture_output=True, text=True, check=False, cwd=folder)
         assert done.returncode == 0, f"initdb failed: {done.stderr[-2_000:]}"
         whole = made.with_suffix(".new")
         shutil.rmtree(whole, ignore_errors=True)
