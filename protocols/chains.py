@@ -55,12 +55,14 @@ class Points(Protocol):
 class Chain:
     """The runs of one stream. `genesis` is the hash before its first fact."""
 
-    __slots__ = ("genesis", "runs", "fork_point", "_points")
+    __slots__ = ("genesis", "runs", "fork_point", "_points", "_met")
 
     def __init__(self, genesis: bytes, points: Points, runs: Sequence[Run] = ()) -> None:
         self.genesis = genesis
         self.runs = sorted(runs, key=lambda r: (r.first, r.last, r.h_last))
         self._points = points
+        self._met: tuple[int, bytes, Run] | None = None
+        """what was located last, until any change but growth: who follows a stream asks for its end, and again when it has grown"""
         self.fork_point: int | None = None
         """The highest seq up to which no two hashes are known; None where the stream is not forked."""
         for i, run in enumerate(self.runs):
@@ -109,15 +111,15 @@ class Chain:
 
     def locate(self, seq: int, h: bytes) -> Run | None:
         """The run that holds this very fact."""
-        found = [r for r in self.data() if r.first <= seq <= r.last]
-        for r in found:
-            if r.last == seq and r.h_last == h:
-                return r
-        if not found or not self._points.has(seq, h):
-            return None
-        if len(found) == 1:
-            return found[0]
-        return next((r for r in found if self._on(r, seq, h)), None)
+        found = [r for r in self.runs if r.first <= seq <= r.last and r.kind is RunKind.DATA]
+        at = next((r for r in found if r.last == seq and r.h_last == h), None)
+        if at is None and self._met is not None and self._met[:2] == (seq, h):
+            at = next((r for r in found if r is self._met[2]), None)
+        if at is None and found and self._points.has(seq, h):
+            at = found[0] if len(found) == 1 else next((r for r in found if self._on(r, seq, h)), None)
+        if at is not None:
+            self._met = seq, h, at
+        return at
 
     def locate_all(self, points: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], Run]:
         """`locate` for many points, asked of the log together. Only of a stream without branches: {} for any other."""
@@ -308,6 +310,8 @@ class Chain:
         return any((r.last, r.h_last) == (seq, h) for r in self.runs) or self.locate(seq, h) is not None
 
     def _sort(self) -> None:
+        """After each change but a run's growing at its end, which leaves it all that it holds."""
+        self._met = None
         self.runs.sort(key=lambda r: (r.first, r.last, r.h_last))
 
     def _split_below(self, run: Run) -> None:

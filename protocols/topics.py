@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from protocols.errors import InvalidInput
@@ -18,6 +19,8 @@ from protocols.limits import NODE_CHARS, TOPIC_LEVEL_CHARS
 
 ROOT: Final = "longshore/v1"
 _ROOT_LEVELS: Final = ROOT.split("/")
+TOPICS_KEPT: Final = 16_384
+"""topics whose parts are remembered: those of some thousand nodes, each of which speaks on the same few again and again"""
 
 _LEVEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{TOPIC_LEVEL_CHARS - 1}}}")
 _LEVEL_REMEDY: Final = f"Use 1 to {TOPIC_LEVEL_CHARS} of A-Z a-z 0-9 _ . - and begin with a letter or digit."
@@ -129,6 +132,7 @@ class Address:
 _PARSE = re.compile(rf"{ROOT}/([^/]+)/([^/]+)/([^/]+)/([^/]+)/(.+)", re.DOTALL)
 
 
+@lru_cache(maxsize=TOPICS_KEPT)
 def parse_topic(topic: str) -> tuple[Address, Channel]:
     """The node and the channel that a topic names. Raises InvalidInput("topic", …) for anything else."""
     match = _PARSE.fullmatch(topic)

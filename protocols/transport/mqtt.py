@@ -35,7 +35,7 @@ from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import check_filter
 from protocols.trace import read_traceparent
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
-from protocols.transport.mqtt_packets import beside, read_publish
+from protocols.transport.mqtt_packets import beside, join, read_publish
 from protocols.transport.mqtt_settings import MqttSettings
 from protocols.transport.port import Dropped, Message, Presence, Up
 from protocols.transport.refusals import UNSUPPORTED_VERSION, Refusal, of_connection, of_publish
@@ -215,7 +215,7 @@ class MqttTransport(LineTransport):
 
 
 class _Client(Client):
-    """paho's, but a failed TLS handshake closes its socket at once, and what comes often is read in larger pieces, without its objects."""
+    """paho's, but a failed TLS handshake closes its socket at once, and what comes and goes often is read and sent in larger pieces."""
 
     known_ms: Known | None = None
     on_plain: Callable[[Message], None]  # called with each message that was read here
@@ -240,6 +240,10 @@ class _Client(Client):
             return super()._handle_publish()
         self.on_plain(Message(came.topic, came.payload, came.retain, came.trace))
         return self._send_puback(came.mid)
+
+    def _packet_write(self) -> MQTTErrorCode:
+        join(self._out_packet)
+        return super()._packet_write()
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         assert self._ssl_context is not None
@@ -299,8 +303,8 @@ class _Line:
         client.on_connect, client.on_subscribe, client.on_disconnect = self._on_connect, self._on_subscribe, self._on_disconnect
         client.on_message, client.on_publish, client.on_plain = self._on_message, self._on_publish, self._heard
         client.on_socket_open, client.on_socket_close = self._on_socket_open, self._on_socket_close
-        # Setting this keeps paho from writing inside `publish`, before the message id is known here.
-        client.on_socket_register_write = _leave_it
+        # Setting this keeps paho from writing inside `publish`, before the message id is known here: that is done in `step`.
+        client.on_socket_register_write = lambda *_: None
         return client
 
     @property
@@ -494,7 +498,3 @@ def _connect_properties(receive_most: int) -> Properties:
     properties.ReceiveMaximum = receive_most
     properties.MaximumPacketSize = _PACKET_BYTES
     return properties
-
-
-def _leave_it(_client: Client, _data: Any, _sock: Any) -> None:
-    """Writing is done in `_Line.step`."""

@@ -23,6 +23,8 @@ class Log:
     """`chains.Points` over a plain dict: (seq, h) -> the hash before."""
 
     facts: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
+    asked: tuple[int, bytes] | None = None
+    """the point that `check` asked for last, and asks for first the next time: a chain remembers it"""
 
     def has(self, seq: int, h: bytes) -> bool:
         return (seq, h) in self.facts
@@ -101,12 +103,12 @@ def fork_point(log: Log) -> int | None:
 
 def check(chain: Chain, log: Log) -> None:
     """Everything that can be said of the data of a chain, against the list."""
-    seen: dict[tuple[int, bytes], None] = {}
+    seen: dict[tuple[int, bytes], Run] = {}
     for run in chain.data():
         seq, h = run.last, run.h_last
         while seq >= run.first:
             assert (seq, h) not in seen, "in two runs"
-            seen[seq, h] = None
+            seen[seq, h] = run
             seq, h = seq - 1, log.facts[seq, h]
         assert h == run.h_before
     assert sorted(seen) == sorted(log.facts), "each fact in one run"
@@ -114,8 +116,11 @@ def check(chain: Chain, log: Log) -> None:
         children = [c for c in chain.runs if (c.first, c.h_before) == (run.last + 1, run.h_last)]
         assert not (run.kind is RunKind.DATA and len(children) == 1 and children[0].kind is RunKind.DATA), "two runs that are one"
     assert chain.fork_point == fork_point(log)
-    for seq, h in log.facts:
-        assert chain.locate(seq, h) is not None
+    if log.asked is not None:
+        assert chain.locate(*log.asked) is seen[log.asked], "where it was, and is not any more"
+    log.asked = min(log.facts, key=lambda point: point[1])
+    for point in [*log.facts, log.asked]:
+        assert chain.locate(*point) is seen[point]
     assert chain.locate(99, b"nothing!") is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from protocols.trace import read_traceparent
-from protocols.transport.mqtt_packets import beside, read_publish
+from protocols.transport.mqtt_packets import beside, join, read_publish
 from protocols.transport.port import Extra
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -77,3 +78,50 @@ def test_what_the_library_calls_malformed_is_left_to_it() -> None:
         assert read_publish(0x32, whole[:cut], five=True) is None
         with pytest.raises((MalformedPacket, IndexError)):
             as_paho_reads(0x32, whole[:cut], five=True)
+
+
+def waits(command: int, data: bytes, *, qos: int = 1, mid: int = 1) -> dict[str, Any]:
+    """A packet in the library's queue."""
+    return {"command": command, "mid": mid, "qos": qos, "pos": 0, "to_process": len(data), "packet": data, "info": None}
+
+
+PUBLISH, PUBACK, DISCONNECT = 0x32, 0x40, 0xE0
+
+
+def test_what_waits_goes_together_in_order_however_little_the_socket_takes() -> None:
+    rng = Random(5)
+    waiting: deque[dict[str, Any]] = deque()
+    said, sent = bytearray(), bytearray()
+    for n in range(300):
+        for _ in range(rng.randrange(6)):
+            data = rng.randbytes(rng.choice([4, 120, 120, 900, 20_000]))
+            waiting.append(waits(rng.choice([PUBLISH, PUBACK]), data))
+            said += data
+        join(waiting)
+        while waiting and (rng.random() < 0.8 or n == 299):  # as the library does with what a socket took
+            packet = waiting.popleft()
+            took = rng.randrange(1, packet["to_process"] + 1)
+            sent += packet["packet"][packet["pos"] : packet["pos"] + took]
+            packet["pos"] += took
+            packet["to_process"] -= took
+            if packet["to_process"]:
+                waiting.appendleft(packet)
+    assert sent == said
+
+
+def test_a_thousand_small_ones_are_few_pieces_and_none_is_large() -> None:
+    waiting = deque(waits(PUBLISH, b"x" * 120, mid=n) for n in range(1_000))
+    join(waiting)
+    sizes = [packet["to_process"] for packet in waiting]
+    assert (sum(sizes), len(sizes)) == (120_000, 8)
+    assert max(sizes) <= 16_384
+    assert all(len(packet["packet"]) == packet["to_process"] and packet["pos"] == 0 for packet in waiting)
+
+
+@pytest.mark.parametrize(("command", "qos"), [(DISCONNECT, 0), (0x30, 0)], ids=["farewell", "unacknowledged"])
+def test_what_something_follows_upon_goes_alone(command: int, qos: int) -> None:
+    last = waits(command, b"last", qos=qos)
+    waiting = deque([waits(PUBACK, b"a"), waits(PUBLISH, b"b"), last, waits(PUBACK, b"c"), waits(PUBACK, b"d")])
+    join(waiting)
+    assert [bytes(packet["packet"]) for packet in waiting] == [b"ab", b"last", b"cd"]
+    assert waiting[1] is last
