@@ -34,8 +34,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import check_filter
 from protocols.trace import read_traceparent
+from protocols.transport.gather import Gather
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
-from protocols.transport.mqtt_packets import beside, join, read_publish
+from protocols.transport.mqtt_packets import TRACE, beside, join, read_publish
 from protocols.transport.mqtt_settings import MqttSettings
 from protocols.transport.port import Dropped, Message, Presence, Up
 from protocols.transport.refusals import UNSUPPORTED_VERSION, Refusal, of_connection, of_publish
@@ -50,9 +51,8 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 1.0  # how often keep-alive is looked after while nothing happens
 _PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768  # the longest packet that we let a broker of MQTT 5 send us
 _BESIDE_BYTES: Final = 128  # what a packet may hold beside topic and payload: its head, its id, and our properties
-_READS_MOST, _LITTLE_BYTES = 64, 4_000  # packets that are read at one go while all of them are small
+_READS_MOST: Final = 64  # packets that are read at one go while all of them are small
 _AT_ONCE: Final = 4_096  # bytes that are taken off the socket with a packet's head: a small packet is four reads of paho's
-_TRACE: Final = "traceparent"
 _FILTERS: Final = 400  # subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes
 
 
@@ -68,8 +68,8 @@ class MqttTransport(LineTransport):
         rng: random.Random | None = None,
     ) -> None:
         """Touches no network. `rng` draws the jitter of the back-off. Raises ConfigError if the TLS settings cannot be used."""
-        where = settings.host
-        super().__init__(settings, name=f"mqtt-{where}-{settings.port}", line=f"connection to {where}", whom="for the broker", rng=rng)
+        name, line = f"mqtt-{settings.host}-{settings.port}", f"connection to {settings.host}"
+        super().__init__(settings, name=name, line=line, whom="for the broker", rng=rng)
         self._settings = settings
         self._subscriptions = tuple(check_filter(topic_filter) for topic_filter in subscriptions)
         self._presence = presence
@@ -273,7 +273,8 @@ class _Line:
         self.packet_most: int | None = None
         self._settings, self._subscriptions, self._presence = settings, subscriptions, presence
         self._owner, self._wake = owner, wake
-        self._granted = self._came = self._came_bytes = 0
+        self._granted = 0
+        self._gather = Gather(settings.gather_s)
         self._in_flight: dict[int, Outgoing] = {}
         self._window = settings.max_in_flight
         self._retains = True
@@ -349,15 +350,14 @@ class _Line:
         self._watch()
         if self.end_reason is not None:
             return
-        if self._up_since_s is None:
-            timeout_s = max(0.0, min(timeout_s, self._answer_due_s - time.monotonic()))
+        timeout_s = timeout_s if self._up_since_s is not None else max(0.0, min(timeout_s, self._answer_due_s - time.monotonic()))
         ready = self._wake.wait(0.0 if client.holds else timeout_s) | (selectors.EVENT_READ if client.holds else 0)
         if ready & selectors.EVENT_WRITE:
             self._check(client.loop_write())
         if ready & selectors.EVENT_READ:
             self._read_all()
-            if self._settings.gather_s and 0 < self._came_bytes < _LITTLE_BYTES:
-                time.sleep(self._settings.gather_s)
+            if pause_s := self._gather.pause_s(time.monotonic()):
+                time.sleep(pause_s)
         self._check(client.loop_misc())
         if self._up_since_s is None and time.monotonic() >= self._answer_due_s:
             self._end("the broker accepted the connection and did not answer", Refusal.CLOSED)
@@ -399,13 +399,13 @@ class _Line:
 
     def _read_all(self) -> None:
         """What has come, within bounds: paho reads one packet at a time, and TLS may hold decrypted bytes that no selector sees."""
-        self._came_bytes = 0
+        self._gather.begin()
         for _ in range(_READS_MOST):
-            before = self._came
+            before = self._gather.packets
             self._check(self._client.loop_read())
             sock: Any = self._client.socket()
             held = isinstance(sock, ssl.SSLSocket) and sock.pending()
-            if self.end_reason is not None or (not held and (self._came == before or self._came_bytes >= _LITTLE_BYTES)):
+            if self.end_reason is not None or (not held and (self._gather.packets == before or self._gather.much)):
                 return
 
     def _check(self, rc: MQTTErrorCode) -> None:
@@ -477,15 +477,15 @@ class _Line:
         self._lose(str(reason), of_connection(reason.value) if said else None)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        trace = read_traceparent(dict(getattr(message.properties, "UserProperty", ())).get(_TRACE)) if self.five else ""
+        trace = read_traceparent(dict(getattr(message.properties, "UserProperty", ())).get(TRACE)) if self.five else ""
         self._heard(Message(message.topic, bytes(message.payload), message.retain, trace))
 
     def _heard(self, message: Message) -> None:
-        self._came, self._came_bytes = self._came + 1, self._came_bytes + len(message.payload)
+        self._gather.came(len(message.payload))
         self._owner.heard(message)
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
-        self._came, self._came_bytes = self._came + 1, self._came_bytes + 1
+        self._gather.came(1)
         outgoing = self._in_flight.pop(mid, None)
         if outgoing is not None:
             self._owner.taken(outgoing, reason.value if self.five and outgoing.qos else None)

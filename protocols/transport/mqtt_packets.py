@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 from protocols.trace import read_traceparent
 from protocols.transport.port import Extra
 
-_TRACE: Final = "traceparent"
-_TRACED: Final = b"\x26" + len(_TRACE).to_bytes(2, "big") + _TRACE.encode()
+TRACE: Final = "traceparent"
+"""the user property that carries the trace context"""
+_TRACED: Final = b"\x26" + len(TRACE).to_bytes(2, "big") + TRACE.encode()
 """A user property of that name."""
 _TRACE_MOST: Final = 64
 _EXPIRY: Final = b"\x02"
