@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocols import limits
-from protocols.elements import HASH, epoch, fixed, flag, items, seq, small, text, tuple_of, whole
+from protocols import elements, limits
+from protocols.elements import epoch, flag, items, small, text, tuple_of, whole
 
 POINTS_CARRIED: Final = 256
 """of one stream that are named at most"""
@@ -35,7 +35,7 @@ class StreamCarried:
     def parse(cls, value: object) -> StreamCarried:
         """Checked. Errors: DecodeError."""
         node, number, klass, points, frames = items(value, 4, True)
-        return cls(text(node, limits.NODE_CHARS), epoch(number), small(klass), tuple_of(points, _point, POINTS_CARRIED), flag(frames))
+        return cls(text(node, limits.NODE_CHARS), epoch(number), small(klass), elements.points(points, POINTS_CARRIED), flag(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,6 @@ class CustodyStated:
         return cls(
             whole(events), whole(size), None if oldest is None else whole(oldest), tuple_of(by_author, _of_author, limits.STREAMS_STATED)
         )
-
-
-def _point(value: object) -> Point:
-    number, h = items(value, 2)
-    return seq(number), fixed(h, HASH)
 
 
 def _of_author(value: object) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from protocols.sync.intervals import Intervals
 
@@ -26,6 +26,9 @@ class RunKind(IntEnum):
     LOST = 1
     EVICTED = 2
     PRUNED = 3
+
+
+RUN_KINDS: Final = {int(kind): kind for kind in RunKind}
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +62,7 @@ class Chain:
 
     def __init__(self, genesis: bytes, points: Points, runs: Sequence[Run] = ()) -> None:
         self.genesis = genesis
-        self.runs = sorted(runs, key=lambda r: (r.first, r.last, r.h_last))
+        self.runs = sorted(runs, key=lambda r: (r.first, r.last, r.h_last)) if len(runs) > 1 else list(runs)
         self._points = points
         self._met: tuple[int, bytes, Run] | None = None
         """what was located last, until any change but growth: who follows a stream asks for its end, and again when it has grown"""
@@ -76,7 +79,11 @@ class Chain:
 
     def top(self) -> Run | None:
         """The run that reaches highest."""
-        return max(self.data(), key=lambda r: (r.last, r.h_last), default=None)
+        top: Run | None = None
+        for run in self.runs:
+            if run.kind is RunKind.DATA and (top is None or (run.last, run.h_last) > (top.last, top.h_last)):
+                top = run
+        return top
 
     def _compare(self, run: Run, others: Sequence[Run]) -> None:
         """Evidence of a fork only ever grows, so each run is compared once with those that were there."""

@@ -81,10 +81,10 @@ def judged(policies: Policies, heads: Sequence[Head], told: Callable[[Head], Tol
     out = []
     if len(heads) > HEADS_JUDGED:
         heads = ranked(heads)[:HEADS_JUDGED]
+    said = [told(head) for head in heads]
     for i, a in enumerate(heads):
-        for b in heads[i + 1 :]:
-            verdict = policies.judge(told(a), told(b))
-            out.append((verdict, (a, b)))
+        for n in range(i + 1, len(heads)):
+            out.append((policies.judge(said[i], said[n]), (a, heads[n])))
     return sorted(out, key=lambda one: (-one[0].outcome, one[0].id))
 
 
@@ -100,6 +100,17 @@ class Closed(NamedTuple):
     verdict: Verdict
     heads: tuple[Head, Head]
     by: tuple[Told, ...]
+
+
+class _Kept(NamedTuple):
+    """What `update` must know of a conflict that is kept: columns of `clashes`, as they stand there."""
+
+    id: str
+    state: int
+    policy: str
+    outcome: int
+    closed_ms: int | None
+    closed_by: bytes | None
 
 
 class ClashBook:
@@ -120,15 +131,16 @@ class ClashBook:
         """
         open_now = {verdict.id: (verdict, heads) for verdict, heads in verdicts if verdict.outcome is not Outcome.ACCEPT}
         by_id = {one.verdict.id: one for one in closed}
-        for clash in self.of_order(okey):
+        kept = [_Kept(*row) for row in self._db.query(f"SELECT {', '.join(_Kept._fields)} FROM clashes WHERE okey=? ORDER BY cid", (okey,))]
+        for clash in kept:
             now = open_now.pop(clash.id, None)
             done = by_id.pop(clash.id, None)
             if now is not None:
                 self._keep_open(clash, now[0])
             elif done is not None:
-                if clash.state is not State.SETTLED or clash.settled_by != done.by:
+                if clash.state != State.SETTLED or clash.closed_by != _dump_told(done.by):
                     self.close(clash.id, State.SETTLED, now_ms if clash.closed_ms is None else clash.closed_ms, done.by)
-            elif clash.state is State.OPEN or (complete and clash.state is State.SETTLED):
+            elif clash.state == State.OPEN or (complete and clash.state == State.SETTLED):
                 self.close(clash.id, State.WENT_ON, now_ms, ())
         for verdict, heads in open_now.values():
             self.insert(okey, verdict, heads, verdict.sentence, now_ms)
@@ -136,7 +148,8 @@ class ClashBook:
             if one.verdict.outcome is not Outcome.ACCEPT:
                 self.insert(okey, one.verdict, one.heads, one.verdict.sentence, now_ms)
                 self.close(one.verdict.id, State.SETTLED, now_ms, one.by)
-        self._forget(okey)
+        if len(kept) + len(open_now) + len(by_id) > CLOSED_KEPT:
+            self._forget(okey)
         return max((verdict.outcome for verdict, _ in verdicts), default=Outcome.ACCEPT)
 
     def _forget(self, okey: int) -> None:
@@ -147,9 +160,9 @@ class ClashBook:
             (okey, okey, CLOSED_KEPT),
         )
 
-    def _keep_open(self, clash: Clash, verdict: Verdict) -> None:
+    def _keep_open(self, clash: _Kept, verdict: Verdict) -> None:
         """Open again where a fork showed that it never was settled; and as the table in use says it."""
-        if clash.state is State.OPEN and (clash.policy, clash.outcome) == (verdict.rule.id, verdict.outcome):
+        if clash.state == State.OPEN and (clash.policy, clash.outcome) == (verdict.rule.id, verdict.outcome):
             return
         self._db.run(
             "UPDATE clashes SET state=0, closed_ms=NULL, closed_by=NULL, policy=?, outcome=?, sentence=?, task=? WHERE id=?",
@@ -160,7 +173,7 @@ class ClashBook:
         """Of a conflict that is here; `by`: the facts that settled it."""
         self._db.run(
             "UPDATE clashes SET state=?, closed_ms=?, closed_by=? WHERE id=?",
-            (int(state), now_ms, pack([_told_row(t) for t in by]) if by else None, clash_id),
+            (int(state), now_ms, _dump_told(by), clash_id),
         )
 
     def insert(self, okey: int, verdict: Verdict, heads: Sequence[Head], sentence: str, raised_ms: int) -> None:
@@ -178,6 +191,10 @@ class ClashBook:
     def of_order(self, okey: int) -> list[Clash]:
         """All of an order, oldest first."""
         return read_clashes(self._db, "okey=?", (okey,), "cid")
+
+    def standing(self, okey: int) -> list[Clash]:
+        """Those of an order that are open or were settled, oldest first."""
+        return read_clashes(self._db, "okey=? AND state<>?", (okey, int(State.WENT_ON)), "cid")
 
 
 COLUMNS: Final = (
@@ -218,6 +235,13 @@ def _told(row: list[Any]) -> Told:
     node, epoch, seq, h, status, source, site, actor, happened_ms, recorded_ms, received_ms, settles, note, known = row
     said = source, site, actor, happened_ms, recorded_ms, received_ms
     return Told(node, epoch, seq, h, Status(status), *said, tuple(settles), note, known)
+
+
+def _dump_told(by: Sequence[Told]) -> bytes | None:
+    if not by:
+        return None
+    data: bytes = pack([_told_row(told) for told in by])
+    return data
 
 
 def _dump_task(task: Task | None) -> bytes | None:

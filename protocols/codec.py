@@ -71,9 +71,14 @@ def unpack(data: bytes, *, max_bytes: int) -> object:
     """
     if len(data) > max_bytes:
         raise DecodeError(f"{len(data)} bytes, at most {max_bytes} are read here")
-    value, end = _unpack_first(data)
-    if end != len(data):
-        raise DecodeError(f"{len(data) - end} bytes left over after the message")
+    most = min(len(data), CONTAINER_ITEMS)
+    try:
+        value = msgpack.unpackb(data, strict_map_key=True, max_array_len=most, max_map_len=most, ext_hook=_refuse_ext)
+    except msgpack.ExtraData as error:
+        raise DecodeError(f"{len(error.extra)} bytes left over after the message") from error
+    except _BROKEN as error:
+        raise DecodeError(f"not well-formed msgpack ({type(error).__name__})") from error
+    check_plain(value, MESSAGE_NESTING)
     return value
 
 

@@ -112,7 +112,8 @@ class Custody:
         """Custody of what is settled ends. The bytes of authors stay until `release`, those of the hub's feed until `release_feed`. Returns
         how many ended. `hub_ms`: the hub's time."""
         done = self._complete(key, points, known, waiting=True)
-        self._db.many("UPDATE custody SET settled_ms=? WHERE cid=?", [(hub_ms, cid) for cid in done])
+        if done:
+            self._db.many("UPDATE custody SET settled_ms=? WHERE cid=?", [(hub_ms, cid) for cid in done])
         return len(done)
 
     def release_feed(self, key: StreamKey, points: Iterable[Point], known: Known = _unknown) -> int:
@@ -146,16 +147,20 @@ class Custody:
 
     def _below(self, key: StreamKey, points: Iterable[Point], known: Known, *, done: int) -> list[Kept]:
         """Spans that lie at or below one of these points; of those that are `done` so far and no further."""
+        here = self._spans.of(key)
+        if here.least() > done:
+            return []
         given = list(dict.fromkeys(points))
         below, most = dict.fromkeys(given), max((seq for seq, _ in given), default=0)
         found: list[Kept] = []
-        for kept in self._spans.of(key).kept:
-            span = kept.span
-            if span.last > most or kept.done > done:
+        for kept in here.kept:
+            _, first, h_before, last, h_last = kept.span
+            if last > most or kept.done > done:
                 continue
             # The highest first: what is settled settles what it stands on.
-            if span.end in below or any(tip[0] > span.last and known(key, tip, span.end) for tip in given):
-                below[span.below] = None
+            end = last, h_last
+            if end in below or any(tip[0] > last and known(key, tip, end) for tip in given):
+                below[first - 1, h_before] = None
                 found.append(kept)
         return found
 
@@ -189,6 +194,9 @@ class Custody:
     ) -> list[int]:
         """The same by their ids. `asked`: the points that the statement answers; of a branch whose end is none of them it says nothing, but
         what is `waiting` to be sent goes on waiting. None: it says all."""
+        here = self._spans.of(key)
+        if here.least() >= SAFE:
+            return []
         data = [run for run in runs if run.kind is RunKind.DATA]
         below: dict[Point, dict[Point, None]] = {}
         ends: dict[Point, Point] = {}
@@ -197,13 +205,14 @@ class Custody:
         def surely(tip: Point, point: Point) -> bool:
             return point in below.get(tip, ())
 
-        for cid, span, done in self._spans.of(key).kept:  # the highest first: what is held is held with what it stands on
+        for cid, span, done in here.kept:  # the highest first: what is held is held with what it stands on
             if done == SAFE:
                 continue
-            end = ends[span.below] = ends.get(span.end, span.end)
+            end, beneath = span.end, span.below
+            end = ends[beneath] = ends.get(end, end)
             way = held_by(span, data, known, surely)
             if way is not None:
-                below.setdefault((way.last, way.h_last), {})[span.below] = None
+                below.setdefault((way.last, way.h_last), {})[beneath] = None
             elif asked is None or end in asked or cid in waiting:
                 lacking[cid] = None
         return sorted(lacking)
@@ -325,13 +334,19 @@ def _never(tip: Point, point: Point) -> bool:
 def held_by(span: Span, runs: Sequence[RunStated], known: Known, surely: Callable[[Point, Point], bool]) -> RunStated | None:
     """The lowest of the hub's runs that hold a span; None where it does not hold all of it. From its end downwards: each run that holds the
     point reached leads to where that run begins. `surely(tip, point)` is asked before `known`, which may have to read."""
-    at = span.end
+    at, least = span.end, span.first
     while True:
         near = [r for r in runs if r.first <= at[0] <= r.last]
+        if not near:
+            return None
         over = [r for r in near if (r.last, r.h_last) == at or surely((r.last, r.h_last), at)]
-        if not any(r.first <= span.first for r in over):
+        if len(over) < len(near) and not any(r.first <= least for r in over):
             over = [r for r in near if r in over or known(span.key, (r.last, r.h_last), at)]
-        run = min(over, key=lambda r: r.first, default=None)
-        if run is None or run.first <= span.first:
+        run = min(over, key=_first, default=None)
+        if run is None or run.first <= least:
             return run
         at = (run.first - 1, run.h_before)
+
+
+def _first(run: RunStated) -> int:
+    return run.first

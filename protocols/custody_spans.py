@@ -60,6 +60,13 @@ class OfStream:
     """does the owner know that there is a frame among the payloads? None: it has not looked"""
     _ends: tuple[list[Point], list[Point]] | None = None
     _open: tuple[int, list[Point]] | None = None
+    _least: int | None = None
+
+    def least(self) -> int:
+        """How far the least done of them is done; beyond all that there is where nothing is kept."""
+        if self._least is None:
+            self._least = min((kept.done for kept in self.kept), default=SAFE + 1)
+        return self._least
 
     def ends(self) -> tuple[list[Point], list[Point]]:
         """The ends of what is not safe yet: those that nothing here stands on, and the others."""
@@ -95,7 +102,7 @@ class Spans:
         if found is None:
             rows: list[Any] = self._db.query(
                 """SELECT cid, first, h_before, last, h_last, done FROM custody_spans
-                   WHERE node=? AND epoch=? AND cls=? ORDER BY last DESC, cid""",
+                   WHERE node=? AND epoch=? AND cls=? ORDER BY last DESC, cid, h_last DESC""",
                 key,
             )
             kept = [Kept(int(cid), Span(key, int(a), bytes(h), int(b), bytes(end)), int(done)) for cid, a, h, b, end, done in rows]
@@ -129,23 +136,43 @@ class Spans:
             "INSERT OR IGNORE INTO custody_spans (cid, node, epoch, cls, first, h_before, last, h_last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(cid, *s.key, s.first, s.h_before, s.last, s.h_last) for s in spans],
         )
-        self._forget(dict.fromkeys(s.key for s in spans))
+        self._keys = None
+        by_key: dict[StreamKey, dict[Point, Span]] = {}
+        for span in spans:
+            by_key.setdefault(span.key, {}).setdefault(span.end, span)
+        if self._cached + len(spans) > CACHED_SPANS:
+            self._streams, self._cached = {}, 0
+        for key, new in by_key.items():
+            cached = self._streams.get(key)
+            if cached is not None:
+                newest = sorted((Kept(cid, span, WAITING) for span in new.values()), key=_h_last, reverse=True)
+                kept = sorted([*cached.kept, *newest], key=_last, reverse=True)
+                self._streams[key] = OfStream(kept, cached.framed or None)
+                self._cached += len(new)
 
     def mark(self, key: StreamKey, found: Iterable[Kept], done: int) -> None:
         """These are done so far, if they were not."""
         new = {(kept.cid, kept.span.end): None for kept in found if kept.done < done}
+        if not new:
+            return
         self._db.many(
             "UPDATE custody_spans SET done=? WHERE cid=? AND node=? AND epoch=? AND cls=? AND last=? AND h_last=?",
             [(done, cid, *key, *end) for cid, end in new],
         )
         cached = self._streams.get(key)
-        if new and cached is not None:
+        if cached is not None:
             kept = [k._replace(done=done) if (k.cid, k.span.end) in new else k for k in cached.kept]
             self._streams[key] = OfStream(kept, cached.framed)
 
     def drop(self, cid: int) -> None:
         """A payload goes."""
-        self._forget(dict.fromkeys(span.key for span in self.of_payload(cid)))
+        self._keys = None
+        for key in dict.fromkeys(span.key for span in self.of_payload(cid)):
+            cached = self._streams.get(key)
+            if cached is not None:
+                kept = [one for one in cached.kept if one.cid != cid]
+                self._cached -= len(cached.kept) - len(kept)
+                self._streams[key] = OfStream(kept, None if cached.framed else cached.framed)
         self._db.run("DELETE FROM custody_spans WHERE cid=?", (cid,))
 
     # ------------------------------------------------------------ memory
@@ -157,8 +184,10 @@ class Spans:
             self._streams[key] = found
             self._cached += len(found.kept)
 
-    def _forget(self, keys: Iterable[StreamKey]) -> None:
-        self._keys = None
-        for key in keys:
-            gone = self._streams.pop(key, None)
-            self._cached -= len(gone.kept) if gone is not None else 0
+
+def _last(kept: Kept) -> int:
+    return kept.span.last
+
+
+def _h_last(kept: Kept) -> bytes:
+    return kept.span.h_last

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from protocols.clashes import Clash, ClashBook, Closed, State, judged, settlers, tell, tell_unknown
+from protocols.clashes import Clash, ClashBook, Closed, judged, settlers, tell, tell_unknown
 from protocols.codec import unpack
 from protocols.errors import DecodeError
 from protocols.fact import from_row
@@ -39,7 +39,7 @@ class Watch:
                 self._judge(book, order)
 
     def _judge(self, book: OrderBook, order: Order) -> None:
-        kept = [clash for clash in self._book.of_order(order.okey) if clash.state is not State.WENT_ON]
+        kept = self._book.standing(order.okey)
         told = {head.fact: self.tell(order.okey, head, kept) for head in order.heads}
         verdicts = judged(self.policies, order.heads, lambda head: told[head.fact])
         still = {verdict.id for verdict, _ in verdicts}

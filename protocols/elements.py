@@ -16,6 +16,8 @@ def items(value: object, least: int, *absent: object) -> list[Any]:
     """The first `least` elements of an array, and those that a later version appended: `absent` where it did not. Others are ignored."""
     if type(value) is not list or len(value) < least:
         raise DecodeError(f"expected an array of at least {least} elements")
+    if not absent:
+        return value[:least]
     return value[:least] + [value[i] if i < len(value) else default for i, default in enumerate(absent, least)]
 
 
@@ -23,7 +25,25 @@ def tuple_of(value: object, parse: Callable[[object], T], most: int) -> tuple[T,
     """Every element parsed, at most `most` of them."""
     if type(value) is not list or len(value) > most:
         raise DecodeError(f"expected an array of at most {most} elements")
-    return tuple(parse(v) for v in value)
+    return tuple([parse(v) for v in value])
+
+
+def point(value: object) -> tuple[int, bytes]:
+    """A place in a stream: (seq, chain hash at it)."""
+    number, h = items(value, 2)
+    return seq(number), fixed(h, HASH)
+
+
+def points(value: object, most: int) -> tuple[tuple[int, bytes], ...]:
+    """Many of them, at most so many: `tuple_of` of points, in a third of its time."""
+    if type(value) is not list or len(value) > most:
+        raise DecodeError(f"expected an array of at most {most} elements")
+    return tuple([
+        (v[0], v[1])
+        if type(v) is list and len(v) > 1 and type(v[0]) is int and 1 <= v[0] <= INT63_MAX and type(v[1]) is bytes and len(v[1]) == HASH
+        else point(v)  # which says what is wrong
+        for v in value
+    ])  # fmt: skip
 
 
 def whole(value: object) -> int:

@@ -23,6 +23,7 @@ from protocols.elements import fixed as _bytes
 from protocols.elements import flag as _flag
 from protocols.elements import hash_or_none as _hash_or_none
 from protocols.elements import items as _items
+from protocols.elements import points as _points
 from protocols.elements import seq as _seq
 from protocols.elements import small as _small
 from protocols.elements import text as _text
@@ -362,8 +363,8 @@ def _parse_stated(value: object) -> StreamStated:
         _epoch(epoch),
         _small(cls),
         _tuple(runs, _parse_run, limits.SEGMENTS_STATED * 2),
-        _tuple(settled, _point, limits.SEGMENTS_STATED),
-        _tuple(freeable, _point, limits.SEGMENTS_STATED),
+        _points(settled, limits.SEGMENTS_STATED),
+        _points(freeable, limits.SEGMENTS_STATED),
         _tuple(wants, _parse_want, limits.SEGMENTS_STATED),
         _tuple(refused, _parse_refused, limits.SEGMENTS_STATED),
     )
@@ -398,12 +399,7 @@ def _parse_queue(value: object) -> StreamQueue:
 
 def _stream_held(value: object) -> StreamHeld:
     epoch, cls, head, points, freed = _items(value, 5)
-    return StreamHeld(_epoch(epoch), _small(cls), _head(head), _tuple(points, _point, POINTS_STATED), _whole(freed))
-
-
-def _point(value: object) -> Point:
-    seq, h = _items(value, 2)
-    return _seq(seq), _bytes(h, HASH)
+    return StreamHeld(_epoch(epoch), _small(cls), _head(head), _points(points, POINTS_STATED), _whole(freed))
 
 
 def _head(value: object) -> Point:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from protocols.errors import DecodeError
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_TEXT: Final = frozenset({str})
 
 
 def check_plain(value: object, nesting: int) -> None:
@@ -14,13 +15,15 @@ def check_plain(value: object, nesting: int) -> None:
     deep, with text as keys. Walks level by level: no depth of nesting costs stack."""
     level: list[Any] = [value]
     for _ in range(nesting + 1):
+        if _SCALARS.issuperset(map(type, level)):
+            return
         inner: list[Any] = []
         for item in level:
             kind = type(item)
             if kind is list:
                 inner += item
             elif kind is dict:
-                if not all(type(key) is str for key in item):
+                if not _TEXT.issuperset(map(type, item)):
                     raise DecodeError("a map with a key that is not text")
                 inner += item.values()
             elif kind not in _SCALARS:

@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import cached_property
 from hashlib import blake2b
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from protocols.codec import pack
 from protocols.lifecycle import ROWS, Status, can_coexist, sort_key
@@ -40,8 +40,7 @@ class Outcome(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """A fact as people and policies see it. Times in ms since 1970; `received_ms`: when this database's hub or node took it.
 
     A fact whose row was freed here is known by its identity and status alone: `known` is False, and everything else is empty.
@@ -92,7 +91,8 @@ class Told:
 
 def in_order(a: Told, b: Told) -> tuple[Told, Told]:
     """The one that is shown, then the other: by policy class, lifecycle rank, digest."""
-    return (a, b) if (sort_key(a.status), a.h, a.identity) >= (sort_key(b.status), b.h, b.identity) else (b, a)
+    one, two = (sort_key(a.status), a.h), (sort_key(b.status), b.h)
+    return (a, b) if (one > two if one != two else a.identity >= b.identity) else (b, a)
 
 
 def clash_id(a: Told, b: Told) -> str:
@@ -137,8 +137,7 @@ class When:
     settling: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """All that a rule can ask of an ordered pair."""
 
     first: Status
@@ -192,7 +191,7 @@ class Rule:
         return self.says.replace("{First}", one[:1].upper() + one[1:]).replace("{first}", one).replace("{second}", other)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verdict:
     """What the table says about a pair. `first` and `second` as the rule names them; `shown` is the one whose status is shown."""
 
@@ -212,7 +211,7 @@ class Verdict:
         """Why, in words."""
         return self.rule.sentence(self.first, self.second)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The pair's name."""
         return clash_id(self.first, self.second)
@@ -225,6 +224,8 @@ class Policies:
     name: str
     rules: tuple[Rule, ...]
     _by_pair: dict[tuple[Status, Status], tuple[Rule, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[Traits, tuple[Rule, bool]] = field(default_factory=dict, repr=False, compare=False)
+    """per case that was met (at most `every_case` of each pair of statuses) the rule that fits, and whether with the shown fact first"""
 
     @cached_property
     def digest(self) -> str:
@@ -244,12 +245,19 @@ class Policies:
     def judge(self, a: Told, b: Told) -> Verdict:
         """What becomes of two facts of one order that did not see each other; the same in either order."""
         shown, other = in_order(a, b)
-        for rule in self._for(shown.status, other.status):
-            if rule.fits(traits(shown, other)):
-                return Verdict(rule, shown, other, shown, other)
-            if rule.fits(traits(other, shown)):
-                return Verdict(rule, other, shown, shown, other)
-        raise AssertionError(f"a checked table has a rule for {shown.status.name} and {other.status.name}")
+        case = traits(shown, other)
+        found = self._found.get(case)
+        if found is None:
+            found = self._found[case] = self._first_that_fits(case)
+        rule, as_shown = found
+        return Verdict(rule, *((shown, other) if as_shown else (other, shown)), shown, other)
+
+    def _first_that_fits(self, case: Traits) -> tuple[Rule, bool]:
+        turned = _turned(case)
+        for rule in self._for(case.first, case.second):
+            if rule.fits(case) or rule.fits(turned):
+                return rule, rule.fits(case)
+        raise AssertionError(f"a checked table has a rule for {case.first.name} and {case.second.name}")
 
     def _for(self, a: Status, b: Status) -> tuple[Rule, ...]:
         rules = self._by_pair.get((a, b))

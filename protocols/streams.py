@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from protocols.chains import Chain, Points, Run, RunKind
+from protocols.chains import RUN_KINDS, Chain, Points, Run, RunKind
 from protocols.fact import genesis
 from protocols.freed import FreedHashes
 from protocols.limits import RUNS_HELD, STREAMS_MENTIONED
@@ -127,7 +127,7 @@ class StreamLog:
     def _load(self) -> None:
         runs: dict[int, list[Run]] = {}
         for sid, first, h_before, last, h_last, kind in self._db.query("SELECT sid, first, h_before, last, h_last, kind FROM runs"):
-            runs.setdefault(sid, []).append(Run(first, h_before, last, h_last, RunKind(kind)))
+            runs.setdefault(sid, []).append(Run(first, h_before, last, h_last, RUN_KINDS[kind] if kind in RUN_KINDS else RunKind(kind)))
         for sid, node, epoch, cls, own, settled, freed, freed_h, told in self._db.query(
             "SELECT sid, node, epoch, cls, own, settled_seq, freed_seq, freed_h, told_fork FROM streams ORDER BY sid"
         ):
@@ -267,8 +267,10 @@ class StreamLog:
         found: set[tuple[int, bytes]] = set()
         for start in range(0, len(points), ASKED):
             some = points[start : start + ASKED]
-            sql = f"SELECT seq, h FROM log WHERE sid=? AND seq IN ({', '.join('?' * len(some))})"
-            found |= {(seq, bytes(h)) for seq, h in self._db.query(sql, (sid, *(seq for seq, _ in some)))}
+            seqs = [seq for seq, _ in some]
+            seqs += seqs[-1:] * ((1 << (len(seqs) - 1).bit_length()) - len(seqs))  # few different statements, so that they stay prepared
+            sql = f"SELECT seq, h FROM log WHERE sid=? AND seq IN ({', '.join('?' * len(seqs))})"
+            found |= {(seq, bytes(h)) for seq, h in self._db.query(sql, (sid, *seqs))}
         return {point for point in points if point in found or self._was_freed(sid, *point)}
 
     def _was_freed(self, sid: int, seq: int, h: bytes) -> bool:

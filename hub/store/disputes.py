@@ -34,13 +34,17 @@ class Disputes:
 
     def of(self, okey: int, heads: Sequence[Head], facts: Facts, merges: Merges | None, now_ms: int) -> Outcome:
         """Judge an order as it stands, and what led there (None: only as it stands). Returns the gravest outcome of what is open."""
-        told = {head.fact: self._tell(head, fact, received_ms) for head, fact, received_ms in facts}
+        here = {head.fact: (head, fact, received_ms) for head, fact, received_ms in facts}
+        told: dict[tuple[int, int, bytes], Told] = {}
 
         def tell_head(head: Head) -> Told:
-            return told[head.fact]
+            found = told.get(head.fact)
+            if found is None:
+                found = told[head.fact] = self._tell(*here[head.fact])
+            return found
 
         closed = [
-            Closed(verdict, pair, (told[after.fact],))
+            Closed(verdict, pair, (tell_head(after),))
             for after, before in merges or ()
             for verdict, pair in judged(self.policies, before, tell_head)
             if verdict.outcome is not Outcome.ACCEPT

@@ -13,6 +13,8 @@ from protocols.messages import Point, RunStated
 
 CARRIERS_MOST: Final = 8
 """of one author; of more, those that brought something last"""
+ASKED_ALONE: Final = 2
+"""points that are looked for one by one in the log; more are asked for together"""
 
 
 class Carriers:
@@ -56,10 +58,12 @@ def held_points(chain: Chain, points: Sequence[Point]) -> tuple[RunStated, ...]:
 def reached(chain: Chain, points: Sequence[Point], stated: Sequence[Point]) -> tuple[Point, ...]:
     """Of points that were asked about, those that lie below a stated one on its own branch."""
     on_way = [(run, last) for tip in stated for run, last in chain.path(*tip)] if points else []
-    found = []
+    inside = []
     for point in points:
         near = [run for run, last in on_way if run.first <= point[0] <= last] if point not in stated else []
         if near:
-            at = chain.locate(*point)  # it may have to read
-            found += [point] if any(run is at for run in near) else []
-    return tuple(found)
+            inside.append((point, near))
+    if chain.fork_point is None and len(inside) > ASKED_ALONE:
+        there = chain.locate_all([point for point, _ in inside])
+        return tuple(point for point, near in inside if any(run is there.get(point) for run in near))
+    return tuple(point for point, near in inside if (at := chain.locate(*point)) is not None and any(run is at for run in near))

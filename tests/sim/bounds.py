@@ -42,7 +42,7 @@ def things(root: object, leave: tuple[str, ...] = ()) -> int:
     count = 0
     while stack:
         thing = stack.pop()
-        if id(thing) in seen or isinstance(thing, str | bytes | int | float | Db | Random | type | None):
+        if _KINDS[type(thing)][0] or id(thing) in seen:
             continue
         seen[id(thing)] = thing
         if isinstance(thing, dict):
@@ -57,11 +57,22 @@ def things(root: object, leave: tuple[str, ...] = ()) -> int:
 
 
 def _attributes(thing: object) -> Iterator[tuple[str, object]]:
-    for kind in type(thing).__mro__:
-        for name in getattr(kind, "__slots__", ()):
-            if hasattr(thing, name):
-                yield name, getattr(thing, name)
+    for name in _KINDS[type(thing)][1]:
+        if hasattr(thing, name):
+            yield name, getattr(thing, name)
     yield from getattr(thing, "__dict__", {}).items()
+
+
+class _Kinds(dict[type, tuple[bool, tuple[str, ...]]]):
+    """Of each class: do its instances count as no thing of their own, and which slots have they?"""
+
+    def __missing__(self, kind: type) -> tuple[bool, tuple[str, ...]]:
+        slots = tuple(name for each in kind.__mro__ for name in getattr(each, "__slots__", ()))
+        self[kind] = issubclass(kind, (str, bytes, int, float, Db, Random, type, type(None))), slots
+        return self[kind]
+
+
+_KINDS = _Kinds()
 
 
 def exceeded(world: World) -> Iterator[str]:

@@ -17,7 +17,7 @@ from protocols.topics import Address
 from tests.sim.bounds import exceeded
 from tests.sim.devices import Measured
 from tests.sim.disks import Disk
-from tests.sim.downlink import came_down, changed_orders, in_custody, wrong_in_feed
+from tests.sim.downlink import all_came_down, came_down, changed_orders, in_custody, wrong_in_feed
 from tests.sim.invariants import INVARIANTS
 from tests.sim.oracle import right
 from tests.sim.truth import FactId, Mask, Order, Truth, bits
@@ -55,6 +55,8 @@ class Checker:
         """what each hub calls itself now"""
         self.stored: Mask = 0
         """facts for which the store had a row at some moment"""
+        self._settled_right: dict[tuple[StreamKey, tuple[tuple[int, bytes], ...]], None] = {}
+        """what was called settled of a stream, and was in the store"""
         self.asked: dict[FactId, OrderEvent] = {}
         self.odd_rows: dict[bytes, None] = {}
         """rows of a later version that the workload put into a ledger"""
@@ -229,10 +231,11 @@ class Checker:
             key = StreamKey(s.node, s.epoch, s.cls)
             for run in s.runs:
                 mask = self.truth.run(key, run) if run.kind == 0 else 0
-                demand(mask is not None, f"I2 the hub speaks of facts of {s.node} that nobody committed: {run}")
+                if mask is None:
+                    raise Violation(f"I2 the hub speaks of facts of {s.node} that nobody committed: {run}")
                 held = disk.held | disk.freed & self.stored
-                if (mask or 0) & ~held:
-                    raise Violation(f"I5 the hub says it holds {self.truth.show((mask or 0) & ~held)}")
+                if mask & ~held:
+                    raise Violation(f"I5 the hub says it holds {self.truth.show(mask & ~held)}")
             self._settled_said(key, s)
 
     def hub_feeds(self, to: Address, feed: Feed) -> None:
@@ -241,6 +244,10 @@ class Checker:
             raise Violation(what)
 
     def _settled_said(self, key: StreamKey, s: StreamStated) -> None:
+        """What was right to say once is right for good: `stored` only grows."""
+        if (key, s.settled) in self._settled_right:
+            return
+        self._settled_right[key, s.settled] = None
         for seq, h in s.settled:
             at = self.truth.of.get(FactId(*key, seq, h))
             missing = self.truth.facts[at].chain & ~self.stored if at is not None else 0
@@ -359,6 +366,9 @@ class Checker:
             raise Violation(what)
         lost = ((1 << len(self.truth.facts)) - 1) & ~self.copies() & ~self.truth.excused & ~self.truth.evicted
         demand(not lost, f"I1 on no disk and in no record: {self.truth.show(lost)}")
+        for edge in self.world.edges:
+            for what in all_came_down(edge.disk, self.truth, edge.name) if edge.disk.seen else ():  # a blank one has no tables yet
+                raise Violation(what)
         for disk in self.world.disks():
             real = 0
             for fid, row in disk.everything():

@@ -23,10 +23,12 @@ class SimDb(Db):
 
     `filled`: its disk is full, so that it may grow by a few pages at most. `written`: how many statements were run that write to each
     table, also when that was rolled back, so that nobody need look at what cannot have changed (none of them is a query: a test sees it).
+    `copied`: orders, by their numbers, whose copies of others' facts were written to since somebody last looked; None: it may be any.
     """
 
     fail = ""
     filled = False
+    copied: dict[Value, None] | None = None
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self.written: dict[str, int] = {}
@@ -34,7 +36,7 @@ class SimDb(Db):
 
     def run(self, sql: str, params: Sequence[Value] = ()) -> None:
         """See `Db.run`."""
-        self._writes(sql)
+        self._writes(sql, params)
         super().run(sql, params)
 
     def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
@@ -42,10 +44,15 @@ class SimDb(Db):
         self._writes(sql)
         super().many(sql, rows)
 
-    def _writes(self, sql: str) -> None:
+    def _writes(self, sql: str, params: Sequence[Value] = ()) -> None:
         table = table_written(sql)
         if table:
             self.written[table] = self.written.get(table, 0) + 1
+            if table in ("copies", "*"):
+                if self.copied is not None and params and of_one_order(sql):
+                    self.copied[params[0]] = None
+                else:
+                    self.copied = None
 
     def fill(self, spare_pages: int) -> None:
         """The disk it is on has room for so many more pages."""
@@ -81,6 +88,12 @@ def table_written(sql: str) -> str:
     return "" if re.match(r"\s*(?:SELECT|PRAGMA|BEGIN|COMMIT|ROLLBACK)\b", sql) else "*"
 
 
+@lru_cache(maxsize=64)
+def of_one_order(sql: str) -> bool:
+    """Does a statement write to copies of facts of one order only, and its first parameter say of which?"""
+    return re.match(r"\s*(?:INSERT INTO copies \(okey,.*\) VALUES \(\?,|DELETE FROM copies WHERE okey=\?\s*$)", sql) is not None
+
+
 @dataclass(slots=True)
 class Disk:
     """A database and its mirror. `seen`: facts that were ever logged in it; `held`: those whose bytes are there now; `keys`: requests
@@ -99,12 +112,14 @@ class Disk:
     copied: Mask = 0
     """at an edge, facts of others that came down"""
     gone: bool = False
+    names: dict[int, StreamKey] = field(default_factory=dict)
+    """streams by their numbers here, which they keep"""
     freed: Mask = 0
     """at a hub: facts that it let go by rule 11 and still speaks for, as the store has them"""
     looked: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """how much had been written to some tables when somebody last looked at them"""
-    copies: dict[tuple[object, ...], int] = field(default_factory=dict)
-    """rows of facts of others that were found to be right, with the number of the fact"""
+    copies: dict[Value, Mask] = field(default_factory=dict)
+    """at an edge, which facts of others there are copies of, by the numbers of their orders"""
 
     @classmethod
     def blank(cls, name: str) -> Disk:
@@ -197,9 +212,12 @@ class Disk:
 
     def _head_id(self, head: list[Any]) -> FactId:
         sid, seq, h = (head[5][3], head[5][1], head[5][2]) if len(head) > 5 and head[5] else head[:3]  # a fix names itself last
-        row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (sid,))
-        assert row is not None
-        return FactId(row[0], row[1], row[2], seq, h)
+        key = self.names.get(sid)
+        if key is None:
+            row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (sid,))
+            assert row is not None
+            key = self.names[sid] = StreamKey(*row)
+        return FactId(*key, seq, h)
 
 
 @lru_cache(maxsize=1)

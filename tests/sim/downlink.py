@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from protocols.codec import decode_body
@@ -42,23 +44,31 @@ def _concerned(world: World, to: Address, order: Order) -> bool:
 
 
 def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
-    """Look at the copies that an edge keeps, and at its orders that they changed. After the look at its own facts."""
-    if not disk.moved("copies", "copies", "streams"):
+    """Look at the copies that an edge keeps, of the orders whose copies changed since the last look. After the look at its own facts."""
+    orders, disk.db.copied = disk.db.copied, {}
+    if orders is not None and not orders:
         return
-    before, disk.copies = disk.copies, {}
-    copied = 0
-    for copy in disk.db.query("SELECT s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"):
-        i = before.get(copy, -1)
-        if i < 0:
-            node, epoch, cls, seq, h, row = copy
-            i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
-            if i < 0 or truth.facts[i].row != bytes(row):
-                yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
-                return
-        disk.copies[copy] = i
-        copied |= 1 << i
+    sql = "SELECT c.okey, s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"
+    if orders is None:
+        disk.copies, found = {}, disk.db.query(sql)
+    else:
+        disk.copies.update(dict.fromkeys(orders, 0))
+        found = [copy for okey in orders for copy in disk.db.query(f"{sql} WHERE c.okey=?", (okey,))]
+    for okey, node, epoch, cls, seq, h, row in found:
+        i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
+        if i < 0 or truth.facts[i].row != bytes(row):
+            yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
+            return
+        disk.copies[okey] = disk.copies.get(okey, 0) | 1 << i
+    copied = reduce(or_, disk.copies.values(), 0)
     disk.seen |= truth.closure(copied & ~disk.copied)
     disk.copied = copied
+
+
+def all_came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
+    """The same of every order, whether anything was written or not."""
+    disk.db.copied = None
+    yield from came_down(disk, truth, who)
 
 
 def changed_orders(disk: Disk) -> list[Order]:

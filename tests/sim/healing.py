@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hub.store.port import OrderView
-from protocols.clashes import State, read_clashes
+from hub.store.port import EventView, OrderView
+from protocols.clashes import State
 from protocols.policy import Outcome
 from tests.sim.audit import audit
 from tests.sim.disks import Disk
@@ -19,6 +19,8 @@ from tests.sim.truth import FactId, Mask, Order, Truth, bits
 
 if TYPE_CHECKING:
     from tests.sim.world import World
+
+_DISPUTED = "SELECT v.org, v.order_id FROM view v WHERE EXISTS (SELECT 1 FROM clashes c WHERE c.okey = v.okey)"
 
 
 def reached(world: World) -> bool:
@@ -116,17 +118,20 @@ def _edge_done(world: World, edge: EdgeProc) -> Iterator[str]:
 
 
 def _views(world: World) -> Iterator[str]:
+    open_here = {edge.name: _open(edge) for edge in world.edges if edge.alive}
+    disputed = dict.fromkeys(world.store.disk.db.query(_DISPUTED))
     for order, mask in world.check.truth.orders.items():
-        centre = Centre(world, order)
+        centre = Centre(world, order, disputed=order in disputed)
         known = mask & world.store.disk.held
         if known and not world.check.torn(known):
-            yield from _store_view(world, order, known)
+            yield from _store_view(world, centre, known)
             for hub in world.hubs:
                 yield from _ledger_view(world, hub.disk, order, mask, hub.name)
         for edge in world.edges:
             if not _half_told(edge) and not _left(edge, order, world.check.truth, mask):
                 yield from _ledger_view(world, edge.disk, order, mask, edge.name)
-            yield from _same_outcome(edge, centre)
+            if edge.alive:
+                yield from _same_outcome(edge, open_here[edge.name], centre)
     for edge in world.edges:
         yield from not_as_the_centre(world, edge)
 
@@ -142,28 +147,27 @@ def _left(edge: EdgeProc, order: Order, truth: Truth, mask: Mask) -> bool:
     return here is not None and not here.followed and any(truth.facts[i].id.stream in truth.forked for i in bits(mask))
 
 
-def _store_view(world: World, order: Order, known: Mask) -> Iterator[str]:
-    truth, store = world.check.truth, world.store.store
-    want, view = right(truth, known), store.order(*order)
+def _store_view(world: World, centre: Centre, known: Mask) -> Iterator[str]:
+    truth, order = world.check.truth, centre.order
+    want, view = right(truth, known), centre.view
     if view is None:
         yield f"I6 the store does not show {order[1]}"
         return
-    events = store.events(*order)
-    heads = [e.fact_id for e in events if e.is_head]
+    events, heads = centre.events, centre.heads
     if (view.status, view.conflict, view.heads) != (want.status, want.conflict, want.heads.bit_count()):
         yield f"I6 {order[1]} is shown as {view}, right is {want}: {truth.show(want.heads)}"
     if view.facts != want.facts or len(events) != want.facts:
         yield f"I3 {order[1]} has {want.facts} facts, the view counted {view.facts} and lists {len(events)}"
     names = sorted(f"{f.id.node}/{f.id.epoch:x}/{f.id.seq}/{f.id.h[:4].hex()}" for f in (truth.facts[i] for i in bits(want.heads)))
-    if sorted(heads) != names:
+    if heads != names:
         yield f"I6 heads of {order[1]} are {heads}, right are {names}"
 
 
 class Centre:
-    """What the centre says of one order, asked once for all the edges that are compared with it."""
+    """What the centre says of one order, asked once for all edges that are compared with it. `disputed`: has it any conflict of it?"""
 
-    def __init__(self, world: World, order: Order) -> None:
-        self._store, self.order = world.store.store, order
+    def __init__(self, world: World, order: Order, *, disputed: bool) -> None:
+        self._store, self.order, self._disputed = world.store.store, order, disputed
 
     @cached_property
     def view(self) -> OrderView | None:
@@ -171,25 +175,40 @@ class Centre:
         return self._store.order(*self.order)
 
     @cached_property
+    def events(self) -> Sequence[EventView]:
+        """Its facts."""
+        return self._store.events(*self.order)
+
+    @cached_property
     def heads(self) -> list[str]:
         """The names of its heads."""
-        return sorted(e.fact_id for e in self._store.events(*self.order) if e.is_head)
+        return sorted(e.fact_id for e in self.events if e.is_head)
 
     @cached_property
     def open(self) -> list[tuple[str, Outcome]]:
         """Its open conflicts."""
+        if not self._disputed:
+            return []
         return sorted((c.clash.id, c.clash.outcome) for c in self._store.disputed(*self.order).conflicts if c.clash.state is State.OPEN)
 
 
-def _same_outcome(edge: EdgeProc, centre: Centre) -> Iterator[str]:
+def _open(edge: EdgeProc) -> dict[int, list[tuple[str, Outcome]]]:
+    """The open conflicts that an edge has written down, by the numbers of their orders."""
+    edge.core.ledger.flush()
+    found: dict[int, list[tuple[str, Outcome]]] = {}
+    for okey, name, outcome in edge.core.ledger.db.query("SELECT okey, id, outcome FROM clashes WHERE state=0 ORDER BY id"):
+        found.setdefault(okey, []).append((name, Outcome(outcome)))
+    return found
+
+
+def _same_outcome(edge: EdgeProc, open_here: dict[int, list[tuple[str, Outcome]]], centre: Centre) -> Iterator[str]:
     """Where an edge and the centre see the same heads, the same conflicts are open and the same orders are on hold."""
     ledger = edge.core.ledger
     here = ledger.book.get(*centre.order)
     there = centre.view if here is not None and here.followed else None
     if here is None or there is None or sorted(ledger.fact_id(head.fact) for head in here.heads) != centre.heads:
         return
-    ledger.flush()
-    ours = sorted((c.id, c.outcome) for c in read_clashes(ledger.db, "okey = ? AND state = 0", (here.okey,), "cid"))
+    ours = open_here.get(here.okey, [])
     if (ours, here.conflict, here.held) != (centre.open, there.conflict, there.held):
         yield f"I6 {edge.name} finds {ours} open about {centre.order[1]}, the centre {centre.open}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from protocols.errors import LedgerError, LedgerFull
 from protocols.event import OrderEvent
@@ -31,23 +31,20 @@ class Request:
     told: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(NamedTuple):
     """Bytes for an edge."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(NamedTuple):
     """Bytes for the hub, on the topics of `node`."""
 
     node: str
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """The transport of an edge came up or went."""
 
     up: bool

@@ -64,7 +64,7 @@ def test_what_is_remembered_is_what_is_written(most: int, monkeypatch: pytest.Mo
         assert sum(len(stream.kept) for stream in spans._streams.values()) == spans._cached <= most
 
 
-def test_who_asked_for_frames_is_asked_again_when_payloads_came_or_went() -> None:
+def test_who_looked_for_frames_looks_again_when_one_may_have_come_or_gone() -> None:
     db = made()
     spans = Spans(db)
     spans.add(1, [Span(KEYS[0], 1, b"", 2, b"2" * 8)])
@@ -73,4 +73,11 @@ def test_who_asked_for_frames_is_asked_again_when_payloads_came_or_went() -> Non
     assert spans.of(KEYS[0]).framed is True
     assert spans.of(KEYS[0]).ends() == ([], [])
     spans.add(2, [Span(KEYS[0], 3, b"2" * 8, 3, b"3" * 8)])
+    assert spans.of(KEYS[0]).framed is True  # whatever came, the one is still here
+    spans.drop(1)
+    assert spans.of(KEYS[0]).framed is None
+    spans.of(KEYS[0]).framed = False
+    spans.drop(2)
+    assert spans.of(KEYS[0]).framed is False
+    spans.add(3, [Span(KEYS[0], 3, b"2" * 8, 3, b"3" * 8)])
     assert spans.of(KEYS[0]).framed is None
