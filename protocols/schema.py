@@ -8,10 +8,11 @@ refused, untouched.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from protocols.errors import ConfigError
-from protocols.sqlite import Db
+from protocols.sqlite import MEMORY, Db
 
 _VERSIONS: Final = "CREATE TABLE IF NOT EXISTS versions (part TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID"
 
@@ -105,6 +106,21 @@ LEDGER: Final = (
 
 def migrate(db: Db, migrations: Sequence[Sequence[str]] = LEDGER, *, part: str = "ledger") -> None:
     """Bring one part of a database to the newest version this code knows. Errors: ConfigError when the file is newer than the code."""
+    if db.begins_in_memory():
+        db.begin_as(_made(db.driver, tuple(map(tuple, migrations)), part))
+    else:
+        _forward(db, migrations, part)
+
+
+@cache
+def _made(driver: str, migrations: tuple[tuple[str, ...], ...], part: str) -> Db:
+    """What a new database in memory begins as a copy of, which is a tenth of the work: simulations make thousands."""
+    made = Db(MEMORY, driver=driver)
+    _forward(made, migrations, part)
+    return made
+
+
+def _forward(db: Db, migrations: Sequence[Sequence[str]], part: str) -> None:
     have = refuse_newer(db, migrations, part=part)
     for step in range(have, len(migrations)):
         db.begin()

@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ except ImportError:  # a platform without a wheel
 Value = int | str | bytes | None
 Row = tuple[Any, ...]
 
+MEMORY: Final = ":memory:"
 DRIVERS: Final = ("apsw", "sqlite3") if apsw is not None else ("sqlite3",)
 _BUSY_MS: Final = 5_000
 _MOMENT_MS: Final = 500
@@ -44,6 +46,8 @@ _OPENING_FAULTS: Final = (*_FAULTS, OSError, ValueError)
 """also a path that cannot be one, a directory that has gone, a driver that lacks what was asked of it"""
 _READ_ONLY: Final = 1
 _READ_WRITE: Final = 6  # SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+_COPYING: Final = threading.Lock()
+"""held while a database that many begin as is read: a connection serves one thread at a time"""
 
 
 class Db:
@@ -238,11 +242,24 @@ class Db:
         """See `read_moment`."""
         self.run("ROLLBACK")
 
+    def begins_in_memory(self) -> bool:
+        """Whether this is a database in memory in which nothing was ever made."""
+        return self.path == MEMORY and self._shrinks and self.one("SELECT 1 FROM sqlite_master") is None
+
+    def begin_as(self, other: Db) -> None:
+        """Be a copy of another database in memory, of the same driver. Safe in any thread."""
+        with _COPYING:
+            if self.driver == "apsw":
+                with self._c.backup("main", other._c, "main") as copying:
+                    copying.step()
+            else:
+                other._c.backup(self._c)
+
     @classmethod
     def load(cls, image: bytes, *, driver: str = DRIVERS[0]) -> Db:
         """An in-memory database from what `dump` gave. A file's image says WAL in its header, which no database in memory can be."""
         image = image[:18] + b"\x01\x01" + image[20:]
-        db = cls(":memory:", driver=driver)
+        db = cls(MEMORY, driver=driver)
         db._c.deserialize(*(("main", image) if driver == "apsw" else (image,)))
         return db
 

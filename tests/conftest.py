@@ -32,6 +32,9 @@ settings.register_profile("quick", max_examples=20, deadline=None, print_blob=Tr
 settings.register_profile("default", max_examples=80, deadline=None, print_blob=True)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 
+COLLECTED: Final = (100_000, 20, 50)
+"""how rarely garbage is looked for, as in the processes of the product (`hub.loop`)"""
+
 guards.install_network_guard()
 
 
@@ -57,6 +60,7 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTED)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

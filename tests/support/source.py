@@ -7,7 +7,9 @@ each can fail.
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,18 @@ FILE_LINES: Final = 500
 FUNCTION_LINES: Final = 70
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For a pass over many sources: trees have no cycles; looked through for garbage while they grow, they take five times as long."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
-from tests.support.source import ROOT, Source, imports, impurities, sources, top, wrong_arrows, wrong_owners
+from tests.support.source import ROOT, Source, imports, impurities, sources, top, uncollected, wrong_arrows, wrong_owners
 
 ARROWS: Final = {
     "protocols": (),
@@ -85,6 +86,12 @@ CALLS: Final = (
 
 EAGER: Final = ("pydantic", "fastapi", "starlette")
 """Never where a node decides: they cost memory and start-up time, and belong to the shells around HTTP."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trees_are_no_garbage() -> Iterator[None]:
+    with uncollected():
+        yield
 
 
 def pure_sources() -> list[Source]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from deploy.contracts import documents
-from tests.support.source import FOLDERS, ROOT, Source, blind_excepts, prints, sleeps, sources, too_long, undocumented
+from tests.support.source import FOLDERS, ROOT, Source, blind_excepts, prints, sleeps, sources, too_long, uncollected, undocumented
 
 SPEAKS: Final = ("*/cli.py", "*/cli_*.py", "*/__main__.py", "deploy/**", "tests/**", "protocols/lifecycle.py")
 """Commands, and the generator of the lifecycle document; everything else answers with values."""
@@ -41,6 +42,12 @@ TEXT_ENDINGS: Final = (
     "Makefile",
     "run",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trees_are_no_garbage() -> Iterator[None]:
+    with uncollected():
+        yield
 
 
 def complaints(check: Any, *folders: str) -> list[str]:
