@@ -405,6 +405,7 @@ class KafkaAdmin:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._client: AIOKafkaAdminClient | None = None
+        self._asker: AIOKafkaConsumer | None = None
 
     async def _open(self) -> AIOKafkaAdminClient:
         if self._client is None:
@@ -449,6 +450,15 @@ class KafkaAdmin:
                 while {p.name for p in plans} - set(await client.list_topics()):  # noqa: ASYNC110 (nobody tells)
                     await asyncio.sleep(0.05)
 
+    async def ends(self, topic: str, partitions: int) -> list[int]:
+        """The offset of the next record in each partition of a topic. Nothing is read: it may be asked again and again."""
+        async with self._access.telling():
+            if self._asker is None:
+                self._asker = AIOKafkaConsumer(**self._access.settings(), enable_auto_commit=False)
+                await _soon(self._asker.start(), START_S)
+            found = await _soon(self._asker.end_offsets([TopicPartition(topic, n) for n in range(partitions)]), SEND_S)
+        return [end for _, end in sorted(found.items())]
+
     async def read_all(self, topics: Sequence[str], limit: int) -> list[Taken]:
         """See `Admin.read_all`."""
         found = await self.topics(topics, [])
@@ -464,6 +474,9 @@ class KafkaAdmin:
     async def close(self) -> None:
         """See `Admin.close`."""
         client, self._client = self._client, None
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            await _let_go(asker.stop())
         if client is not None:
             await _let_go(client.close())
 

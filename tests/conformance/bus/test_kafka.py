@@ -105,6 +105,23 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         Access(settings("127.0.0.1:1", "g", security="sasl_plaintext", username="hub", password_file=str(tmp_path / "nowhere")))
 
 
+def test_where_a_topic_ends_is_asked_again_and_again_without_reading_it(kafka: Kafka) -> None:
+    async def story() -> None:
+        access = Access(settings(kafka.servers, "ends"))
+        name = await topic(access, "ends")
+        admin, sender = KafkaAdmin(access), KafkaSender(access, [name])
+        assert await admin.ends(name, 1) == [0]
+        await sender.start()
+        for n in (1, 2):
+            await sender.send([record(name, "k", b"1")] * 3)
+            assert await admin.ends(name, 1) == [3 * n]
+        await sender.close()
+        await admin.close()
+        await admin.close()
+
+    told(story)
+
+
 def test_a_producer_that_is_wedged_stays_so_and_a_new_one_goes_on(kafka: Kafka) -> None:
     """aiokafka#1017: once its sequence numbers are ahead of the broker's, every send of that producer is refused."""
 
