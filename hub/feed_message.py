@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from protocols.codec import DICTIONARIES, encode_body, pack
@@ -18,8 +19,16 @@ FULL_BYTES: Final = 40_000
 ORDER_BYTES: Final = 25_000
 """of the rows of one order, and of what is said of it: together with what was there before, it still travels"""
 FACTS: Final = 600
+BODIES_KEPT: Final = 64
+"""packed rows of messages, each at most what travels in one"""
 ROWS_OF_HISTORY: Final = 32
 """of an order that the node does not know: its latest past, to be shown"""
+
+
+@lru_cache(maxsize=BODIES_KEPT)
+def _body(rows: tuple[bytes, ...]) -> bytes:
+    """Nodes at one site are sent the same facts: these are packed once."""
+    return encode_body(rows, dictionary=DICTIONARIES[-1])
 
 
 class Writer:
@@ -140,7 +149,7 @@ class Writer:
         facts = list(self._facts.values())
         streams = [log.by_sid(sid) for sid in self._streams]
         named = tuple((*s.key, 0 if s.fork_point is None else s.fork_point + 1) for s in streams)
-        body = encode_body([f.row for f in facts], dictionary=DICTIONARIES[-1]) if facts else b""
+        body = _body(tuple(f.row for f in facts)) if facts else b""
         return Feed(
             epoch, tail, pos_from, pos_to, self._unsettled, named, tuple((f.stream, f.seq, f.prev) for f in facts), DICTIONARIES[-1], body,
             tuple(self._orders), tuple(self._left), tuple(done), asker,

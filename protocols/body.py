@@ -69,13 +69,15 @@ _ENTRY_LEAST_BYTES: Final = 9
 # ------------------------------------------------------------------ out
 
 
-def write_rows(rows: Sequence[bytes], values: Sequence[Row | None], *, clocks: bool = False) -> tuple[str, str, str, list[Any]]:
+def write_rows(
+    rows: Sequence[bytes], values: Sequence[Row | None], *, clocks: bool = False, fit: bool = False
+) -> tuple[str, str, str, list[Any]]:
     """(texts, signs, figures, extras) of a body. `values` has for each row what it holds, or None for a row that must travel as it is.
 
-    `clocks`: who reads it knows of the clocks of version 2.
+    `clocks`: who reads it knows of the clocks of version 2. `fit`: each of the values is known to be an order event to the letter (`fits`).
     """
     writer = Writer()
-    events = _events(values, clocks)
+    events = list(values) if fit else _events(values, clocks)
     groups, places = _grouped(events)
     _write_groups(writer, groups, places)
     if groups:
@@ -84,6 +86,11 @@ def write_rows(rows: Sequence[bytes], values: Sequence[Row | None], *, clocks: b
     if None in events:
         writer.extras.append([row for row, event in zip(rows, events, strict=True) if event is None])
     return LINE.join((*writer.texts, "")), *write_numbers(writer.signs, writer.figures), writer.extras
+
+
+def fits(row: Row, clocks: bool) -> bool:
+    """Is this row an order event to the letter, that columns can hold?"""
+    return _fits([row], clocks)
 
 
 def _events(values: Sequence[Row | None], clocks: bool) -> list[Row | None]:

@@ -102,8 +102,8 @@ class Closed(NamedTuple):
     by: tuple[Told, ...]
 
 
-class _Kept(NamedTuple):
-    """What `update` must know of a conflict that is kept: columns of `clashes`, as they stand there."""
+class Kept(NamedTuple):
+    """What `ClashBook.update` must know of a conflict that is kept: columns of `clashes`, as they stand there."""
 
     id: str
     state: int
@@ -111,6 +111,9 @@ class _Kept(NamedTuple):
     outcome: int
     closed_ms: int | None
     closed_by: bytes | None
+
+
+_KEPT: Final = f"SELECT {', '.join(Kept._fields)} FROM clashes WHERE okey=? ORDER BY cid"
 
 
 class ClashBook:
@@ -122,16 +125,24 @@ class ClashBook:
     # ------------------------------------------------------------ writing
 
     def update(
-        self, okey: int, verdicts: Sequence[tuple[Verdict, tuple[Head, Head]]], closed: Sequence[Closed], now_ms: int, *, complete: bool
+        self,
+        okey: int,
+        verdicts: Sequence[tuple[Verdict, tuple[Head, Head]]],
+        closed: Sequence[Closed],
+        now_ms: int,
+        *,
+        complete: bool,
+        kept: Sequence[Kept] | None = None,
     ) -> Outcome:
         """Write down what is open of an order now, and what was closed. Returns the gravest outcome of the open ones.
 
         `closed` may name pairs that were never open here: they are history too. `complete`: every fact of the order was looked at, so that
-        what `closed` does not name was not settled after all (a fork came to light).
+        what `closed` does not name was not settled after all (a fork came to light). `kept`: what `kept` says of the order, where the
+        caller has asked.
         """
         open_now = {verdict.id: (verdict, heads) for verdict, heads in verdicts if verdict.outcome is not Outcome.ACCEPT}
         by_id = {one.verdict.id: one for one in closed}
-        kept = [_Kept(*row) for row in self._db.query(f"SELECT {', '.join(_Kept._fields)} FROM clashes WHERE okey=? ORDER BY cid", (okey,))]
+        kept = self.kept(okey) if kept is None else kept
         for clash in kept:
             now = open_now.pop(clash.id, None)
             done = by_id.pop(clash.id, None)
@@ -160,7 +171,7 @@ class ClashBook:
             (okey, okey, CLOSED_KEPT),
         )
 
-    def _keep_open(self, clash: _Kept, verdict: Verdict) -> None:
+    def _keep_open(self, clash: Kept, verdict: Verdict) -> None:
         """Open again where a fork showed that it never was settled; and as the table in use says it."""
         if clash.state == State.OPEN and (clash.policy, clash.outcome) == (verdict.rule.id, verdict.outcome):
             return
@@ -191,6 +202,10 @@ class ClashBook:
     def of_order(self, okey: int) -> list[Clash]:
         """All of an order, oldest first."""
         return read_clashes(self._db, "okey=?", (okey,), "cid")
+
+    def kept(self, okey: int) -> list[Kept]:
+        """The same in short."""
+        return [Kept(*row) for row in self._db.query(_KEPT, (okey,))]
 
     def standing(self, okey: int) -> list[Clash]:
         """Those of an order that are open or were settled, oldest first."""

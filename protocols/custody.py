@@ -15,6 +15,7 @@ Every method runs inside a transaction of the owner; after an error it is thrown
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -31,6 +32,7 @@ BUDGET_BYTES: Final = 200_000_000
 POINTS_HELD: Final = 32
 """of one stream of frames that are named at most: where its branches end here, and others spread below"""
 _DIGEST_BYTES: Final = 16
+_FRAME: Final = bytes((Kind.FRAME,))
 _IS_FRAME: Final = "substr(c.payload, 4, 1) = x'01'"
 """the kind stands in the fourth byte of an envelope"""
 
@@ -76,7 +78,7 @@ class Custody:
         self._db.run("INSERT INTO custody (digest, payload, at_ms) VALUES (?, ?, ?)", (digest, payload, now_ms))
         row = self._db.one("SELECT cid FROM custody WHERE digest=?", (digest,))
         cid = row[0] if row else 0
-        self._spans.add(cid, spans)
+        self._spans.add(cid, spans, frame=payload[3:4] == _FRAME)
         self.kept_bytes += len(payload)
         self.taken += 1
         return True
@@ -91,15 +93,12 @@ class Custody:
         return any(known(span.key, tip, span.end) for tip in over)
 
     def _covered_exactly(self, span: Span) -> bool:
-        seq, h = span.end
-        while seq >= span.first:
-            row = self._db.one(
-                "SELECT first, h_before FROM custody_spans WHERE node=? AND epoch=? AND cls=? AND last=? AND h_last=? ORDER BY first",
-                (*span.key, seq, h),
-            )
-            if row is None:
+        kept, at = self._spans.of(span.key).kept, span.end
+        while at[0] >= span.first:
+            found = _ending(kept, *at)
+            if found is None:
                 return False
-            seq, h = row[0] - 1, bytes(row[1])
+            at = found.below
         return True
 
     # ------------------------------------------------------------ letting go
@@ -322,6 +321,22 @@ def _points(tips: Sequence[Point], rest: Sequence[Point], turn: int) -> tuple[Po
     return (*tips, *spread)
 
 
+def _ending(kept: Sequence[Kept], seq: int, h: bytes) -> Span | None:
+    """Of spans, the highest first, the longest that ends in a point."""
+    found: Span | None = None
+    for n in range(bisect_left(kept, -seq, key=_minus_last), len(kept)):
+        span = kept[n].span
+        if span.last != seq:
+            break
+        if span.h_last == h and (found is None or span.first < found.first):
+            found = span
+    return found
+
+
+def _minus_last(kept: Kept) -> int:
+    return -kept.span.last
+
+
 def stated(span: Span, runs: Sequence[RunStated], known: Known) -> bool:
     """Does the hub hold all of a span?"""
     return held_by(span, runs, known, _never) is not None
@@ -339,6 +354,9 @@ def held_by(span: Span, runs: Sequence[RunStated], known: Known, surely: Callabl
         near = [r for r in runs if r.first <= at[0] <= r.last]
         if not near:
             return None
+        if len(near) == 1 and near[0].first <= least:  # nearly always: without branches there is one run
+            only = near[0].last, near[0].h_last
+            return near[0] if only == at or surely(only, at) or known(span.key, only, at) else None
         over = [r for r in near if (r.last, r.h_last) == at or surely((r.last, r.h_last), at)]
         if len(over) < len(near) and not any(r.first <= least for r in over):
             over = [r for r in near if r in over or known(span.key, (r.last, r.h_last), at)]

@@ -130,8 +130,8 @@ class Spans:
 
     # ------------------------------------------------------------ writing
 
-    def add(self, cid: int, spans: Sequence[Span]) -> None:
-        """A payload came, and covers these; of two with one end the first counts."""
+    def add(self, cid: int, spans: Sequence[Span], *, frame: bool = False) -> None:
+        """A payload came, and covers these; of two with one end the first counts. `frame`: is it one, as its author signed it?"""
         self._db.many(
             "INSERT OR IGNORE INTO custody_spans (cid, node, epoch, cls, first, h_before, last, h_last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(cid, *s.key, s.first, s.h_before, s.last, s.h_last) for s in spans],
@@ -147,7 +147,7 @@ class Spans:
             if cached is not None:
                 newest = sorted((Kept(cid, span, WAITING) for span in new.values()), key=_h_last, reverse=True)
                 kept = sorted([*cached.kept, *newest], key=_last, reverse=True)
-                self._streams[key] = OfStream(kept, cached.framed or None)
+                self._streams[key] = OfStream(kept, frame or cached.framed)
                 self._cached += len(new)
 
     def mark(self, key: StreamKey, found: Iterable[Kept], done: int) -> None:

@@ -6,13 +6,14 @@ frees settled facts, so its history tells what it saw happen, and the central st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from protocols.clashes import Clash, ClashBook, Closed, judged, settlers, tell, tell_unknown
+from protocols.clashes import Clash, ClashBook, Closed, State, judged, settlers, tell, tell_unknown
 from protocols.codec import unpack
 from protocols.errors import DecodeError
-from protocols.fact import from_row
+from protocols.fact import FactRow, from_row
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.merge import Head
 from protocols.policy import Outcome, Policies, Told
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from protocols.orderbook import Order, OrderBook
 
 _IN_USE: Final = "policies"
+_READ_KEPT: Final = 1_000
+"""facts that stand side by side are looked at whenever one of them changes"""
+
+
+@lru_cache(maxsize=_READ_KEPT)
+def _read(row: bytes) -> FactRow:
+    return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))
 
 
 class Watch:
@@ -39,13 +47,14 @@ class Watch:
                 self._judge(book, order)
 
     def _judge(self, book: OrderBook, order: Order) -> None:
-        kept = self._book.standing(order.okey)
-        told = {head.fact: self.tell(order.okey, head, kept) for head in order.heads}
+        kept = self._book.kept(order.okey)
+        told = {head.fact: self.tell(order.okey, head) for head in order.heads}
         verdicts = judged(self.policies, order.heads, lambda head: told[head.fact])
         still = {verdict.id for verdict, _ in verdicts}
-        over = [clash for clash in kept if clash.id not in still]
-        closed = self._closed(book, order, over) if over else []
-        outcome = self._book.update(order.okey, verdicts, closed, order.at_ms, complete=False)
+        closed: list[Closed] = []
+        if any(clash.id not in still and clash.state != State.WENT_ON for clash in kept):
+            closed = self._closed(book, order, [clash for clash in self._book.standing(order.okey) if clash.id not in still])
+        outcome = self._book.update(order.okey, verdicts, closed, order.at_ms, complete=False, kept=kept)
         order.conflict, order.held = outcome is not Outcome.ACCEPT, outcome is Outcome.HOLD
 
     def _closed(self, book: OrderBook, order: Order, over: list[Clash]) -> list[Closed]:
@@ -53,15 +62,16 @@ class Watch:
         out = []
         for clash in over:
             a, b = clash.heads
-            found = (self.tell(order.okey, head, []) for head in settlers(a, b, facts, self._log))
+            found = (self.tell(order.okey, head, ()) for head in settlers(a, b, facts, self._log))
             by = {told.identity: told for told in (*found, *clash.settled_by)}  # what is remembered may be freed by now
             if by:
                 verdict = self.policies.judge(clash.shown, clash.other)
                 out.append(Closed(verdict, (a, b), tuple(by[identity] for identity in sorted(by))))
         return out
 
-    def tell(self, okey: int, head: Head, kept: list[Clash]) -> Told:
-        """A fact as policies and people see it; where its row was freed, what `kept` conflicts remember of it, or its identity alone."""
+    def tell(self, okey: int, head: Head, kept: Sequence[Clash] | None = None) -> Told:
+        """A fact as policies and people see it; where its row was freed, what `kept` conflicts (None: those that stand or were settled)
+        remember of it, or its identity alone."""
         sid, seq, h = head.fact
         key = self._log.by_sid(sid).key
         row = self._db.one(
@@ -71,9 +81,10 @@ class Watch:
         )
         try:
             if row is not None:
-                return tell(key, seq, h, from_row(unpack(row[0], max_bytes=FRAME_UNPACKED_BYTES)), row[1])
+                return tell(key, seq, h, _read(bytes(row[0])), row[1])
         except DecodeError:  # it was folded once, so it was readable: the file is damaged, and the order must still be told
             row = None
+        kept = self._book.standing(okey) if kept is None else kept
         remembered = (told for clash in kept for told in (clash.shown, clash.other))
         return next((t for t in remembered if (t.node, t.epoch, t.seq, t.h) == (key.node, key.epoch, seq, h)), tell_unknown(key, head))
 

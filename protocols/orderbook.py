@@ -284,8 +284,12 @@ class OrderBook:
         self._log.flush()
         if self._dirty:
             self._judge()
-            self._db.many(_UPDATE, [_changed(o) for o in self._dirty.values() if o.stored])
-            self._db.many(_INSERT, [_new(o) for o in self._dirty.values() if not o.stored])
+            for sql, rows in (
+                (_UPDATE, [_changed(o) for o in self._dirty.values() if o.stored]),
+                (_INSERT, [_new(o) for o in self._dirty.values() if not o.stored]),
+            ):
+                if rows:
+                    self._db.many(sql, rows)
             for order in self._dirty.values():
                 order.stored = True
             self._dirty = {}

@@ -9,6 +9,7 @@ its fold could not follow to the end (sync.md, rule 13).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from hub.store.disputes import Disputes
@@ -26,9 +27,12 @@ from protocols.sql import Sql
 from protocols.streams import StreamKey, StreamLog
 
 CACHED_ORDERS: Final = 20_000
+PARSED_KEPT: Final = 2_000
+"""facts of orders that are folded again at every fact of theirs"""
 REFOLDED_TOGETHER: Final = 200
 """orders whose facts are asked for at once"""
 _STATUSES: Final = {int(status): status for status in Status}
+_parsed: Final = lru_cache(maxsize=PARSED_KEPT)(parse_row)
 
 
 class _Watching:
@@ -179,7 +183,7 @@ class ViewBook:
         """The facts of an order whose places nothing else holds."""
         out = []
         for sid, seq, h, row, received_ms in logged:
-            fact = parse_row(row)
+            fact = _parsed(bytes(row))
             head = self.as_head(sid, self._log.by_sid(sid).key.cls, seq, bytes(h), fact)
             if not self.fixes.overruled(head):
                 out.append((head, fact, received_ms))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from protocols.chains import Chain
+from protocols.chains import Chain, Run
 from protocols.messages import Point, RunStated
 
 CARRIERS_MOST: Final = 8
@@ -58,12 +58,19 @@ def held_points(chain: Chain, points: Sequence[Point]) -> tuple[RunStated, ...]:
 def reached(chain: Chain, points: Sequence[Point], stated: Sequence[Point]) -> tuple[Point, ...]:
     """Of points that were asked about, those that lie below a stated one on its own branch."""
     on_way = [(run, last) for tip in stated for run, last in chain.path(*tip)] if points else []
-    inside = []
-    for point in points:
-        near = [run for run, last in on_way if run.first <= point[0] <= last] if point not in stated else []
-        if near:
-            inside.append((point, near))
-    if chain.fork_point is None and len(inside) > ASKED_ALONE:
-        there = chain.locate_all([point for point, _ in inside])
-        return tuple(point for point, near in inside if any(run is there.get(point) for run in near))
-    return tuple(point for point, near in inside if (at := chain.locate(*point)) is not None and any(run is at for run in near))
+    highest = max((last for _, last in on_way), default=0)
+    asked = [point for point in points if point[0] <= highest and point not in stated]
+    if chain.fork_point is None and len(asked) > ASKED_ALONE:
+        there, found = chain.locate_all(asked), []
+        for point in asked:
+            run = there.get(point)
+            if run is not None and any(one is run and point[0] <= last for one, last in on_way):
+                found.append(point)
+        return tuple(found)
+    return tuple(point for point in asked if _below(chain, point, on_way))
+
+
+def _below(chain: Chain, point: Point, on_way: Sequence[tuple[Run, int]]) -> bool:
+    near = [run for run, last in on_way if run.first <= point[0] <= last]
+    at = chain.locate(*point) if near else None  # it may have to read
+    return at is not None and any(run is at for run in near)

@@ -35,6 +35,9 @@ class StoreSays:
     freeable: tuple[Point, ...] = ()
 
 
+NOTHING_SAID: Final = StoreSays()
+
+
 class Receiver:
     """See the module. `incarnation`: 8 random bytes of this start of the hub. `credit` is granted to each node, in facts."""
 
@@ -152,7 +155,7 @@ class Receiver:
         if self._ledger.log.get(key) is None and key not in self._store:
             return StreamStated(*key)  # a word about a stream does not make it known
         stream = self._ledger.log.open(key)
-        says = self._store.get(key, StoreSays())
+        says = self._store.get(key, NOTHING_SAID)
         runs = _bounded(stream.chain, self._inside(stream, ends) if hello is None else self._common(stream, hello))
         if not self.freed_counts and stream.freed_seq:
             runs = _above_freed(stream, runs)
@@ -169,7 +172,7 @@ class Receiver:
         if stream is None:
             yield said
             return
-        says, points = self._store.get(key, StoreSays()), carried.points
+        says, points = self._store.get(key, NOTHING_SAID), carried.points
         settled = reached(stream.chain, points, says.settled)
         freeable = settled if says.freeable == says.settled else reached(stream.chain, points, says.freeable)
         yield replace(said, runs=(*said.runs, *held_points(stream.chain, points[:SEGMENTS_STATED]))) if carried.frames else said
@@ -214,11 +217,11 @@ class Receiver:
 
     def settled(self, key: StreamKey, seq: int) -> bool:
         """Has the store a row for this fact, by its last word? Where the stream has branches above it, that is not known: False."""
-        return self._below(key, seq, self._store.get(key, StoreSays()).settled)
+        return self._below(key, seq, self._store.get(key, NOTHING_SAID).settled)
 
     def safe(self, key: StreamKey, seq: int) -> bool:
         """The same of the store and of every backup of it that could be restored; without any, of the store."""
-        return self._below(key, seq, self._store.get(key, StoreSays()).freeable)
+        return self._below(key, seq, self._store.get(key, NOTHING_SAID).freeable)
 
     def _below(self, key: StreamKey, seq: int, points: Sequence[Point]) -> bool:
         stream = self._ledger.log.get(key)

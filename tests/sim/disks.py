@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from protocols.codec import unpack
+from protocols.codec import unpack_own
 from protocols.errors import LedgerBroken
 from protocols.schema import LEDGER, migrate
 from protocols.sqlite import Db, Value
@@ -114,6 +114,8 @@ class Disk:
     gone: bool = False
     names: dict[int, StreamKey] = field(default_factory=dict)
     """streams by their numbers here, which they keep"""
+    sids: dict[StreamKey, int] = field(default_factory=dict)
+    """and their numbers"""
     freed: Mask = 0
     """at a hub: facts that it let go by rule 11 and still speaks for, as the store has them"""
     looked: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -125,6 +127,13 @@ class Disk:
     def blank(cls, name: str) -> Disk:
         """A new, empty disk."""
         return cls(name, SimDb(":memory:"))
+
+    @classmethod
+    def formatted(cls, name: str) -> Disk:
+        """A disk with a ledger in which nothing stands yet, as a first start leaves it: made once, and copied from then on."""
+        db = SimDb.load(_empty_ledger())
+        assert isinstance(db, SimDb)
+        return cls(name, db)
 
     def moved(self, who: str, *tables: str) -> bool:
         """Has anything been written to these tables since `who` asked last?"""
@@ -155,11 +164,13 @@ class Disk:
 
     def logged(self, key: StreamKey, first: int, last: int) -> list[tuple[FactId, bytes, bytes]]:
         """(identity, hash before it, row) of what lies in the log of a stretch of a stream."""
-        rows = self.db.query(
-            """SELECT l.seq, l.h, l.prev, l.row FROM log l JOIN streams s USING (sid)
-               WHERE s.node=? AND s.epoch=? AND s.cls=? AND l.seq BETWEEN ? AND ? ORDER BY l.seq, l.h""",
-            (*key, first, last),
-        )
+        sid = self.sids.get(key)
+        if sid is None:
+            row = self.db.one("SELECT sid FROM streams WHERE node=? AND epoch=? AND cls=?", key)
+            if row is None:
+                return []
+            sid = self.sids[key] = row[0]
+        rows = self.db.query("SELECT seq, h, prev, row FROM log WHERE sid=? AND seq BETWEEN ? AND ? ORDER BY seq, h", (sid, first, last))
         return [(FactId(*key, seq, bytes(h)), bytes(prev), bytes(row)) for seq, h, prev, row in rows]
 
     def logged_after(self, sid: int, key: StreamKey, seq: int) -> list[tuple[FactId, bytes, bytes]]:
@@ -212,12 +223,16 @@ class Disk:
 
     def _head_id(self, head: list[Any]) -> FactId:
         sid, seq, h = (head[5][3], head[5][1], head[5][2]) if len(head) > 5 and head[5] else head[:3]  # a fix names itself last
+        return FactId(*self.stream(sid), seq, h)
+
+    def stream(self, sid: int) -> StreamKey:
+        """The stream that has this number here."""
         key = self.names.get(sid)
         if key is None:
             row = self.db.one("SELECT node, epoch, cls FROM streams WHERE sid=?", (sid,))
             assert row is not None
             key = self.names[sid] = StreamKey(*row)
-        return FactId(*key, seq, h)
+        return key
 
 
 @lru_cache(maxsize=1)
@@ -232,7 +247,16 @@ def newer_tables_bytes() -> int:
     return sizes[1] - sizes[0]
 
 
+@lru_cache(maxsize=1)
+def _empty_ledger() -> bytes:
+    db = SimDb(":memory:")
+    migrate(db, LEDGER)
+    image = db.dump()
+    db.close()
+    return image
+
+
 def _unpacked(heads: bytes) -> list[list[Any]]:
-    rows = unpack(heads, max_bytes=1_000_000)
+    rows = unpack_own(heads)
     assert isinstance(rows, list)
     return rows

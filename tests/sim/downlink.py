@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from protocols.codec import decode_body
 from protocols.downlink import Feed
-from protocols.ledger import readable
 from protocols.topics import Address
 from tests.sim.disks import Disk
 from tests.sim.staff import ever_theirs, tasks_of
@@ -25,12 +24,12 @@ def wrong_in_feed(world: World, to: Address, feed: Feed) -> Iterator[str]:
     phone, never its staff's."""
     truth = world.check.truth
     theirs = f"{world.staff[to.node]}'s" if to.node in world.staff else f"at {to.site} of {to.org}"
-    for row, values in decode_body(feed.body, len(feed.places), feed.dictionary) if feed.places else []:
-        fact, _ = readable(values)
-        if fact is None or row not in truth.rows:
-            yield f"I2 a feed for {to.node} bears a row that nobody committed"
-        elif not _concerned(world, to, (fact.org, fact.order_id)):
-            yield f"I10 a feed for {to.node}, {theirs}, bears {fact.order_id} of {fact.org}"
+    for row, _ in decode_body(feed.body, len(feed.places), feed.dictionary) if feed.places else []:
+        about = truth.rows.get(row)
+        if about is None:
+            yield f"I2 a feed for {to.node} bears a row that nobody committed as an event of an order"
+        elif not _concerned(world, to, about):
+            yield f"I10 a feed for {to.node}, {theirs}, bears {about[1]} of {about[0]}"
     for order in feed.orders:
         if not _concerned(world, to, (order.org, order.order_id)):
             yield f"I10 a feed for {to.node}, {theirs}, speaks of {order.order_id} of {order.org}"
@@ -48,16 +47,17 @@ def came_down(disk: Disk, truth: Truth, who: str) -> Iterator[str]:
     orders, disk.db.copied = disk.db.copied, {}
     if orders is not None and not orders:
         return
-    sql = "SELECT c.okey, s.node, s.epoch, s.cls, c.seq, c.h, c.row FROM copies c JOIN streams s USING (sid)"
+    sql = "SELECT okey, sid, seq, h, row FROM copies"
     if orders is None:
         disk.copies, found = {}, disk.db.query(sql)
     else:
         disk.copies.update(dict.fromkeys(orders, 0))
-        found = [copy for okey in orders for copy in disk.db.query(f"{sql} WHERE c.okey=?", (okey,))]
-    for okey, node, epoch, cls, seq, h, row in found:
-        i = truth.of.get(FactId(node, epoch, cls, seq, bytes(h)), -1)
+        found = [copy for okey in orders for copy in disk.db.query(f"{sql} WHERE okey=?", (okey,))]
+    for okey, sid, seq, h, row in found:
+        fid = FactId(*disk.stream(sid), seq, bytes(h))
+        i = truth.of.get(fid, -1)
         if i < 0 or truth.facts[i].row != bytes(row):
-            yield f"I2 {who} keeps a copy of {node}/{epoch % 4096:03x}/{seq}, which nobody committed"
+            yield f"I2 {who} keeps a copy of {fid}, which nobody committed"
             return
         disk.copies[okey] = disk.copies.get(okey, 0) | 1 << i
     copied = reduce(or_, disk.copies.values(), 0)

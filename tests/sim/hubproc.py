@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+BEARS_FACTS = (bytes((Kind.FRAME,)), bytes((Kind.FEED,)))
+"""the fourth byte of messages that facts come in"""
+
+
 class HubProc(Proc):
     """The hub: a core, its disk, and the loop that feeds the central store."""
 
@@ -162,6 +166,8 @@ class HubProc(Proc):
 
 def _span(payload: bytes) -> list[tuple[StreamKey, int, int]]:
     """The stretch of a stream that a frame claims to be; whether it got into the log is for the log to say."""
+    if payload[3:4] not in BEARS_FACTS:
+        return []
     try:
         opened = unseal(payload)
     except DecodeError:

@@ -49,9 +49,11 @@ class Net:
         node = topic.split("/")[5]
         self._past[node] = [*self._past.get(node, []), payload][-REMEMBERED:]
         for edge in self.world.edges:
-            if edge.node == node and not topic.startswith(f"{edge.address.prefix}/"):
+            if edge.address.node != node:
+                continue
+            if not topic.startswith(f"{edge.address.prefix}/"):
                 raise Violation(f"I10 a message for {edge.address.prefix} goes to {topic}")
-            said = self._between(edge, payload) if edge.node == node and edge.linked and not edge.silent else None
+            said = self._between(edge, payload) if edge.linked and not edge.silent else None
             if said is not None:
                 for delay, data in self._copies(said):
                     self.broker.carry(edge.name, delay, self._at_edge, edge, data)

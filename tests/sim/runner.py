@@ -126,7 +126,7 @@ def _cores() -> int:
 def _settle() -> None:
     """The program stays to the end: the collector of garbage looks at worlds only, and not after every few hundred messages."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _told(outcomes: Iterable[Outcome], count: int) -> Iterator[Outcome]:

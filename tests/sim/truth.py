@@ -72,7 +72,8 @@ class Truth:
         self.facts: list[Fact] = []
         self.of: dict[FactId, int] = {}
         self.orders: dict[Order, Mask] = {}
-        self.rows: dict[bytes, None] = {}
+        self.rows: dict[bytes, Order | None] = {}
+        """what was committed, and the order it is about"""
         self.sites: dict[Order, dict[str | None, None]] = {}
         """per order the sites that its facts ever named"""
         self.streams: dict[StreamKey, Mask] = {}
@@ -99,7 +100,7 @@ class Truth:
             raise AssertionError(f"{fid} hangs on nothing that was ever committed")
         self.facts.append(Fact(i, fid, prev, row, order, status, site, past, chain))
         self.of[fid] = i
-        self.rows[row] = None
+        self.rows[row] = order
         self.streams[fid.stream] = self.streams.get(fid.stream, 0) | 1 << i
         if order is not None:
             self.orders[order] = self.orders.get(order, 0) | 1 << i

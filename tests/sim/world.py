@@ -107,8 +107,8 @@ class World:
         return Address("acme", "EMEA", "center", "hub-1")
 
     def first_disk(self, name: str) -> Disk:
-        """The disk that a machine begins with."""
-        return Disk.blank(name)
+        """The disk that a machine begins with. All edges but the first find a ledger on it, as a first start leaves one."""
+        return Disk.formatted(name) if name.startswith("dock-") and name != "dock-0" else Disk.blank(name)
 
     def edge_addresses(self) -> list[Address]:
         """Where the edges stand that a world begins with."""

@@ -68,6 +68,7 @@ def test_who_looked_for_frames_looks_again_when_one_may_have_come_or_gone() -> N
     db = made()
     spans = Spans(db)
     spans.add(1, [Span(KEYS[0], 1, b"", 2, b"2" * 8)])
+    assert spans.of(KEYS[0]).framed is None
     spans.of(KEYS[0]).framed = True
     spans.mark(KEYS[0], spans.of(KEYS[0]).kept, SAFE)
     assert spans.of(KEYS[0]).framed is True
@@ -80,4 +81,6 @@ def test_who_looked_for_frames_looks_again_when_one_may_have_come_or_gone() -> N
     spans.drop(2)
     assert spans.of(KEYS[0]).framed is False
     spans.add(3, [Span(KEYS[0], 3, b"2" * 8, 3, b"3" * 8)])
-    assert spans.of(KEYS[0]).framed is None
+    assert spans.of(KEYS[0]).framed is False  # what came was none
+    spans.add(4, [Span(KEYS[0], 4, b"3" * 8, 4, b"4" * 8)], frame=True)
+    assert spans.of(KEYS[0]).framed is True
