@@ -146,15 +146,15 @@ class Custody:
 
     def _below(self, key: StreamKey, points: Iterable[Point], known: Known, *, done: int) -> list[Kept]:
         """Spans that lie at or below one of these points; of those that are `done` so far and no further."""
-        here = self._spans.of(key)
-        if here.least() > done:
+        here = self._spans.of(key).up_to(done)
+        if not here:
             return []
         given = list(dict.fromkeys(points))
         below, most = dict.fromkeys(given), max((seq for seq, _ in given), default=0)
         found: list[Kept] = []
-        for kept in here.kept:
+        for kept in here:
             _, first, h_before, last, h_last = kept.span
-            if last > most or kept.done > done:
+            if last > most:
                 continue
             # The highest first: what is settled settles what it stands on.
             end = last, h_last
@@ -193,8 +193,8 @@ class Custody:
     ) -> list[int]:
         """The same by their ids. `asked`: the points that the statement answers; of a branch whose end is none of them it says nothing, but
         what is `waiting` to be sent goes on waiting. None: it says all."""
-        here = self._spans.of(key)
-        if here.least() >= SAFE:
+        here = self._spans.of(key).up_to(SETTLED)
+        if not here:
             return []
         data = [run for run in runs if run.kind is RunKind.DATA]
         below: dict[Point, dict[Point, None]] = {}
@@ -204,9 +204,7 @@ class Custody:
         def surely(tip: Point, point: Point) -> bool:
             return point in below.get(tip, ())
 
-        for cid, span, done in here.kept:  # the highest first: what is held is held with what it stands on
-            if done == SAFE:
-                continue
+        for cid, span, _ in here:  # the highest first: what is held is held with what it stands on
             end, beneath = span.end, span.below
             end = ends[beneath] = ends.get(end, end)
             way = held_by(span, data, known, surely)

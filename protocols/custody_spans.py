@@ -8,7 +8,7 @@ transaction of the owner, who throws it away after an error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from protocols.messages import Point
@@ -60,13 +60,14 @@ class OfStream:
     """does the owner know that there is a frame among the payloads? None: it has not looked"""
     _ends: tuple[list[Point], list[Point]] | None = None
     _open: tuple[int, list[Point]] | None = None
-    _least: int | None = None
+    _up_to: dict[int, list[Kept]] = field(default_factory=dict)
 
-    def least(self) -> int:
-        """How far the least done of them is done; beyond all that there is where nothing is kept."""
-        if self._least is None:
-            self._least = min((kept.done for kept in self.kept), default=SAFE + 1)
-        return self._least
+    def up_to(self, done: int) -> list[Kept]:
+        """Those that are done so far and no further."""
+        found = self._up_to.get(done)
+        if found is None:
+            found = self._up_to[done] = [kept for kept in self.kept if kept.done <= done]
+        return found
 
     def ends(self) -> tuple[list[Point], list[Point]]:
         """The ends of what is not safe yet: those that nothing here stands on, and the others."""

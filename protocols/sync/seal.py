@@ -47,8 +47,9 @@ def unseal(data: bytes) -> tuple[Envelope, FrameHeader] | Control:
     e = open_envelope(data)
     if e.kind is Kind.FRAME:
         return e, FrameHeader.parse(e.header)
-    if len(e.header) < 2 or not all(type(x) is str and len(x) <= 64 for x in e.header[:2]):
+    author, addressee = e.header[:2] if len(e.header) > 1 else (None, None)
+    if type(author) is not str or type(addressee) is not str or len(author) > 64 or len(addressee) > 64:
         raise DecodeError("the header of a control message is [author, addressee]")
-    if not is_node(e.header[0]):
+    if not is_node(author):
         raise DecodeError("the author of a control message is not a node name")
-    return Control(e, e.header[0], e.header[1])
+    return Control(e, author, addressee)

@@ -180,8 +180,8 @@ class Disk:
 
     def everything(self) -> list[tuple[FactId, bytes]]:
         """(identity, row) of every fact in the log."""
-        rows = self.db.query("SELECT s.node, s.epoch, s.cls, l.seq, l.h, l.row FROM log l JOIN streams s USING (sid)")
-        return [(FactId(node, epoch, cls, seq, bytes(h)), bytes(row)) for node, epoch, cls, seq, h, row in rows]
+        rows = self.db.query("SELECT sid, seq, h, row FROM log")
+        return [(FactId(*self.stream(sid), seq, bytes(h)), bytes(row)) for sid, seq, h, row in rows]
 
     def evicted(self, truth: Truth) -> Mask:
         """Facts of the node's own streams that it gave up: its chain keeps their place, and no row is there."""

@@ -86,9 +86,9 @@ def in_custody(disk: Disk, truth: Truth) -> Mask:
     out = 0
     for node, epoch, cls, first, last, h_last in disk.db.query("SELECT node, epoch, cls, first, last, h_last FROM custody_spans"):
         at = truth.of.get(FactId(node, epoch, cls, last, bytes(h_last)))
-        while at is not None and truth.facts[at].id.seq >= first:
+        while at is not None and (seq := truth.facts[at].id.seq) >= first:
             out |= 1 << at
-            at = truth.below_of(at)
+            at = truth.below_of(at) if seq > first else None
     return out
 
 
