@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -19,9 +17,10 @@ from hub import problems, requests, views
 from hub.api_backups import BackupsApi
 from hub.conflicts_api import ConflictsApi
 from hub.devices_api import DevicesApi
-from hub.facade import HubFacade, Metric
+from hub.facade import HubFacade
 from hub.guard import Guard
 from hub.metrics_store import stored
+from hub.metrics_text import metrics_text
 from hub.openapi import document
 from hub.quarantine import QuarantineApi
 from hub.snapshot import Snapshots
@@ -297,29 +296,3 @@ def _next(request: Request, cursor: str | None) -> dict[str, str]:
         return {}
     url = request.url.include_query_params(cursor=cursor)
     return {"link": f'<{url.path}?{url.query}>; rel="next"'}
-
-
-def metrics_text(samples: Iterable[Metric]) -> str:
-    """The samples, with HELP and TYPE once per family."""
-    lines = []
-    for name, family in groupby(samples, key=lambda sample: sample.name):
-        first, *more = family
-        lines += [f"# HELP {name} {_escaped(first.help)}", f"# TYPE {name} {first.type}"]
-        lines += [f"{name}{sample.suffix}{_labels(sample.labels)} {_number(sample.value)}" for sample in (first, *more)]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    inside = ",".join(f'{name}="{_escaped(str(value), quote=True)}"' for name, value in labels.items())
-    return f"{{{inside}}}" if inside else ""
-
-
-def _escaped(text: str, *, quote: bool = False) -> str:
-    text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quote else text
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from hub import loop
 from hub.bridge_topics import DEAD, PROJECTED, TOPICS, differences, origin, plans
 from hub.bus import Admin, TopicPlan
-from hub.cli_ask import config_of, say, table
+from hub.cli_ask import config_of, now_ms, say, table
 from hub.config import HubConfig
 from hub.store_use import projecting
 from protocols.errors import ConfigError, DecodeError, InvalidInput
@@ -84,7 +84,6 @@ async def _project(config: HubConfig, args: argparse.Namespace) -> None:
         from hub.project import Projection
         from hub.project_http import answering
         from hub.projector import Projector
-        from hub.runtime import now_ms
         from hub.store.offsets import FENCE_BITS
         from hub.stores import open_writer
 
@@ -198,7 +197,6 @@ async def _ls(args: argparse.Namespace, admin: Admin) -> int:
 async def _replay(args: argparse.Namespace, config: HubConfig, admin: Admin) -> int:
     from hub.dead_letters import chosen, letters, replay
     from hub.kafka import Access, KafkaSender
-    from hub.runtime import now_ms
 
     wanted = chosen(await letters(admin, LIST_MOST), args.which)
     sender = KafkaSender(Access(config.bridge), [*PROJECTED, *(name + DEAD for name in PROJECTED)])

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import uvicorn
 
-from hub.api import metrics_text
 from hub.claims import listen
 from hub.facade import Metric
+from hub.metrics_text import metrics_text
 from hub.project import Projection
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import guards, needs, procs
+from tests.support.order import long_first
 from tests.support.source import ROOT
 
 COMPILED: Final = "PYTHONPYCACHEPREFIX"
@@ -61,6 +62,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECTED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See `tests.support.order`; where there are no workers, the list stays as it is."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = [items[n] for n in long_first([item.nodeid for item in items], workers)]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

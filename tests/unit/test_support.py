@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import guards, needs, procs
+from tests.support.order import long_first
 from tests.support.ports import _first_outgoing, free_port, listening
 
 HERE: tuple[str, ...] = ("-c", "import time; time.sleep(60)")
@@ -216,3 +217,18 @@ def test_under_ci_a_missing_part_fails(tmp_path: Path) -> None:
     output = run_bad_tests(tmp_path, ci="true")
     assert "a missing part is a failure" in output
     assert "1 skipped" not in output
+
+
+def test_each_worker_begins_with_its_part_of_the_long_tests() -> None:
+    long = [f"tests/scenarios/test_x.py::t{n}" for n in range(3)]
+    names = [*long[:2], *(f"tests/unit/t{n}" for n in range(8)), "tests/real/test_real.py::t", long[2]]
+    order = [names[n] for n in long_first(names, 3)]
+    assert sorted(order) == sorted(names)
+    assert [order[0], order[1]] == ["tests/real/test_real.py::t", long[2]]
+    assert [order[4], order[8]] == long[:2]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 9])
+def test_no_test_is_left_out_or_run_twice_in_any_order(workers: int) -> None:
+    names = [f"tests/{folder}/t{n}" for n in range(7) for folder in ("chaos/test_chaos.py", "unit")]
+    assert sorted(long_first(names, workers)) == list(range(len(names)))

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from hub.api import CSV_ROWS, create_app, metrics_text
+from hub.api import CSV_ROWS, create_app
 from hub.facade import Metric
+from hub.metrics_text import metrics_text
 from protocols import limits
 from protocols.errors import LedgerBroken, LedgerFull
 from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, Serving, assert_problem, balance_row, card_of, event
