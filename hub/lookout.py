@@ -7,7 +7,7 @@ from typing import Final
 
 from hub.core import HubCore
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
-from hub.fleet import NO_STORE, Seen, look
+from hub.fleet import NO_STORE, NOT_ASKED, Seen, look
 from hub.lookbook import Book
 from hub.store.port import CentralStore
 
@@ -38,7 +38,8 @@ class Lookout:
         # boundary: a page that cannot be drawn is no reason to stop taking facts
         except Exception:
             log.exception("The hub could not look at its fleet")
-        if seen.balance["fleet"].get("unknown") == NO_STORE:  # what took long was waiting for it; once it is there again a look is short
+        if seen.balance["fleet"].get("unknown") in (NO_STORE, NOT_ASKED):
+            # What took long was waiting for it, or the start; whoever asks soon is to hear that it is there, and what it says.
             return seen, ports.now_ms() + LOOK_EVERY_MS
         took_ms = ports.now_ms() - began_ms
         return seen, began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * took_ms)

@@ -1,11 +1,11 @@
-"""When the hub looks at itself again: seldom where a look takes long, but soon where it only waited for a store that did not answer."""
+"""When the hub looks at itself again: seldom where a look takes long, but soon where it only waited for a store or for a start."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from hub.engine_ports import LOOK_EVERY_MS, Ports, Rhythm
-from hub.fleet import NO_STORE, Seen
+from hub.fleet import NO_STORE, NOT_ASKED, Seen
 from hub.lookout import LOOK_SHARE, Lookout
 from hub.store.sqlite import SqliteStore
 from protocols.errors import LedgerBroken
@@ -29,9 +29,12 @@ class SlowStore(SqliteStore):
         return super().counts()
 
 
-def looked(*, answers: bool) -> tuple[Seen, int]:
-    """What was seen, and how long after the look has ended the next one is due."""
+def looked(*, answers: bool = True, asked: bool = True) -> tuple[Seen, int]:
+    """What was seen, and how long after the look has ended the next one is due. `asked`: the store has spoken before."""
     world = World()
+    if asked:
+        world.settle()
+    assert world.hub.asked_store is asked
     ports = Ports(lambda: world.hub, lambda: world.store, lambda *_: None, lambda _: None, lambda: world.now_ms, lambda _: None)
     store = SlowStore(world, answers=answers)
     seen, due_ms = Lookout(ports, Rhythm()).around(world.hub, store, Seen(), False)
@@ -40,10 +43,16 @@ def looked(*, answers: bool) -> tuple[Seen, int]:
 
 
 def test_a_look_that_takes_long_is_made_seldom() -> None:
-    assert looked(answers=True)[1] == (LOOK_SHARE - 1) * SLOW_MS
+    assert looked()[1] == (LOOK_SHARE - 1) * SLOW_MS
 
 
 def test_waiting_for_a_store_that_does_not_answer_delays_no_later_look() -> None:
     seen, pause_ms = looked(answers=False)
     assert seen.balance["fleet"]["unknown"] == NO_STORE
+    assert pause_ms == LOOK_EVERY_MS
+
+
+def test_a_slow_start_delays_no_look_at_what_the_store_says_then() -> None:
+    seen, pause_ms = looked(asked=False)
+    assert seen.balance["fleet"]["unknown"] == NOT_ASKED
     assert pause_ms == LOOK_EVERY_MS
