@@ -30,7 +30,7 @@ from tests.support.certificates import Certificates
 from tests.support.needs import where
 from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port
-from tests.support.procs import Child, children
+from tests.support.procs import Child, children, state
 from tests.support.source import ROOT
 
 ADMIN: Final = "admin"
@@ -123,6 +123,9 @@ class Postgres:
         child, self._child = self._child, None
         if child is None:
             return
+        if how is signal.SIGKILL and child.running:  # a process that it made after we looked would go on, and hold its memory
+            child.process.send_signal(signal.SIGSTOP)
+            until(lambda: state(child.pid) in ("T", "t", "Z", "X", ""))
         below = children(child.pid)
         if child.running:
             child.process.send_signal(how)
