@@ -454,8 +454,9 @@ class KafkaAdmin:
         """The offset of the next record in each partition of a topic. Nothing is read: it may be asked again and again."""
         async with self._access.telling():
             if self._asker is None:
-                self._asker = AIOKafkaConsumer(**self._access.settings(), enable_auto_commit=False)
-                await _soon(self._asker.start(), START_S)
+                async with _undone(self.close):
+                    self._asker = AIOKafkaConsumer(**self._access.settings(), enable_auto_commit=False)
+                    await _soon(self._asker.start(), START_S)
             found = await _soon(self._asker.end_offsets([TopicPartition(topic, n) for n in range(partitions)]), SEND_S)
         return [end for _, end in sorted(found.items())]
 
