@@ -25,6 +25,7 @@ from protocols import limits
 from protocols.body import RS, fits, read_rows, write_rows
 from protocols.errors import DecodeError, TooLarge
 from protocols.plain import check_plain
+from protocols.remembered import remembered
 
 MAGIC: Final = b"LS"
 VERSION: Final = 1
@@ -268,7 +269,7 @@ def _all_exact_values(rows: Sequence[bytes]) -> Sequence[list[Any] | None]:
     return [_exact_values(row) for row in rows]
 
 
-@lru_cache(maxsize=_EVENTS_KEPT)
+@remembered(_EVENTS_KEPT)
 def _event_values(row: bytes, clocks: bool) -> list[Any] | None:
     """`_exact_values` of an order event to the letter, which nobody changes; None of all else."""
     values = _exact_values(row)

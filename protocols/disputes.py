@@ -7,7 +7,6 @@ frees settled facts, so its history tells what it saw happen, and the central st
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from protocols.clashes import Clash, ClashBook, Closed, State, judged, settlers, tell, tell_unknown
@@ -17,6 +16,7 @@ from protocols.fact import FactRow, from_row
 from protocols.limits import FRAME_UNPACKED_BYTES
 from protocols.merge import Head
 from protocols.policy import Outcome, Policies, Told
+from protocols.remembered import remembered
 from protocols.sqlite import Db
 from protocols.streams import StreamLog
 
@@ -28,7 +28,7 @@ _READ_KEPT: Final = 1_000
 """facts that stand side by side are looked at whenever one of them changes"""
 
 
-@lru_cache(maxsize=_READ_KEPT)
+@remembered(_READ_KEPT)
 def _read(row: bytes) -> FactRow:
     return from_row(unpack(row, max_bytes=FRAME_UNPACKED_BYTES))
 

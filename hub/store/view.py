@@ -9,7 +9,6 @@ its fold could not follow to the end (sync.md, rule 13).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Final
 
 from hub.store.disputes import Disputes
@@ -23,6 +22,7 @@ from protocols.ledger import fact_id, parse_row
 from protocols.lifecycle import Status, may_follow
 from protocols.merge import Head, shown
 from protocols.policy import Outcome, Policies
+from protocols.remembered import remembered
 from protocols.sql import Sql
 from protocols.streams import StreamKey, StreamLog
 
@@ -32,7 +32,7 @@ PARSED_KEPT: Final = 2_000
 REFOLDED_TOGETHER: Final = 200
 """orders whose facts are asked for at once"""
 _STATUSES: Final = {int(status): status for status in Status}
-_parsed: Final = lru_cache(maxsize=PARSED_KEPT)(parse_row)
+_parsed: Final = remembered(PARSED_KEPT)(parse_row)
 
 
 class _Watching:
