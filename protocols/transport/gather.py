@@ -10,7 +10,8 @@ from math import exp
 from typing import Final
 
 LITTLE_BYTES: Final = 4_000
-"""read at one go; more is a backlog"""
+PACKETS_MOST: Final = 64
+"""read at one go; what is more, in either, is a backlog"""
 MANY_TIMES: Final = 3
 """the moment is so much longer where many packets come"""
 MANY: Final = 2
@@ -42,7 +43,7 @@ class Gather:
     @property
     def much(self) -> bool:
         """Was a backlog's worth read since it began?"""
-        return self._size >= LITTLE_BYTES
+        return self._size >= LITTLE_BYTES or self.packets - self._before >= PACKETS_MOST
 
     def pause_s(self, now_s: float) -> float:
         """After reading: for how long more may gather before the next; 0: not at all."""

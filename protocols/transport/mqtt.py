@@ -34,7 +34,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from protocols.limits import FRAME_WIRE_BYTES
 from protocols.topics import check_filter
 from protocols.trace import read_traceparent
-from protocols.transport.gather import Gather
+from protocols.transport.gather import PACKETS_MOST, Gather
 from protocols.transport.line import FAREWELL_S, LineTransport, Outgoing
 from protocols.transport.mqtt_packets import TRACE, beside, join, read_publish
 from protocols.transport.mqtt_settings import MqttSettings
@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 1.0  # how often keep-alive is looked after while nothing happens
 _PACKET_BYTES: Final = FRAME_WIRE_BYTES + 32_768  # the longest packet that we let a broker of MQTT 5 send us
 _BESIDE_BYTES: Final = 128  # what a packet may hold beside topic and payload: its head, its id, and our properties
-_READS_MOST: Final = 64  # packets that are read at one go while all of them are small
 _AT_ONCE: Final = 4_096  # bytes that are taken off the socket with a packet's head: a small packet is four reads of paho's
 _FILTERS: Final = 400  # subscribed to in one packet: at 250 bytes each they fit into what the shipped broker takes
 
@@ -400,7 +399,7 @@ class _Line:
     def _read_all(self) -> None:
         """What has come, within bounds: paho reads one packet at a time, and TLS may hold decrypted bytes that no selector sees."""
         self._gather.begin()
-        for _ in range(_READS_MOST):
+        for _ in range(PACKETS_MOST):
             before = self._gather.packets
             self._check(self._client.loop_read())
             sock: Any = self._client.socket()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.transport.gather import LITTLE_BYTES, MANY, Gather
+from protocols.transport.gather import LITTLE_BYTES, MANY, PACKETS_MOST, Gather
 
 LEAST_S = 0.005
 LONGER_S = 0.015
@@ -40,7 +40,9 @@ def test_after_a_rest_few_come_again() -> None:
     assert paused(gather, 12.0, 120) == LEAST_S
 
 
-@pytest.mark.parametrize("sizes", [(LITTLE_BYTES,), (LITTLE_BYTES - 1, 1), ()], ids=["large", "many", "nothing"])
+@pytest.mark.parametrize(
+    "sizes", [(LITTLE_BYTES,), (LITTLE_BYTES - 1, 1), (1,) * PACKETS_MOST, ()], ids=["large", "both", "many", "nothing"]
+)
 def test_a_backlog_waits_for_nothing_and_nothing_is_waited_for_where_nothing_came(sizes: tuple[int, ...]) -> None:
     gather = Gather(LEAST_S)
     assert paused(gather, 1.0, *sizes) == 0.0
