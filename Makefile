@@ -22,7 +22,7 @@ ARGS ?=
 # Modules that write a document from their own table when run; a test of each fails when the document is out of date.
 GENERATORS := protocols.lifecycle protocols.policies deploy.contracts deploy.dashboards tests.sim.document
 
-.PHONY: help demo setup setup-run system test quick sim fuzz chaos real storage bench lint fmt lock audit docs clean
+.PHONY: help demo setup setup-run system test worlds quick sim fuzz chaos real storage bench lint fmt lock audit docs clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +39,18 @@ setup-run:
 system:
 	@deploy/dev/install-system.sh
 
-test: setup system lint ## everything: lint, types, simulation (SEEDS=200), unit, conformance, storage and scenario tests
-	@$(PY) -m tests.sim --seeds $(SEEDS)
+test: setup system ## everything: lint, types, simulation (SEEDS=200), unit, conformance, storage and scenario tests
+	@$(MAKE) -j2 --output-sync=line lint build/tests-compiled worlds
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+worlds:
+	@$(PY) -m tests.sim --seeds $(SEEDS)
+
+# Each worker would compile all tests for itself, at the same time. And a test that cannot be read is named before the worlds are played.
+build/tests-compiled: $(shell find tests -name '*.py' 2>/dev/null)
+	@mkdir -p build
+	@$(PY) -m pytest --collect-only -q >$@.log 2>&1 || { tail -n 40 $@.log; exit 1; }
+	@touch $@
 
 quick: setup ## unit tests and a smoke of the simulation, under 30 s
 	@HYPOTHESIS_PROFILE=quick $(PY) -m pytest -q -n $(JOBS) tests/unit -m "not slow" $(ARGS)

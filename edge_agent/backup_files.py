@@ -19,6 +19,7 @@ from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken
 from protocols.sqlite import DataLock, Db
+from protocols.trust import NodeKey, fingerprint
 from protocols.trust import verify as check_signature
 from protocols.verify import Verdict, verify_database
 
@@ -51,10 +52,15 @@ def make_backup(config: EdgeConfig, dest: Path, program: str, now_ms: int, tell:
             raise LedgerBroken(f"the copy is not sound: {'; '.join(verdict.troubles()[:3])}", remedy="look at it: longshore-edge verify")
         versions, streams = files.describe(stage / LEDGER)
         manifest = Manifest(
-            token_hex(4), WHAT, config.node.name, config.node.org, program, now_ms, now_ms, entries, {LEDGER: versions}, {LEDGER: streams}
-        )
+            token_hex(4), WHAT, config.node.name, config.node.org, program, now_ms, now_ms, entries, {LEDGER: versions}, {LEDGER: streams},
+            fingerprint=_key_of(config),
+        )  # fmt: skip
         files.write_manifest(stage, manifest)
     return Made(place, manifest, verdict.notes())
+
+
+def _key_of(config: EdgeConfig) -> str:
+    return fingerprint(NodeKey.load(config.storage.key_file).public)
 
 
 def _copy_configuration(config: EdgeConfig, stage: Path) -> dict[str, FileEntry]:
@@ -94,7 +100,7 @@ def restore(config: EdgeConfig, src: Path, now_ms: int, tell: Tell, *, force: bo
     """Put a backup where the edge's ledger belongs; the edge must not run. Returns what it was, and where that is kept what it replaced.
     Errors: ConfigError, LedgerError: nothing was replaced."""
     manifest = files.read_manifest(src)
-    manifest.check_owner(WHAT, config.node.name, config.node.org)
+    manifest.check_owner(WHAT, config.node.name, config.node.org, _key_of(config), force=force)
     target = Path(config.storage.ledger_file)
     lock = DataLock(config.storage.lock_file)
     try:

@@ -18,7 +18,7 @@ from edge_agent.peers import peer_json
 from edge_agent.runtime import system_now
 from edge_agent.syncing import CURSOR_HEADER, PAGE_BYTES, add_peer, summary
 from protocols.errors import ConfigError, DecodeError, InvalidInput, TransportError
-from protocols.stick import Damage, Part, read_stick, write_stick
+from protocols.stick import Damage, Part, counted, read_stick, write_stick
 from protocols.sync.parcel import MEDIA_TYPE, read_parcel, room_in, write_parcel
 
 CARD_BYTES: Final = 16_384
@@ -50,8 +50,7 @@ class Imported:
 
     def as_text(self) -> str:
         """For people."""
-        counts = ", ".join(f"{value:,} {name}" for name, value in self.counts.items() if value and name != "newFacts") or "nothing on it"
-        lines = [f"{counts}; facts new here: {self.counts.get('newFacts', 0):,}"]
+        lines = [counted(self.counts)]
         lines += [f"  at byte {one['at']:,}{_of(one['author'])}: {one['reason']}" for one in self.left[:NAMED]]
         if len(self.left) > NAMED:
             lines.append(f"  and {len(self.left) - NAMED:,} more")

@@ -26,9 +26,9 @@ from nothing to a running edge:
   longshore-hub nodes add edge/node.card.json        (where the hub is)
   longshore-edge run --config edge/edge.toml
 
-exit codes: 0 done; 1 failed (a damaged ledger too), or a check found something wrong; 2 bad input or usage; 3 configuration, a port,
-a file or a directory; 4 another process holds the data; 5 no room on the disk or in the budget; 6 the edge or the broker is not
-reachable; 130 interrupted
+exit codes: 0 done; 1 failed (a damaged ledger too), nothing has that name, it is settled already, or a check found something wrong;
+2 bad input or usage; 3 configuration, a port, a file or a directory; 4 another process holds the data; 5 no room on the disk or in the
+budget; 6 the edge or the broker is not reachable; 130 interrupted
 
 Every setting of edge.toml can be overridden in the environment: LONGSHORE_API__PORT=0. `longshore-edge settings` lists them."""
 

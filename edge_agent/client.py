@@ -12,10 +12,17 @@ from urllib.parse import urlsplit
 from edge_agent import whereabouts
 from edge_agent.config import EdgeConfig
 from edge_agent.init import TOKEN_FILE
-from protocols.errors import ConfigError, Conflict, InvalidInput, LedgerBusy, LedgerFull, LongshoreError, TooLarge, TransportError
+from protocols.commands import as_commands
+from protocols.errors import ConfigError, Conflict, InvalidInput, LedgerBusy, LedgerFull, LongshoreError, NotKnown, TooLarge, TransportError
 from protocols.trust import read_secret
 
 TIMEOUT_S: Final = 30.0
+COMMANDS: Final = {
+    "/v1/conflicts": "longshore-edge conflicts ls",
+    "/v1/quarantine": "longshore-edge queue quarantine ls",
+    "/v1/peers": "longshore-edge peer ls",
+}
+"""what the API's remedies name, as somebody at a command line writes it"""
 _ANSWER_BYTES: Final = 64_000_000
 
 
@@ -100,14 +107,14 @@ def _read(status: int, text: bytes, url: str) -> dict[str, Any]:
 
 def _error(status: int, problem: dict[str, Any]) -> LongshoreError:
     """Our error that a problem document stands for."""
-    detail, remedy = str(problem.get("detail", f"HTTP {status}")), str(problem.get("remedy", ""))
+    detail, remedy = str(problem.get("detail", f"HTTP {status}")), as_commands(str(problem.get("remedy", "")), COMMANDS)
     if status in (413, 422):
         field = str(problem.get("field", "body"))
         kind = TooLarge if status == 413 else InvalidInput
         return kind(field, detail.removeprefix(f"{field}: "), remedy=remedy, allowed=tuple(problem.get("allowed", ())))
     if status in (401, 403):
         return ConfigError(detail, remedy=remedy)
-    kinds: dict[int, type[LongshoreError]] = {409: Conflict, 503: LedgerBusy, 507: LedgerFull}
+    kinds: dict[int, type[LongshoreError]] = {404: NotKnown, 409: Conflict, 503: LedgerBusy, 507: LedgerFull}
     return kinds.get(status, TransportError)(detail, remedy=remedy)
 
 

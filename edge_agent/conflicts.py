@@ -19,7 +19,7 @@ from edge_agent.runtime import EdgeRuntime, system_now
 from protocols.bodies import Bodies
 from protocols.clashes import Clash, State, clash_json, concurrent_json, credited, judged, notes_json, policies_json, read_clashes
 from protocols.disputes import Watch
-from protocols.errors import Conflict, InvalidInput
+from protocols.errors import Conflict, NotKnown
 from protocols.event import EventDefaults
 from protocols.ledger import Ledger
 from protocols.merge import ranked
@@ -162,14 +162,14 @@ def ls(held: EdgeCore | LocalApi, *, open_only: bool) -> Json:
 
 
 def show(held: EdgeCore | LocalApi, clash_id: str) -> Json:
-    """One of them. Errors: InvalidInput."""
+    """One of them. Errors: NotKnown."""
     if isinstance(held, LocalApi):
         return held.get(f"{PATH}/{quote(clash_id, safe='')}")
     return one_json(held.ledger, _existing(held, clash_id))
 
 
 def settle(held: EdgeCore | LocalApi, clash_id: str, said: Json, defaults: EventDefaults) -> Json:
-    """Through the edge that runs, or straight into its ledger. Errors: InvalidInput, Conflict, LedgerFull."""
+    """Through the edge that runs, or straight into its ledger. Errors: InvalidInput, NotKnown, Conflict, LedgerFull."""
     if isinstance(held, LocalApi):
         return held.post(f"{PATH}/{quote(clash_id, safe='')}/settle", said)
     clash, now = _existing(held, clash_id), system_now()
@@ -183,5 +183,5 @@ def settle(held: EdgeCore | LocalApi, clash_id: str, said: Json, defaults: Event
 def _existing(core: EdgeCore, clash_id: str) -> Clash:
     clash = find(core.ledger, clash_id)
     if clash is None:
-        raise InvalidInput("ID", f"there is no conflict {clash_id[:40]!r} here.", remedy="List them: longshore-edge conflicts ls")
+        raise NotKnown(f"There is no conflict {clash_id[:40]!r} here.", remedy="List them: longshore-edge conflicts ls")
     return clash

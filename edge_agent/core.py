@@ -126,7 +126,7 @@ class EdgeCore:
         self.carry = Carry(self.ledger, self.uplink, self.custody, sign)
         self.relay = Relay(self.ledger, self.uplink, peers, self.custody, verify, rng, self.settings.relay, self.settings.floor_ms)
         self.follower = Follower(self.ledger, rng, self.settings.follow)
-        self.follower.unreceived = self.uplink.unreceived_above
+        self.follower.unreceived, self.relay.inquire = self.uplink.unreceived_above, self.follower.inquire
         self.copies = Copies(self.ledger)
         self.damaged = 0
         """messages from the hub that did not verify or decode"""
@@ -207,7 +207,7 @@ class EdgeCore:
         if isinstance(said, Answer):
             heard = self.uplink.on_answer(said, now.mono)
             if heard.answered:
-                self.follower.on_answer(said.feed_epoch, said.feed_pos, now.mono)
+                self.follower.on_answer(said.feed_epoch, said.feed_pos, now.mono, said.followed)
                 self.relay.on_answer(said, now.mono, backed_up=said.backed_up)
             self._heard(heard, now)
         elif isinstance(said, Receipt):

@@ -53,8 +53,8 @@ class Check:
         return {"check": self.name, "verdict": self.verdict.value, "text": self.text} | ({"remedy": self.remedy} if self.remedy else {})
 
     def as_text(self) -> str:
-        """One line."""
-        return f"{self.verdict.value:5}  {self.name:14} {self.text} {self.remedy}".rstrip()
+        """One line. What is wrong reads as in every other command, here and at the hub."""
+        return f"{'BAD' if self.verdict is Verdict.WRONG else self.verdict.value:5}  {self.name:14} {self.text} {self.remedy}".rstrip()
 
 
 @dataclass(slots=True)

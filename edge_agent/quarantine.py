@@ -14,7 +14,7 @@ from edge_agent.client import LocalApi
 from edge_agent.core import EdgeCore, Now
 from edge_agent.runtime import EdgeRuntime, system_now
 from protocols.bodies import Bodies
-from protocols.errors import InvalidInput
+from protocols.errors import InvalidInput, NotKnown
 from protocols.event import EventDefaults, OrderEvent, load_json, parse_event
 from protocols.ledger import Appended
 from protocols.limits import BATCH_BYTES
@@ -117,12 +117,12 @@ def ls(held: EdgeCore | LocalApi, state: str | None, limit: int) -> Json:
 
 
 def show(held: EdgeCore | LocalApi, qid: int) -> Json:
-    """One item. Errors: InvalidInput."""
+    """One item. Errors: NotKnown."""
     if isinstance(held, LocalApi):
         return held.get(f"{PATH}/{qid}")
     item = held.ledger.quarantine_rows.get(qid)
     if item is None:
-        raise InvalidInput("ID", f"nothing in quarantine has the number {qid}.", remedy="List them: longshore-edge queue quarantine ls")
+        raise NotKnown(f"Nothing in quarantine has the number {qid}.", remedy="List them: longshore-edge queue quarantine ls")
     return whole_json(held.ledger, item)
 
 
@@ -154,14 +154,13 @@ def _write(core: EdgeCore, qid: int, work: Callable[[EdgeCore, Now], list[Append
 
 
 def _read(file: str) -> object:
+    remedy = "Give a file with one event, or - for standard input."
     try:
         with open(file, "rb") if file != "-" else open(0, "rb", closefd=False) as source:
             data = source.read(BATCH_BYTES + 1)
     except OSError as error:
-        raise InvalidInput(
-            file, f"cannot be read ({error.strerror}).", remedy="Give a file with one event, or - for standard input."
-        ) from None
-    return load_json(data)
+        raise InvalidInput(file, f"cannot be read ({error.strerror}).", remedy=remedy) from None
+    return load_json(data, "standard input" if file == "-" else file, remedy)
 
 
 def list_text(found: Json) -> str:

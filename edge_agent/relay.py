@@ -9,7 +9,7 @@ Pure: driven by `EdgeCore`, inside its transactions. What the hub says to peers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -129,6 +129,8 @@ class Relay:
         self._freed_at: tuple[int, bool] | None = None
         self._believed: dict[StreamKey, tuple[object, ...]] = {}
         """what was last heard of a stream, and when: the same again moves nothing"""
+        self.inquire: Callable[[Sequence[StreamKey], int], bool] = lambda keys, now: False
+        """asks how far streams are settled without a hello: see `Follower.inquire`"""
         uplink.carried = self._carried
 
     # ------------------------------------------------------------ from peers (inside a transaction)
@@ -346,22 +348,32 @@ class Relay:
         self._hellos, self._controls = {}, []
         if self._uplink.incarnation is None:
             return outs
+        if ((self._flights and now >= self._due()) or (self._ask_due is not None and now >= self._ask_due)) and self._ask(now):
+            return outs
         if self._ask_due is None and self.custody.waits():
             self._ask_due = now + min(self.settings.ask_ms << min(self._asks, 16), self.settings.retry_most_ms)
-        if (self._flights and now >= self._due()) or (self._ask_due is not None and now >= self._ask_due):
-            self._ask()
-            return outs
         return outs + self._next_payloads(now)
 
-    def _ask(self) -> None:
-        """A receipt is late, or what is settled of others' streams cannot be told from receipts alone: an answer names each point."""
+    def _ask(self, now: int) -> bool:
+        """A receipt is late, or what is settled of others' streams cannot be told from receipts alone: an answer names each point. Is a
+        hello under way? What came down, and waits for no more than the store's word, is first asked for with a follow, which costs less."""
         self._attempts += bool(self._flights)
         self._asks += 1
         self._retry_ms = self._ask_due = None
-        if self.custody.waits():
-            self._uplink.ask()
-        else:
+        if not self.custody.waits():
             self._flights = {}  # all of it was settled while its receipt was on the way: nobody will answer for it any more
+            return False
+        if self._asks % 2 and self._inquired(now):
+            return False
+        self._uplink.ask()
+        return True
+
+    def _inquired(self, now: int) -> bool:
+        keys = self.custody.waiting()
+        streams = [self._ledger.log.get(key) for key in keys]
+        if self._flights or self._to_send or self._to_give_back or any(s is not None and s.fork_point is not None for s in streams):
+            return False
+        return not any(self.custody.carries(key) for key in keys) and self.inquire(keys, now)
 
     def _next_payloads(self, now: int) -> list[tuple[Channel, bytes]]:
         outs: list[tuple[Channel, bytes]] = []

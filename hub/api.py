@@ -58,7 +58,7 @@ def create_app(facade: HubFacade, *, max_held_bytes: int = MAX_HELD_BYTES) -> Fa
         app.router.add_route(path, _by_method(handlers), methods=list(handlers), name=path, include_in_schema=False)
     problems.install(app, pages.problem)
     app.openapi = document  # type: ignore[method-assign]
-    app.add_middleware(Guard, check_token=facade.check_token)
+    app.add_middleware(Guard, check_token=facade.check_token, page=pages.problem)
     return app
 
 

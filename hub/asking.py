@@ -1,7 +1,9 @@
-"""When the central store is asked what it holds, and about what.
+"""When the central store is asked what it holds, and about what; and where nothing else is asked of it, whether it is there.
 
 Everything after each start and regularly (rule 10), of which a hub spends a twentieth of its time at the most. Among several workers also,
 more often and for little, about streams in which others stored something: so what came at another worker is known here within moments.
+A server that went away would else be missed only by the next fact, or at the next whole question: after a few seconds in which it had
+nothing to do for the hub, it is asked for one word.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from hub.engine_ports import Rhythm
 from hub.serving import Serving
-from hub.store.port import CentralStore, Statement
+from hub.store.port import CentralStore, MayBeAway, Statement
 from protocols.messages import RunStated
 from protocols.streams import StreamKey
 
@@ -44,12 +46,17 @@ class Asking:
 
     def __init__(self, rhythm: Rhythm) -> None:
         self._rhythm = rhythm
-        self._whole_ms = self._news_ms = 0
+        self._whole_ms = self._news_ms = self._word_ms = 0
         self._store: CentralStore | None = None
 
     @property
     def due_ms(self) -> int:
         """When there is something to ask next."""
+        return min(self._held_ms, self._word_ms) if isinstance(self._store, MayBeAway) else self._held_ms
+
+    @property
+    def _held_ms(self) -> int:
+        """When to ask what it holds."""
         return min(self._whole_ms, self._news_ms) if self._rhythm.follow_ms else self._whole_ms
 
     def at_once(self) -> None:
@@ -57,8 +64,16 @@ class Asking:
         self._whole_ms = 0
 
     def wants(self, store: CentralStore, now_ms: int) -> bool:
-        """Is there something to ask now?"""
-        return store is not self._store or now_ms >= self.due_ms
+        """Is it time to ask what it holds?"""
+        return store is not self._store or now_ms >= self._held_ms
+
+    def answered(self, now_ms: int) -> None:
+        """The store did what was asked of it, whatever that was: it is there."""
+        self._word_ms = now_ms + self._rhythm.word_ms
+
+    def word_of(self, store: CentralStore, now_ms: int) -> Callable[[], None] | None:
+        """What asks it for one word, if it is time for that."""
+        return store.still_there if now_ms >= self._word_ms and isinstance(store, MayBeAway) else None
 
     def ask(self, store: CentralStore, now_ms: Callable[[], int]) -> tuple[Statement, bool] | None:
         """What the store says, and whether that is everything; None: there is nothing to ask yet, or nothing new."""

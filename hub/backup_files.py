@@ -25,6 +25,7 @@ from protocols import backup as files
 from protocols.backup import FileEntry, Manifest, Tell
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken, LedgerError, LongshoreError
 from protocols.sqlite import DataLock, Db
+from protocols.trust import NodeKey, fingerprint
 from protocols.trust import verify as check_signature
 from protocols.verify import Verdict, verify_database
 
@@ -158,9 +159,15 @@ def _without_store(
         manifest = Manifest(
             new_id(), WHAT, config.hub.node, config.hub.org, program, began_ms, now_ms(), entries,
             {name: versions for name, (versions, _) in described.items()}, {name: streams for name, (_, streams) in described.items()}, {},
+            key_of(config),
         )  # fmt: skip
         files.write_manifest(stage, manifest)
     return Made(place, manifest, [*notes, f"the store is a PostgreSQL database and not in it; copy it there: {ELSEWHERE}"], [])
+
+
+def key_of(config: HubConfig) -> str:
+    """The fingerprint of this hub's key. Errors: ConfigError: there is none."""
+    return fingerprint(NodeKey.load(config.key_file).public)
 
 
 def _give_up(registrar: Registrar, backup_id: str) -> None:
@@ -188,7 +195,7 @@ def _manifest(
     return Manifest(
         backup_id, WHAT, config.hub.node, config.hub.org, program, began_ms, done_ms, entries,
         {name: versions for name, (versions, _) in described.items()}, {name: streams for name, (_, streams) in described.items()},
-        {"register": to_json(registered)},
+        {"register": to_json(registered)}, key_of(config),
     )  # fmt: skip
 
 
@@ -257,21 +264,24 @@ def verify_backup(src: Path, tell: Tell) -> tuple[Manifest, list[str], dict[str,
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did. `known`: backups that are on the list again; `given_up`: those that were unfinished."""
+    """What a restore did. `known`: backups that are on the list again; `given_up`: those that were unfinished;
+    `known_key`: whether the backup names the key that is here."""
 
     manifest: Manifest
     files: list[str]
     aside: list[Path]
     known: list[str]
     given_up: list[str]
+    known_key: bool
 
 
 def restore(
-    config: HubConfig, src: Path, now_ms: int, tell: Tell, *, names: tuple[str, ...] = DATABASES, force: bool = False, quick: bool = False
-) -> Restored:
+    config: HubConfig, src: Path, now_ms: int, tell: Tell, *, names: tuple[str, ...] = DATABASES, force: bool = False,
+    quick: bool = False, other_key: bool = False,
+) -> Restored:  # fmt: skip
     """Put a backup where the hub's databases belong. The hub must not run. Errors: ConfigError, LedgerError: nothing was replaced."""
     manifest = files.read_manifest(src)
-    manifest.check_owner(WHAT, config.hub.node, config.hub.org)
+    known_key = manifest.check_owner(WHAT, config.hub.node, config.hub.org, key_of(config), force=force, other_key=other_key)
     wanted = [name for name in names if name in manifest.files]
     if not wanted:
         raise InvalidInput("SRC", f"holds none of {', '.join(names)}.", remedy="Use a backup that was not made with --store-only.")
@@ -289,8 +299,8 @@ def restore(
             if target.name == settings.LEDGER_FILE:
                 files.begin_new_epoch(path, config.hub.node, SystemRandom(), now_ms)
         aside = files.put_in_place(folder, staged, folder / f"replaced-{files.stamp(now_ms)}-{new_id()}")
-        known, given_up = _remember(config, src, now_ms) if settings.STORE_FILE in wanted else ([], [])
-    return Restored(manifest, wanted, aside, known, given_up)
+        known, given_up = _remember(config, src, manifest, now_ms) if settings.STORE_FILE in wanted else ([], [])
+    return Restored(manifest, wanted, aside, known, given_up, known_key)
 
 
 def _still_restorable(config: HubConfig, manifest: Manifest, *, force: bool) -> None:
@@ -332,12 +342,12 @@ def _read_whole(src: Path, manifest: Manifest, names: list[str], tell: Tell, *, 
         raise LedgerBroken(f"{src} is damaged: {'; '.join(wrong[:3])}", remedy="restore another backup: nothing was replaced")
 
 
-def _remember(config: HubConfig, src: Path, now_ms: int) -> tuple[list[str], list[str]]:
+def _remember(config: HubConfig, src: Path, taken: Manifest, now_ms: int) -> tuple[list[str], list[str]]:
     """Tell the restored store of every backup that is remembered, or lies beside this one. Unfinished ones are given up: what they copy is
     another store's by now."""
-    beside = []
+    beside, keys = [], ("", taken.fingerprint, key_of(config))
     for manifest in files.siblings(src).values():
-        if (manifest.what, manifest.node, manifest.org) == (WHAT, config.hub.node, config.hub.org):
+        if (manifest.what, manifest.node, manifest.org) == (WHAT, config.hub.node, config.hub.org) and manifest.fingerprint in keys:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 beside.append(from_json(manifest.more["register"]))
     store = open_store(config, lambda: now_ms)

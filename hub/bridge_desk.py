@@ -94,7 +94,7 @@ class BridgeDesk:
             batch = bridging.next_batch(BATCH_FACTS, now_ms)
             if batch is None:
                 break
-            batch = batch._replace(facts=[_read(f) for f in batch.facts])
+            batch = batch._replace(facts=[f if f.fact is not None else _read(f) for f in batch.facts])
             self._keep_changes(batch.facts)
             self._offer(self._generation, batch)
 
@@ -161,9 +161,13 @@ class BridgeDesk:
     def _keep_changes(self, facts: Iterable[StoreFact]) -> None:
         if sum(len(one) for one in self._shown.values()) > SHOWN_KEPT:
             self._shown.clear()
+        key, shown = None, dict[int, StoreFact]()
         for f in facts:
             if f.fact is not None:
-                self._shown.setdefault(f.stream, {})[f.seq] = f
+                if f.stream is not key:  # facts of one stream lie together
+                    key = f.stream
+                    shown = self._shown.setdefault(key, {})
+                shown[f.seq] = f
 
     def _tell(self, core: HubCore, key: StreamKey) -> None:
         waiting = self._shown.get(key)

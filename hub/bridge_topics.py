@@ -114,6 +114,12 @@ def _settings(replicas: int, retention_days: int, *, compacted: bool) -> dict[st
     return {**cleaning, "max.message.bytes": str(RECORD_BYTES), "min.insync.replicas": str(max(1, replicas - 1))}
 
 
+def shown_state(plan: TopicPlan, found: TopicFound) -> str:
+    """A topic as it should be, in words for people."""
+    more = found.partitions > plan.partitions
+    return f"as configured; more partitions than {plan.partitions} are fine" if more else "as configured"
+
+
 def differences(plan: TopicPlan, found: TopicFound) -> list[str]:
     """What of a topic is not as it should be, for people. More partitions than planned are fine: they were added for more projectors."""
     out = []

@@ -25,7 +25,7 @@ from protocols.trust import password_matches
 HUB_USER: Final = "longshore:hub"
 """No node can have this name: a node's has no colon."""
 
-UNKNOWN_NODE: Final = "unknown node"
+UNKNOWN_NODE: Final = "unknown node; if it is yours, admit it: longshore-hub nodes add CARD"
 
 _HASHING_THREADS: Final = 2
 _HASHING_WAITS: Final = 256

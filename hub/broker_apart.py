@@ -36,8 +36,14 @@ SILENT_S: Final = 60.0
 TOLD_S: Final = 5.0
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 10.0
+KILLED_MOST: Final = 5
+"""so many in a row, at the start of the hub, are put down to somebody else"""
 STABLE_S: Final = 30.0
 """a child that lived so long ended for a new reason"""
+
+
+class _EndedEarlyError(ConfigError):
+    """A process ended before it listened, and did not say why."""
 
 
 class ApartBroker(AtDoorway):
@@ -85,7 +91,7 @@ class ApartBroker(AtDoorway):
                 self.prepare()
             assert self._doorway is not None
             self._grants.watch(self._changed)
-            await self._begin(self._doorway)
+            await self._begin_at_last(self._doorway)
         except ConfigError:
             await self.stop()
             raise
@@ -110,6 +116,21 @@ class ApartBroker(AtDoorway):
         except OSError as error:
             raise ConfigError(f"The process of the embedded broker cannot be started: {error.strerror}.") from error
 
+    async def _begin_at_last(self, doorway: Doorway) -> None:
+        """A process that somebody killed before it listened is no reason for the hub to end: another is started. Errors: ConfigError."""
+        for _ in range(KILLED_MOST):
+            try:
+                await self._begin(doorway)
+            except _EndedEarlyError:
+                process = self._process
+                await self._end()
+                if process is None or process.returncode >= 0:
+                    raise
+                log.error("The process of the broker was killed by signal %d before it listened; another is started", -process.returncode)
+            else:
+                return
+        await self._begin(doorway)
+
     async def _begin(self, doorway: Doorway) -> None:
         """Have a process listen. Errors: ConfigError: it does not."""
         if self._end_of_line is None:
@@ -130,7 +151,8 @@ class ApartBroker(AtDoorway):
                     if word == FAILED:
                         raise ConfigError(what[0], remedy=what[1])
                     self._take(word, what)
-        raise ConfigError("The process of the embedded broker ended before it listened.", remedy="Its own words stand above.")
+                raise _EndedEarlyError("The process of the embedded broker ended before it listened.", remedy="Its own words stand above.")
+        raise ConfigError(f"The process of the embedded broker did not listen within {START_S:.0f} s.", remedy="Start the hub again.")
 
     async def _keep(self, doorway: Doorway) -> None:
         """Hear the child; when it has ended, start another."""

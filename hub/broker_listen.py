@@ -21,6 +21,11 @@ def tls_context(cert_file: str | None, key_file: str | None) -> ssl.SSLContext |
     return context
 
 
+def why_not(error: OSError) -> str:
+    """Why a socket could not be bound, without what Python adds: the address, a second time."""
+    return str(error.strerror or error).partition(" (while ")[0]
+
+
 def listen(host: str, port: int, tls: ssl.SSLContext | None) -> socket.socket:
     """The broker's socket; beyond loopback it must have TLS. Errors: ConfigError, in one line for people."""
     try:
@@ -35,5 +40,5 @@ def listen(host: str, port: int, tls: ssl.SSLContext | None) -> socket.socket:
         return socket.create_server(address, family=family, backlog=1_024)
     except OSError as error:
         raise ConfigError(
-            f"The broker cannot listen on {host}:{port}: {error.strerror}.", remedy="Choose another port, or end what uses it."
+            f"The broker cannot listen on {host}:{port}: {why_not(error)}.", remedy="Choose another broker.port, or end what uses it."
         ) from None

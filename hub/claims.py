@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from hub.broker_listen import why_not
 from protocols.errors import ConfigError, LedgerBusy
 from protocols.sqlite import DataLock
 
@@ -33,11 +34,11 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"The data directory {folder} cannot be made: {error.strerror}.", remedy=remedy) from None
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The socket of the API, bound here so that a port in use is one clear line. Errors: ConfigError."""
+def listen(host: str, port: int, setting: str = "api.port", who: str = "The API") -> socket.socket:
+    """The socket of an API, bound here so that a port in use is one clear line. `setting`: what names the port. Errors: ConfigError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address, family=family, backlog=1_024)
     except OSError as error:
-        remedy = "Choose another api.port, or end what uses it."
-        raise ConfigError(f"The API cannot listen on {host}:{port}: {error.strerror}.", remedy=remedy) from None
+        remedy = f"Choose another {setting}, or end what uses it."
+        raise ConfigError(f"{who} cannot listen on {host}:{port}: {why_not(error)}.", remedy=remedy) from None

@@ -47,9 +47,9 @@ from nothing to a running pair:
   longshore-hub run --config hub/hub.toml
   longshore-edge run --config edge/edge.toml
 
-exit codes: 0 done; 1 failed (a damaged database too), or a check found something wrong (balance, doctor, verify, audit); 2 bad input
-or usage; 3 configuration: a setting, key, port or directory; 4 another process holds the data; 5 the disk is full; 6 the hub does not
-answer; 130 interrupted"""
+exit codes: 0 done; 1 failed (a damaged database too), nothing has that name, it is settled already, or a check found something wrong
+(balance, doctor, verify, audit); 2 bad input or usage; 3 configuration: a setting, key, port or directory; 4 another process holds the
+data; 5 the disk is full; 6 the hub, or the store's server, does not answer; 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,7 +207,7 @@ def _add_asking(commands: Any) -> None:
         commands,
         "balance",
         cli_ask.balance,
-        "does captured = settled + queued + quarantined + evicted? Exit 1 if not; 0 also while that is not known yet",
+        "does captured = settled + queued + in custody + quarantined (also resolved) + evicted? Exit 1 if not; 0 while it is not known",
         "longshore-hub balance --json",
     )
     command = _asking(

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 from hub import config as settings
 from hub import loop
+from hub.broker_listen import why_not
 from hub.cli_ask import client_of, config_of, is_running, say
 from hub.cli_store import chosen_store, store_finding
 from hub.config import HubConfig
@@ -43,6 +44,9 @@ def init(args: argparse.Namespace) -> int:
     check_level(args.region, "--region")
     check_node(args.node, "--node")
     folder = Path(args.dir)
+    given = {"api": args.api_port, "broker": args.broker_port}
+    at = {name: settings.default_port(name) if port is None else port for name, port in given.items()}
+    settings.check_ports(("", at["api"]), ("", at["broker"]))
     store = chosen_store(args)
     _claim(folder)
     key = NodeKey.generate()
@@ -123,18 +127,21 @@ def nodes_add(args: argparse.Namespace) -> int:
 
 
 def _read_card(name: str) -> Any:
+    remedy = "Give the node.card.json that `longshore-edge init` wrote."
     try:
         data = sys.stdin.buffer.read(FRAME_WIRE_BYTES) if name == "-" else Path(name).read_bytes()
     except FileNotFoundError:
-        raise InvalidInput(name, "no such file.", remedy="Give the node.card.json that `longshore-edge init` wrote.") from None
+        raise InvalidInput(name, "no such file.", remedy=remedy) from None
     except OSError as error:
-        raise InvalidInput(name, f"cannot be read ({error.strerror}).") from None
-    return load_json(data)
+        raise InvalidInput(name, f"cannot be read ({error.strerror}).", remedy=remedy) from None
+    return load_json(data, "standard input" if name == "-" else name, remedy)
 
 
 def _add_to_files(config: HubConfig, card: NodeCard, orgs: Sequence[str] | None) -> dict[str, Any]:
     from hub.fleet import node_json
+    from hub.workers_files import tell_register
 
+    now_ms = time.time_ns() // 1_000_000
     key = NodeKey.load(config.key_file)
     lock = DataLock(config.storage.path(settings.LOCK_FILE))
     try:
@@ -144,7 +151,8 @@ def _add_to_files(config: HubConfig, card: NodeCard, orgs: Sequence[str] | None)
                 db, HubIdentity(config.hub.org, config.hub.region, config.hub.node, key.public), key.sign, verify, SystemRandom()
             )
             core.begin()
-            node = core.take_card(card, time.time_ns() // 1_000_000, orgs)
+            node = core.take_card(card, now_ms, orgs)
+            tell_register(config, card, node.orgs, now_ms)
             core.commit()
         finally:
             db.close()
@@ -307,18 +315,21 @@ def _port_free(what: str, host: str, port: int) -> Finding:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         socket.create_server(address, family=family).close()
     except OSError as error:
-        return Finding(what, False, f"{host}:{port}: {error.strerror}", "choose another port, or end what uses it")
+        return Finding(what, False, f"{host}:{port}: {why_not(error)}", "choose another port, or end what uses it")
     return Finding(what, True, f"{host}:{port} is free")
 
 
 def _reachable(config: HubConfig) -> Finding:
     """Does the external broker let this hub in?"""
-    from hub.line import try_line
+    from hub.line import password_of, try_line, weakness_of
 
     where = f"{config.broker.host}:{config.broker.port}"
     why, remedy = try_line(config.broker)
     if why:
         return Finding("broker", False, f"{where}: {why}", remedy or "start the broker, or correct [broker]")
+    weak = weakness_of(password_of(config.broker))
+    if weak:
+        return Finding("broker", False, f"{where} let this hub in, but {weak}", "Choose a longer one: openssl rand -base64 24")
     return Finding("broker", True, f"{where} let this hub in{' over TLS' if config.broker.tls else ''}")
 
 

@@ -15,10 +15,21 @@ from urllib.parse import quote, urlencode
 from hub import config as settings
 from hub.config import HubConfig
 from hub.words import duration
-from protocols.errors import InvalidInput, LedgerBusy, LongshoreError, TransportError
+from protocols.commands import as_commands
+from protocols.errors import Conflict, InvalidInput, LedgerBusy, LongshoreError, TransportError
+from protocols.problem import CONFLICT
 from protocols.sqlite import DataLock
 
 TIMEOUT_S: Final = 20.0
+COMMANDS: Final = {
+    "/v1/orders?q=": "longshore-hub orders --q ",
+    "/v1/orders": "longshore-hub orders",
+    "/v1/conflicts": "longshore-hub conflicts",
+    "/v1/quarantine": "longshore-hub quarantine ls",
+    "/v1/nodes": "longshore-hub nodes ls",
+    "/v1/backups": "longshore-hub backups ls",
+}
+"""what the API's remedies name, as somebody at a command line writes it"""
 
 
 class Broken(LongshoreError):
@@ -105,10 +116,14 @@ class Client:
 def _problem(data: Any, status: int) -> Broken:
     said = data if isinstance(data, dict) else {}
     reason = str(said.get("detail") or said.get("title") or f"the hub answered {status}")
-    return Broken(reason, remedy=str(said.get("remedy") or ""), exit_code=_exit_code(status))
+    remedy = as_commands(str(said.get("remedy") or ""), COMMANDS)
+    return Broken(reason, remedy=remedy, exit_code=_exit_code(status, said.get("type")))
 
 
-def _exit_code(status: int) -> int:
+def _exit_code(status: int, kind: object) -> int:
+    """As the same command ends where the hub does not run, and at an edge."""
+    if kind == CONFLICT.urn:
+        return Conflict.exit_code
     return {401: 3, 403: 3, 404: 1, 503: 6, 507: 5}.get(status, 2 if 400 <= status < 500 else 1)
 
 
@@ -179,16 +194,24 @@ def fleet(args: argparse.Namespace) -> int:
     found = ask(args, "/v1/fleet", {"limit": 500})
     rows = [{**row, "notHereYet": row["notHereYet"]["sentence"]} for row in found["fleet"]]
     columns = ("node", "region", "site", "online", "received", "settled", "notHereYet", "holes", "refused", "waiting", "forked")
-    return show(args, found, rows, columns, "no node is admitted; see: longshore-hub nodes add --help")
+    return show(args, found, rows, columns, "" if args.json or rows else _no_node(args))
+
+
+def _no_node(args: argparse.Namespace) -> str:
+    """Why a fleet is empty: nobody was admitted, or the nodes are other workers'."""
+    admitted = len(ask(args, "/v1/nodes", {"limit": 500})["nodes"])
+    if not admitted:
+        return "no node is admitted; see: longshore-hub nodes add --help"
+    held = "the one admitted node is" if admitted == 1 else f"all {admitted:,} admitted nodes are"
+    return f"{held} other workers' (longshore-hub workers); ask there, or see: longshore-hub nodes ls"
 
 
 def workers(args: argparse.Namespace) -> int:
     """Who shares the nodes; 1 while something is nobody's or this worker has a trouble."""
     found = ask(args, "/v1/workers")
     rows = [{**row, "partitions": len(row["partitions"]), "leaseLeft": f"{row['leaseLeftMs'] / 1_000:.0f} s"} for row in found["workers"]]
-    show(
-        args, found, rows, ("worker", "here", "place", "partitions", "leaseLeft", "aliveMs", "lastChangeMs"), "one process serves all nodes"
-    )
+    nobody = "no worker of this hub lives" if found["worker"] else "one process serves all nodes"
+    show(args, found, rows, ("worker", "here", "place", "partitions", "leaseLeft", "aliveMs", "lastChangeMs"), nobody)
     for trouble in () if args.json else [*found["troubles"], *_unheld(found["unheld"])]:
         print(f"TROUBLE {trouble}")
     return 1 if found["troubles"] or found["unheld"] else 0
@@ -201,12 +224,19 @@ def _unheld(partitions: Sequence[int]) -> list[str]:
 def balance(args: argparse.Namespace) -> int:
     """The balance; 1 when it is known not to close. Not known yet is no alarm."""
     found = ask(args, "/v1/balance")
-    rows = [{**row, "evicted": sum(row["evicted"].values())} for row in [*found["nodes"], {**found["fleet"], "node": "all"}]]
+    sums = [*found["nodes"], {**found["fleet"], "node": "all"}]
+    rows = [{**row, "evicted": sum(row["evicted"].values()), "quarantined": _aside(row)} for row in sums]
     columns = ("node", "captured", "settled", "queued", "notHereYet", "inCustody", "quarantined", "evicted", "sentence")
     show(args, found, rows, columns, "")
     for alarm in () if args.json else found.get("alarms", ()):
         print(f"ALARM {alarm}")
     return 1 if found["fleet"]["balanced"] is False or found.get("alarms") else 0
+
+
+def _aside(row: dict[str, Any]) -> str:
+    """What its author put right or gave up stays a fact that stepped aside, and in the sum; nobody has to act on it any more."""
+    aside, resolved = row.get("quarantined", 0), row.get("quarantinedResolved", 0)
+    return f"{aside:,}{f' ({resolved:,} resolved)' if resolved else ''}"
 
 
 def queue(args: argparse.Namespace) -> int:

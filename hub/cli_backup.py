@@ -86,6 +86,9 @@ def _add_restore(commands: Any, make: Make) -> None:
     only.add_argument("--hub-only", action="store_true", help="only hub.db")
     command.add_argument("--with-keys", action="store_true", help="also configuration and keys, where they are in the backup and not here")
     command.add_argument("--force", action="store_true", help="replace databases that are there, or take a backup that is not on the list")
+    command.add_argument(
+        "--other-key", action="store_true", help="the key of the backup's hub is lost: take its data in under the key that is here"
+    )
     command.add_argument("--quick", action="store_true", help="compare only the files with the manifest; do not read the databases")
 
 
@@ -142,12 +145,28 @@ def restore(args: argparse.Namespace) -> int:
         _restore_configuration(args, src)
     config = config_of(args)
     names = (settings.STORE_FILE,) if args.store_only else (settings.LEDGER_FILE,) if args.hub_only else backup_files.databases_of(config)
-    done = backup_files.restore(config, src, now_ms(), _progress(), names=names, force=args.force, quick=args.quick)
+    done = backup_files.restore(
+        config, src, now_ms(), _progress(), names=names, force=args.force, quick=args.quick, other_key=args.other_key
+    )
     if args.json:
         aside = [str(path) for path in done.aside]
-        say({"id": done.manifest.id, "files": done.files, "aside": aside, "known": done.known, "givenUp": done.given_up})
+        say(
+            {
+                "id": done.manifest.id,
+                "files": done.files,
+                "aside": aside,
+                "known": done.known,
+                "givenUp": done.given_up,
+                "keyChecked": done.known_key,
+            }
+        )
         return 0
     print(f"restored {', '.join(done.files)} from backup {done.manifest.id}")
+    if not done.known_key:
+        why = (
+            f"its key was {done.manifest.fingerprint}" if done.manifest.fingerprint else "an earlier version made it, without a key's name"
+        )
+        print(f"note: not verified that it is of this hub, and not of another named {done.manifest.node}: {why}")
     if done.aside:
         print(f"what was there is kept in {done.aside[0].parent}")
     if done.known:

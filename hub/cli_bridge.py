@@ -14,7 +14,7 @@ from random import SystemRandom
 from typing import Any, Final, TypeVar
 
 from hub import loop
-from hub.bridge_topics import DEAD, PROJECTED, TOPICS, differences, origin, plans
+from hub.bridge_topics import DEAD, PROJECTED, TOPICS, differences, origin, plans, shown_state
 from hub.bus import Admin, TopicPlan
 from hub.cli_ask import config_of, now_ms, say, table
 from hub.config import HubConfig
@@ -126,7 +126,7 @@ async def _topics(args: argparse.Namespace, admin: Admin, wanted: Sequence[Topic
             await admin.create(missing)
     now = await admin.topics(names, settings) if args.what == "create" else before
     rows = [_topic_row(plan, now.get(plan.name), made=plan.name in now and plan.name not in before) for plan in wanted]
-    wrong = [row for row in rows if row["state"] not in ("as configured", "made")]
+    wrong = [row for row in rows if not row["ok"]]
     if args.json:
         say({"topics": rows, "ok": not wrong})
     else:
@@ -143,9 +143,17 @@ def _topic_row(plan: TopicPlan, found: Any, *, made: bool) -> dict[str, Any]:
     keys = {topic.name: topic.key for topic in TOPICS}
     row = {"topic": plan.name, "key": keys.get(origin(plan.name), "")}
     if found is None:
-        return {**row, "partitions": None, "replicas": None, "settings": {}, "state": "missing; make it with: longshore-hub topics create"}
-    state = "; ".join(differences(plan, found)) or ("made" if made else "as configured")
-    return {**row, "partitions": found.partitions, "replicas": found.replicas, "settings": dict(found.settings), "state": state}
+        said: dict[str, Any] = {
+            "partitions": None,
+            "replicas": None,
+            "settings": {},
+            "state": "missing; make it with: longshore-hub topics create",
+        }
+        return {**row, **said, "ok": False}
+    off = differences(plan, found)
+    state = "; ".join(off) or ("made" if made else shown_state(plan, found))
+    said = {"partitions": found.partitions, "replicas": found.replicas, "settings": dict(found.settings), "state": state}
+    return {**row, **said, "ok": not off}
 
 
 def _with_admin(config: HubConfig, work: Callable[[Admin], Awaitable[T]]) -> T:
@@ -183,6 +191,10 @@ def dlq(args: argparse.Namespace) -> int:
 async def _ls(args: argparse.Namespace, admin: Admin) -> int:
     from hub.dead_letters import letters
 
+    there = await admin.topics([topic.dead for topic in TOPICS], [])
+    missing = [topic.dead for topic in TOPICS if topic.dead not in there]
+    if missing:
+        print(f"note: not there yet: {', '.join(missing)}; make them with: longshore-hub topics create", file=sys.stderr)
     found = [letter for letter in await letters(admin, LIST_MOST) if args.all or not letter.replayed]
     rows = [letter.row() for letter in found]
     if args.json:

@@ -1,6 +1,7 @@
 """`longshore-hub broker acl|passwords`: the files of a Mosquitto beside the hub, from the registry.
 
-Both are read from hub.db, also while the hub runs; nothing is changed there. Passwords are handed on as the hashes that nodes put on their
+Both are read from hub.db, also while the hub runs, and of several workers from the register that they share: what is admitted at one is
+admitted at all. Nothing is changed there. Passwords are handed on as the hashes that nodes put on their
 cards; the hub's own comes from `broker.password_file`. The same registry gives the same files, so `--check` can say whether they are old.
 """
 
@@ -19,11 +20,13 @@ from typing import Any, Final
 from hub import config as settings
 from hub.cli_ask import config_of, say
 from hub.config import HubConfig
+from hub.store.leases import SharedNode
+from hub.workers_files import shared_nodes
 from protocols import mosquitto
 from protocols.errors import ConfigError, InvalidInput
 from protocols.sqlite import Db
 from protocols.topics import Address
-from protocols.trust import read_secret
+from protocols.trust import MADE_BY_HAND, read_secret
 
 OK: Final = 0
 FAILED: Final = 1
@@ -70,8 +73,11 @@ class Admitted:
 
 
 def read_admitted(config: HubConfig) -> Admitted:
-    """From hub.db, beside a hub that runs. Errors: ConfigError: no hub has run and no node was added."""
-    file = config.storage.path(settings.LEDGER_FILE)
+    """From hub.db, beside a hub that runs, and what other workers admitted. Errors: ConfigError: no hub has run and no node was added;
+    LedgerError: the workers' register is away, and without it nodes would be left out."""
+    file, shared = config.storage.path(settings.LEDGER_FILE), {one.node: one for one in shared_nodes(config)}
+    if not file.exists() and shared:
+        return _merged({}, {}, shared)
     if not file.exists():
         raise ConfigError(f"There is no {file}: no node was ever added.", remedy="Add one: longshore-hub nodes add CARD")
     db = Db(file, read_only=True)
@@ -81,7 +87,14 @@ def read_admitted(config: HubConfig) -> Admitted:
         hashes = {str(node): str(text) for node, text in db.query("SELECT node, hash FROM mosquitto ORDER BY node")} if made else {}
     finally:
         db.close()
-    return Admitted([Address(*row) for row in rows], hashes)
+    return _merged({str(row[3]): Address(*row) for row in rows}, hashes, shared)
+
+
+def _merged(own: Mapping[str, Address], hashes: Mapping[str, str], shared: Mapping[str, SharedNode]) -> Admitted:
+    """This worker's nodes and those of the register, in which a card that was read again is the newer one."""
+    nodes = {**own, **{name: Address(one.org, one.region, one.site, name) for name, one in shared.items()}}
+    known = {**hashes, **{name: one.mosquitto_hash for name, one in shared.items() if one.mosquitto_hash}}
+    return Admitted([nodes[name] for name in sorted(nodes)], {name: known[name] for name in sorted(known)})
 
 
 def write_acl(args: argparse.Namespace) -> int:
@@ -132,9 +145,10 @@ def _distinct(user: str, admitted: Admitted) -> None:
 def _hub_password(config: HubConfig) -> str:
     if not config.broker.password_file:
         raise ConfigError("The hub has no password at the broker.", remedy=_PASSWORDS_NEED)
-    password = read_secret(config.broker.password_file, what="broker password").strip()
-    if len(password) < 12:
-        raise ConfigError(f"The broker password in {config.broker.password_file} is shorter than 12 characters.", remedy=_PASSWORDS_NEED)
+    password = read_secret(config.broker.password_file, what="broker password", missing=MADE_BY_HAND).strip()
+    if len(password) < settings.LEAST_PASSWORD_CHARS:
+        why = f"is shorter than {settings.LEAST_PASSWORD_CHARS} characters"
+        raise ConfigError(f"The broker password in {config.broker.password_file} {why}.", remedy=_PASSWORDS_NEED)
     return password
 
 

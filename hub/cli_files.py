@@ -19,6 +19,7 @@ from hub.devices_api import select
 from hub.fleet import Seen, look
 from hub.store.port import CentralStore, OrderQuery
 from hub.times import as_shown
+from hub.workers_files import take_in_register, workers_in_files
 from protocols.errors import ConfigError, InvalidInput
 from protocols.parameters import page_size
 from protocols.sqlite import DataLock, Db
@@ -27,6 +28,8 @@ from protocols.trust import NodeKey, verify
 
 def answer(config: HubConfig, path: str, params: Mapping[str, Any]) -> Any:
     """What the API would say at `path`. The data directory's lock is held meanwhile. Errors: ConfigError: there is nothing yet."""
+    if path == "/v1/workers":
+        return workers_in_files(config)
     of_store = path.startswith(("/v1/orders", "/v1/conflicts"))
     if of_store and not stores.made(config):
         raise ConfigError("This hub has never run: it has no store yet.", remedy=f"Start it: longshore-hub run --config {config.file}")
@@ -79,6 +82,7 @@ def _from_look(config: HubConfig, store: CentralStore, path: str, params: Mappin
         core = HubCore(db, identity, key.sign, verify, SystemRandom())
         core.begin()
         core.take_statement(store.statement(None), whole=True)
+        take_in_register(config, core, now_ms)
         if path == "/v1/devices":
             return _devices(core, params)
         seen = look(core, store, now_ms, lambda _: None, 0)

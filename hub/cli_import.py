@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 from hub.cli_ask import client_of, config_of, is_running
 from protocols.errors import InvalidInput, TransportError
-from protocols.stick import Damage, Part, read_stick
+from protocols.stick import Damage, Part, counted, read_stick
 from protocols.sync.parcel import MEDIA_TYPE, PREFIX, room_in, write_parcel
 
 OK: Final = 0
@@ -70,7 +70,6 @@ def _hand_over(client: Any, batch: list[Part], done: Json, left: list[Json]) -> 
 
 
 def _text(done: Json, left: list[Json]) -> str:
-    counts = ", ".join(f"{value:,} {name}" for name, value in done.items() if value and name != "newFacts") or "nothing on it"
-    lines = [f"{counts}; facts new here: {done.get('newFacts', 0):,}"]
+    lines = [counted(done)]
     lines += [f"  at byte {one['at']:,}{', of ' + one['author'] if one['author'] else ''}: {one['reason']}" for one in left[:NAMED]]
     return "\n".join(lines + ([f"  and {len(left) - NAMED:,} more"] if len(left) > NAMED else []))

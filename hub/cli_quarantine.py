@@ -126,11 +126,12 @@ def _told(args: argparse.Namespace, done: Json) -> int:
 
 
 def _read(file: str) -> object:
+    remedy = "Give a file with one event, or - for standard input."
     try:
         with open(0, "rb", closefd=False) if file == "-" else Path(file).open("rb") as source:
-            return load_json(source.read(BATCH_BYTES + 1))
+            return load_json(source.read(BATCH_BYTES + 1), "standard input" if file == "-" else file, remedy)
     except OSError as error:
-        raise InvalidInput(file, f"cannot be read ({error.strerror}).", remedy="Give a file with one event, or -.") from None
+        raise InvalidInput(file, f"cannot be read ({error.strerror}).", remedy=remedy) from None
 
 
 @contextmanager

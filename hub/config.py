@@ -25,6 +25,8 @@ from protocols.trust import HubAddress, format_address, read_secret
 FILE: Final = "hub.toml"
 KEY_FILE: Final = "hub.key"
 TOKEN_FILE: Final = "api.token"
+LEAST_PASSWORD_CHARS: Final = 12
+"""of the hub's password at an external broker, where the hub writes the broker's files"""
 LEDGER_FILE: Final = "hub.db"
 STORE_FILE: Final = "store.db"
 REGISTER_DIR: Final = "backups.d"
@@ -375,6 +377,8 @@ def from_loaded(loaded: Loaded, file: Path) -> HubConfig:
     )
     _check_names(config.hub, loaded.origins)
     _check_broker(config.broker)
+    if config.broker.embedded:
+        check_ports((config.api.host, config.api.port), (config.broker.host, config.broker.port))
     check_store(config.store)
     bridge_config.check(config.bridge)
     workers_config.check(config.workers, embedded=config.broker.embedded)
@@ -407,6 +411,18 @@ def _check_broker(broker: Broker) -> None:
         raise ConfigError("broker.port is 0, but the broker is an external one.", remedy="Set the port where it listens, such as 8883.")
     if bool(broker.username) != bool(broker.password_file) and not broker.embedded:
         raise ConfigError("broker.username and broker.password_file go together.", remedy="Set both, or neither.")
+
+
+def check_ports(api: tuple[str, int], broker: tuple[str, int]) -> None:
+    """API and embedded broker, each (host, port), cannot listen at one place. Errors: ConfigError."""
+    same_host = api[0] == broker[0] or is_wildcard(api[0]) or is_wildcard(broker[0])
+    if api[1] == broker[1] != 0 and same_host:
+        raise ConfigError(f"api.port and broker.port are both {api[1]}.", remedy="Give one of them another port.")
+
+
+def default_port(section: str) -> int:
+    """Of a hub that was told none."""
+    return next(int(s.default) for s in SETTINGS if (s.section, s.key) == (section, "port"))
 
 
 def check_store(store: Store) -> None:

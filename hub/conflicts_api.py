@@ -11,18 +11,28 @@ from starlette.responses import Response
 
 from hub import requests, views
 from hub.facade import HubFacade
-from hub.store.port import ConflictView
+from hub.store.port import CentralStore, ConflictView
 from protocols import parameters
 from protocols.bodies import Bodies
 from protocols.clashes import State
 from protocols.errors import Conflict
 from protocols.problem import CONFLICT, NOT_FOUND, Problem
-from protocols.settling import closed_words, parse_settlement, settlement_json
+from protocols.settling import Settlement, at_centre, closed_words, parse_settlement, settlement_json
 
 CONFLICTS_MOST: Final = 1_000
 SETTLEMENT_BYTES: Final = 32_768
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+def standing(store: CentralStore, org: str, order_id: str) -> tuple[str | None, str | None]:
+    """(region, site) at which an order stands: that which is shown, else of a fact that stands beside it, else the last one named."""
+    shown = store.order(org, order_id)
+    if shown is not None and shown.site is not None:
+        return shown.region, shown.site
+    named = [fact for fact in store.events(org, order_id) if fact.site is not None]
+    where = [fact for fact in named if fact.is_head] or named
+    return (where[-1].region, where[-1].site) if where else (None, None)
 
 
 class ConflictsApi:
@@ -59,6 +69,7 @@ class ConflictsApi:
         view = await self._find(request)
         async with self._bodies.json(request, SETTLEMENT_BYTES) as obj:
             event = parse_settlement(obj, view.clash, view.org, view.order_id, defaults=self._hub.defaults, now_ms=self._hub.now_ms())
+            event = await self._placed(event)
             if view.clash.state is not State.OPEN and event.idempotency_key is None:
                 raise Problem(CONFLICT, closed_words(view.clash))
             try:
@@ -66,6 +77,10 @@ class ConflictsApi:
             except Conflict as error:
                 raise Problem(CONFLICT, await self._why_not(view, error), remedy=error.remedy) from None
         return self._reply(settlement_json(event, view.clash, done.fact_id, repeated=done.repeated), 200 if done.repeated else 201)
+
+    async def _placed(self, event: Settlement) -> Settlement:
+        """The centre has no site of its own: the order stays where it stands."""
+        return at_centre(event, *await asyncio.to_thread(standing, self._hub.store, event.org, event.order_id))
 
     async def _why_not(self, view: ConflictView, error: Conflict) -> str:
         """Who settled it, where the store knows that already."""

@@ -22,7 +22,7 @@ from hub.giveback import OwnHoles, facts_of
 from hub.handing import Handing
 from hub.holding import FEW_FACTS, Holding
 from hub.registry import REGISTRY, Node, Registry
-from hub.scopes import Taken, taken
+from hub.scopes import Taken
 from hub.serving import Serving
 from hub.store.port import Statement, StoreFact, StoreRecord
 from hub.store.reading import consecutive
@@ -110,7 +110,7 @@ class HubCore:
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
         self.credit, self.holding = Credit(self.settings.credit_facts), Holding(self.settings.hold_ms)
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
-        self._asked_about: list[tuple[Node, StreamKey]] = []
+        self._asked_about: dict[str, tuple[Node, list[StreamKey]]] = {}
         self.serving = Serving(self.registry, self.ledger)
 
     # ------------------------------------------------------------ in (inside a transaction)
@@ -126,7 +126,7 @@ class HubCore:
             self.registry.count(name, by)
         self._counted = {}
         self.gaps.write()
-        self.feeds.scopes.flush()
+        self.feeds.flush()
         self.ledger.commit()
 
     def _count(self, name: str, by: int) -> None:
@@ -205,7 +205,7 @@ class HubCore:
 
     def _feed(self, author: str, done: Offered, stream: StreamKey | None = None) -> None:
         """Who follows the sites concerned is told."""
-        self.feeds.took(author, [taken(f.order, row, fact) for row, fact, f in done.folded], stream)
+        self.feeds.came(author, done.folded, stream)
         self.feeds.again(self.ledger.folded_again())
 
     def _take_given_back(self, control: Control, now_ms: int) -> None:
@@ -277,7 +277,7 @@ class HubCore:
             self._beats.append((author, message))
         elif isinstance(message, Follow):
             self.feeds.follow(author, message)
-            self._asked_about += [(author, StreamKey(*key)) for key in message.holds]
+            self._asked_about[node] = author, [StreamKey(*key) for key in message.holds if self._may_carry(node, key[0])]
         elif isinstance(message, Compare):
             self.feeds.compare(author, message)
         elif isinstance(message, Record) and self.receiver.record(node, message, data, now_ms):
@@ -320,7 +320,7 @@ class HubCore:
                     outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
         outs += [*self._replies, *self._pulls(now_ms), *self._told(now_ms)]
         outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self._cannot_be_lost)]
-        self._hellos, self._beats, self._replies, self._asked_about = [], [], [], []
+        self._hellos, self._beats, self._replies, self._asked_about = [], [], [], {}
         self.holding.said(now_ms)
         return [publish for n, out in outs for publish in self._said(n, out)]
 
@@ -346,8 +346,8 @@ class HubCore:
 
     def _told(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
         """Statements about streams of others whose facts somebody keeps until they are settled."""
-        for node, key in self._asked_about:
-            yield node, Out(Channel.RECEIPT, Kind.RECEIPT, [], self.receiver.about(key, now_ms).to_list())
+        for node, receipt in ((n, r) for n, keys in self._asked_about.values() for r in self.receiver.about(keys, now_ms)):
+            yield node, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())
 
     def _cannot_be_lost(self, key: StreamKey, seq: int) -> bool:
         """Does nobody need to keep a fact that is sent down? A fact of the hub's own lies with no other author: hub and store may both come
@@ -357,7 +357,7 @@ class HubCore:
     def _answer(self, node: Node, hello: Hello, now_ms: int) -> Answer:
         said = self.receiver.answer(node.address.node, hello, now_ms)
         self.gaps.stated(said.streams, now_ms)
-        return replace(said, feed_epoch=self.feeds.epoch, feed_pos=self.feeds.pos)
+        return replace(said, feed_epoch=self.feeds.epoch, feed_pos=self.feeds.pos, followed=self.feeds.followed(node.address.node))
 
     def _pulls(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
         """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""

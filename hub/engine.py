@@ -106,7 +106,8 @@ class Engine:
         rest_s = self._pace.rest_s(asyncio.get_running_loop().time(), self.inputs.bytes)
         if rest_s and not (self.inputs.asked or self._stopping):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), rest_s)
+                async with asyncio.timeout(rest_s):
+                    await self._hurry.wait()
         self._hurry.clear()
 
     def _at_once(self) -> None:
@@ -149,10 +150,9 @@ class Engine:
             if self._ports.desk is not None and self._side.store is not None:
                 due.append(self._ports.desk.due_ms(else_ms=due[0]))
         pause_s = min(max(min(due) - self._ports.now_ms(), 0), 1_000) / 1_000
-        try:
-            await asyncio.wait_for(self._wake.wait(), pause_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
 
     def stop(self) -> None:
         """End `run` after what waits now."""

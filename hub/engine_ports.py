@@ -10,7 +10,7 @@ from hub.bridge_desk import BridgeDesk
 from hub.core import HubCore
 from hub.inputs import Asked, Input
 from hub.lookbook import Left
-from hub.store.port import Applied, CentralStore
+from hub.store.port import WORD_MS, Applied, CentralStore
 
 LOOK_EVERY_MS: Final = 500
 LOOK_LATE_MS: Final = 1_500
@@ -76,6 +76,7 @@ class Rhythm:
     """`store_check_ms`: how often the store is asked for all that it holds. `follow_ms`: how often for what others brought; 0: there are
     none. `store_wait_ms`: between two looks at whether a store that is being opened has answered; `store_backoff_ms`: the longest pause
     before one that failed is opened again, shorter than a ledger's, because a server comes back by itself.
+    `word_ms`: after so long without anything else to do for the hub, a store on a server is asked whether it is there.
     `apart_ms`: at least between the beginnings of two turns while there is little to do (`hub.pace`)."""
 
     store_check_ms: int = 60_000
@@ -84,3 +85,4 @@ class Rhythm:
     store_wait_ms: int = 500
     store_backoff_ms: int = 4_000
     apart_ms: int = 25
+    word_ms: int = WORD_MS

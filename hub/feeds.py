@@ -17,13 +17,14 @@ from typing import Final, NamedTuple
 
 from hub.feed_message import Writer
 from hub.registry import Node
-from hub.scopes import Scopes, Taken
+from hub.scopes import Scopes, Taken, taken
 from hub.tasks import is_staff, staff_scope
 from hub.twins import Twins
 from protocols.downlink import Bucket, Compare, Differ, Feed, FeedDone, Follow, Leaf, Vector, added
+from protocols.fact import FactRow
 from protocols.ledger import Ledger
-from protocols.orderbook import Order
-from protocols.streams import Stream, StreamKey
+from protocols.orderbook import Folded, Order
+from protocols.streams import LogRow, Stream, StreamKey
 
 KEPT: Final = 200_000
 """entries of all sites together"""
@@ -103,12 +104,39 @@ class Feeds:
     def took(self, author: str, taken: Sequence[Taken], stream: StreamKey | None = None) -> None:
         """Facts of one stream that were logged and folded, in their order. `stream`: of which some were logged, though perhaps none of an
         order."""
-        by_order: dict[int, list[Taken]] = {}
         self._meet(self._ledger.log.by_sid(taken[0].sid) if taken else self._ledger.log.get(stream) if stream is not None else None)
         author = "" if author in self._twins else author
-        for one in taken:
-            if self._nothing_new(one, author):
-                continue
+        self._take_news(author, [one for one in taken if not self._nothing_new(one, author)])
+
+    def came(self, author: str, folded: Sequence[tuple[LogRow, FactRow, Folded]], stream: StreamKey | None = None) -> None:
+        """`took`, of what a frame brought: hundreds of facts, of which there is mostly nothing new."""
+        self._meet(self._ledger.log.by_sid(folded[0][0].sid) if folded else self._ledger.log.get(stream) if stream is not None else None)
+        author = "" if author in self._twins else author
+        calm: dict[tuple[str, str | None], bool] = {}
+        news, is_at = [], self.scopes.is_at
+        for row, fact, became in folded:
+            site, order = fact.site, became.order
+            quiet = calm.get((fact.org, site))
+            if quiet is None:
+                quiet = calm[fact.org, site] = self._nobody_else_follows(author, fact.org, site)
+            heads = order.heads
+            if quiet and site is not None and len(heads) == 1 and not heads[0].by and is_at(order, site):
+                continue  # as `_nothing_new` would find
+            one = taken(order, row, fact)
+            if not self._nothing_new(one, author):
+                news.append(one)
+        self._take_news(author, news)
+
+    def _nobody_else_follows(self, author: str, org: str, site: str | None) -> bool:
+        """Is nobody but their author told of facts that name this site, whatever else they say?"""
+        if self.scopes.tasks.kept_of(org):
+            return False
+        nodes = self._nodes.get((org, str(site)))
+        return nodes is None or (nodes == [author] and not self._ledger.log.forked_nodes)
+
+    def _take_news(self, author: str, news: Sequence[Taken]) -> None:
+        by_order: dict[int, list[Taken]] = {}
+        for one in news:
             by_order.setdefault(one.order.okey, []).append(one)
         for facts in by_order.values():
             order = facts[0].order
@@ -123,7 +151,7 @@ class Feeds:
         nodes = self._nodes.get((order.org, site))
         if nodes is not None and (nodes != [author] or self._entangled(order)):  # an author with branches is told of them, too
             return False
-        return self.scopes.stays(order.okey, site) or self.scopes.begins(order, site)
+        return self.scopes.is_at(order, site)
 
     def _note(self, order: Order, author: str, facts: Sequence[Taken], before: tuple[str, ...], after: tuple[str, ...]) -> None:
         entangled = self._entangled(order)
@@ -166,7 +194,6 @@ class Feeds:
             for name in after:
                 self._add((order.org, name), order.okey, "")
             self._left(order, before, after)
-        self.scopes.flush()
 
     def _moved(self, order: Order, before: Sequence[str], after: Sequence[str]) -> None:
         """An order concerns others than before: who is new to it is sent all of it."""
@@ -202,6 +229,11 @@ class Feeds:
             self._waiting[node.address.node] = (node, f)
             self._stirred[_scope(node)] = None
 
+    def followed(self, node: str) -> int | None:
+        """The cursor of a node whose follow waits for something to tell."""
+        waits = self._waiting.get(node)
+        return None if waits is None else waits[1].pos
+
     def compare(self, node: Node, c: Compare) -> None:
         """A node says what it has; the latest word of each machine counts."""
         if c.feed_epoch == self.epoch:
@@ -211,6 +243,10 @@ class Feeds:
             if len(asked) > MACHINES:
                 del asked[next(iter(asked))]
             self._comparing[node.address.node] = asked
+
+    def flush(self) -> None:
+        """Before the commit: who compares is answered by what is written down."""
+        self.scopes.flush(asked=bool(self._comparing))
 
     def let_go(self, keeps: Callable[[str], bool]) -> None:
         """Nodes that are another's to answer now: what they asked here last is forgotten."""
@@ -326,14 +362,7 @@ class Feeds:
     def _differing(self, scope: Scope, vector: Vector) -> list[Bucket]:
         bucket, parts = vector.bucket, vector.bucket.children()
         shift = 32 - bucket.step
-        sums = {
-            int(part): added((int(total),))
-            for part, total in self._ledger.db.query(
-                f"""SELECT s.k >> {shift}, sum(o.digest) FROM scopes s JOIN orders o ON o.okey = s.okey
-                    WHERE s.org=? AND s.site=? AND s.k BETWEEN ? AND ? GROUP BY 1""",
-                (*scope, bucket.low, bucket.high),
-            )
-        }
+        sums = {int(part): added((int(total),)) for part, total in self.scopes.trees.sums(scope, bucket.low, bucket.high, shift)}
         return [part for part, digest in zip(parts, vector.digests, strict=True) if sums.get(part.prefix, 0) != digest]
 
     def _lacking(self, scope: Scope, leaf: Leaf, node: str) -> Iterator[tuple[int, int, bool | None]]:
@@ -341,12 +370,8 @@ class Feeds:
         theirs: dict[int, list[int]] = {}
         for k, digest in leaf.orders:
             theirs.setdefault(k, []).append(digest)
-        db, low, high = self._ledger.db, max(leaf.bucket.low, leaf.from_k), leaf.bucket.high
-        ours = db.query(
-            """SELECT s.k, s.okey, o.digest FROM scopes s JOIN orders o ON o.okey = s.okey
-               WHERE s.org=? AND s.site=? AND s.k BETWEEN ? AND ? ORDER BY s.k, s.okey""",
-            (*scope, low, high),
-        )
+        low, high = max(leaf.bucket.low, leaf.from_k), leaf.bucket.high
+        ours = self.scopes.trees.within(scope, low, high)
         here = {k for k, _, _ in ours}
         strange = [(k, okey, None) for k in theirs if k not in here and low <= k <= high for okey in self._elsewhere(scope, k, node)]
         differing = [(k, okey, k in theirs) for k, okey, digest in ours if digest not in theirs.get(k, ())]
@@ -355,14 +380,13 @@ class Feeds:
     def _elsewhere(self, scope: Scope, k: int, node: str) -> list[int]:
         """Orders at k that concern other sites, and none of whose heads this node wrote itself; for a phone all that are no task of its
         staff: of what it wrote there is nothing more to do for it."""
-        rows = self._ledger.db.query("SELECT okey, org, order_id FROM orders WHERE k=? AND org=?", (k, scope[0]))
         out = []
-        for okey, org, order_id in rows:
-            order = self._ledger.book.get(org, order_id)
+        for okey, order_id in self.scopes.trees.at(scope[0], k):
+            order = self._ledger.book.get(scope[0], order_id)
             log = self._ledger.log
             others = order is not None and all(log.by_sid(h.sid).key.node != node for h in order.heads)
             if is_staff(scope[1]) or (others and self.scopes.of(okey)):
-                out.append(int(okey))
+                out.append(okey)
         return out
 
 

@@ -44,7 +44,8 @@ class FirstWord:
         if self._spoken.is_set():
             return
         try:
-            await asyncio.wait_for(self._spoken.wait(), max(0, left_ms) / 1_000)
+            async with asyncio.timeout(max(0, left_ms) / 1_000):
+                await self._spoken.wait()
         except TimeoutError:
             if reachable:
                 raise LedgerBusy(

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.problems import response, wants_page
@@ -37,20 +37,22 @@ CSP: Final = (
 HEADERS: Final = (
     ("content-security-policy", CSP),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 )
 
 CheckToken = Callable[[str | None, bool], bool]
+DrawRefusal = Callable[[Request, Problem], Response]
 
 
 class Guard:
-    """ASGI middleware. `check_token(token, client_is_loopback)` decides."""
+    """ASGI middleware. `check_token(token, client_is_loopback)` decides; `page` draws a refusal that a person sees."""
 
-    def __init__(self, app: ASGIApp, check_token: CheckToken) -> None:
+    def __init__(self, app: ASGIApp, check_token: CheckToken, page: DrawRefusal) -> None:
         self._app = app
         self._check = check_token
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,7 +65,8 @@ class Guard:
         elif refusal.kind is UNAUTHORIZED and request.method in SAFE_METHODS and wants_page(request):
             await RedirectResponse(sign_in_url(request), 303)(scope, receive, _with_headers(send))
         else:
-            await response(refusal)(scope, receive, _with_headers(send))
+            answer = self._page(request, refusal) if wants_page(request) else response(refusal)
+            await answer(scope, receive, _with_headers(send))
 
     def _refusal(self, request: Request) -> Problem | None:
         path = request.url.path

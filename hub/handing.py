@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from hub.store.port import StoreFact, StoreRecord
@@ -85,10 +86,10 @@ class Handing:
     def facts(self, stream: Stream, run: Run, first: int, last: int) -> Iterator[StoreFact]:
         """A part of a run as the store is given it."""
         why, key = self._receiver.quarantine_reasons(stream.sid, first, last), stream.key
-        kept = [self._read.pop((stream.sid, seq), None) for seq in range(first, last + 1)]
+        sid, pop = stream.sid, self._read.pop
+        kept = [pop((sid, seq), None) for seq in range(first, last + 1)]
         if not why and stream.fork_point is None and None not in kept:  # without branches, a seq names a fact
-            for row, fact in filter(None, kept):
-                yield StoreFact(key, row.seq, row.h, row.prev, row.row, row.at_ms, "", fact)
+            yield from [_fact((key, r.seq, r.h, r.prev, r.row, r.at_ms, "", fact)) for r, fact in filter(None, kept)]
             return
         read = {(row.seq, row.h): fact for row, fact in filter(None, kept)}
         for r in self._ledger.log.read_branch(stream, run, first, last):
@@ -103,6 +104,9 @@ class Handing:
             for r in stream.chain.runs
             if r.kind is not RunKind.DATA and (r.last, r.h_last) in wanted
         ]
+
+
+_fact: Final = partial(tuple.__new__, StoreFact)
 
 
 def _pieces(gaps: Sequence[Gap], room: int) -> Iterator[tuple[Run, int, int]]:
@@ -138,11 +142,20 @@ def spans_of(facts: Sequence[StoreFact], records: Sequence[StoreRecord]) -> Span
     """What these are as runs: facts of one stream where each follows the one before it, and each record."""
     out: Spans = []
     start = 0
-    for i in range(1, len(facts) + 1):
-        f = facts[i] if i < len(facts) else None
-        below = facts[i - 1]
-        if f is None or f.stream != below.stream or f.seq != below.seq + 1 or f.prev != below.h:
-            first = facts[start]
-            out.append((first.stream, RunStated(first.seq, first.prev, below.seq, below.h)))
-            start = i
+    for i in _ends(facts):
+        first, below = facts[start], facts[i - 1]
+        out.append((first.stream, RunStated(first.seq, first.prev, below.seq, below.h)))
+        start = i
     return [*out, *((r.stream, RunStated(r.first, r.h_before, r.last, r.h_last, r.kind)) for r in records)]
+
+
+def _ends(facts: Sequence[StoreFact]) -> list[int]:
+    """Where another stretch begins, and the end. Nearly always there is one: then nothing is looked at by itself."""
+    if not facts:
+        return []
+    streams, seqs, hashes, prevs = list(zip(*facts, strict=True))[:4]
+    count = len(facts)
+    if prevs[1:] == hashes[:-1] and seqs == tuple(range(seqs[0], seqs[0] + count)) and streams.count(streams[0]) == count:
+        return [count]
+    breaks = [i for i in range(1, count) if streams[i] != streams[i - 1] or seqs[i] != seqs[i - 1] + 1 or prevs[i] != hashes[i - 1]]
+    return [*breaks, count]

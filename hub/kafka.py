@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -20,19 +22,22 @@ from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 from aiokafka.record.util import calc_crc32c
 
 from hub.bridge_config import SASL, Bridge
 from hub.bridge_topics import FACT, RECORD_BYTES
 from hub.bus import Assigned, BusError, BusRecord, BusRefused, Place, Revoked, Taken, TopicFound, TopicPlan
-from hub.kafka_record import Batch, packed
-from hub.partitioning import partition_of
+from hub.kafka_findings import error_words
+from hub.kafka_record import Batch, whole
+from hub.partitioning import by_partition
 from protocols.errors import LongshoreError
 from protocols.transport.tls import client_context
-from protocols.trust import read_secret
+from protocols.trust import MADE_BY_HAND, read_secret
 
 T = TypeVar("T")
+_make: Final = partial(tuple.__new__, Taken)
 BATCH_BYTES: Final = 1_048_576
 """of one partition at once: what the bridge gives at once goes in one request, where it is spread evenly over six partitions"""
 REQUEST_MS: Final = 5_000
@@ -77,7 +82,7 @@ class Access:
         if bridge.security in ("tls", "sasl_tls"):
             self._context = client_context(bridge.ca_file or None)
         if bridge.security in SASL:
-            self._password = read_secret(bridge.password_file, what="Kafka password").strip()
+            self._password = read_secret(bridge.password_file, what="Kafka password", missing=MADE_BY_HAND).strip()
 
     def settings(self) -> dict[str, Any]:
         """Arguments of every client."""
@@ -99,11 +104,12 @@ class Access:
         for address in self.bridge.addresses:
             host, _, port = address.rpartition(":")
             try:
-                conn = await asyncio.wait_for(create_conn(host, int(port), request_timeout_ms=REQUEST_MS, **self._security()), STOP_S)
+                async with asyncio.timeout(STOP_S):
+                    conn = await create_conn(host, int(port), request_timeout_ms=REQUEST_MS, **self._security())
             except (KafkaError, OSError, TimeoutError) as error:
                 if isinstance(error, _REFUSED):
                     return self._refused(error)
-                reasons.append(f"{address} {_words(error)}")
+                reasons.append(f"{address} {error_words(error)}")
             else:
                 conn.close()
                 reasons.append(f"{address} took the connection and said no more")
@@ -111,7 +117,7 @@ class Access:
 
     def _refused(self, error: Exception) -> BusRefused:
         return BusRefused(
-            f"Kafka refused {self.bridge.username or 'this client'}: {_words(error)}",
+            f"Kafka refused {self.bridge.username or 'this client'}: {error_words(error)}",
             remedy="see bridge.username, bridge.password_file and Kafka's ACLs",
         )
 
@@ -125,7 +131,7 @@ class Access:
             return self._refused(error)
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             return BusError("Kafka does not answer in time", remedy="it is tried again")
-        return BusError(f"Kafka: {_words(error)}", remedy="it is tried again")
+        return BusError(f"Kafka: {error_words(error)}", remedy="it is tried again")
 
     @contextlib.asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
@@ -135,18 +141,6 @@ class Access:
         # boundary: the library raises its own errors, OSError, TimeoutError and, after a broker vanished, plain bugs; all mean: not done
         except Exception as error:
             raise await self.told(error) from error
-
-
-def _words(error: BaseException) -> str:
-    """What an error says, on one line, without the addresses of objects."""
-    if isinstance(error, ConnectionRefusedError):
-        return "refuses connections"
-    if isinstance(error, TimeoutError):
-        return "does not answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"has a certificate that cannot be trusted ({error.verify_message})"
-    text = " ".join(str(error).split())[:200]
-    return text or type(error).__name__
 
 
 async def _soon(doing: Awaitable[T], within_s: float) -> T:
@@ -166,7 +160,8 @@ async def _undone(close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 async def _let_go(stopping: Coroutine[Any, Any, Any]) -> None:
     """Close a client that may be wedged: it is given some seconds, and then left."""
     try:
-        await asyncio.wait_for(stopping, STOP_S)
+        async with asyncio.timeout(STOP_S):
+            await stopping
     # boundary: whatever the library says to being closed, it is not used again
     except Exception as error:
         logging.getLogger(__name__).debug("closing: %s", error)
@@ -233,12 +228,7 @@ class KafkaSender:
         """Each batch's records, and how it failed."""
         assert self._producer is not None
         waiting: list[tuple[asyncio.Future[Any], list[int]]] = []
-        by_partition: dict[tuple[str, int], list[int]] = {}
-        counts = self._partitions
-        for n in places:
-            topic, key = records[n][:2]
-            by_partition.setdefault((topic, partition_of(key, counts[topic])), []).append(n)
-        for where, numbers in by_partition.items():
+        for where, numbers in by_partition(records, places, self._partitions):
             for batch, held in _batches(records, numbers):
                 waiting.append(await self._submit(TopicPartition(*where), batch, held))
                 await asyncio.sleep(0)  # others have their turn
@@ -276,11 +266,11 @@ def _batches(records: Sequence[BusRecord], places: Sequence[int]) -> Iterator[tu
     batch, held = Batch(BATCH_BYTES, calc_crc32c), list[int]()
     for n in places:
         _, key, value, headers, timestamp_ms = records[n]
-        data = packed(headers)
-        if not batch.add(key, value, data, timestamp_ms):
+        record = whole(key, value, headers)
+        if not batch.add(record, timestamp_ms):
             yield batch, held
             batch, held = Batch(BATCH_BYTES, calc_crc32c), []
-            batch.add(key, value, data, timestamp_ms)
+            batch.add(record, timestamp_ms)
         held.append(n)
     yield batch, held
 
@@ -330,6 +320,7 @@ class KafkaReader:
                 client_id="longshore-project",
             )
             await _soon(self._consumer.start(), START_S)
+            self._consumer._fetcher._records = _Fetched()
             there = await _soon(self._consumer.topics(), START_S)
             for topic in self._topics:
                 if topic not in there:
@@ -365,7 +356,7 @@ class KafkaReader:
         assert self._consumer is not None
         async with self._access.telling():
             found = await _soon(self._consumer.getmany(timeout_ms=timeout_ms), timeout_ms / 1_000 + SEND_S)
-        return {(place := Place(tp.topic, tp.partition)): [_taken(r, place) for r in records] for tp, records in found.items() if records}
+        return {Place(tp.topic, tp.partition): records for tp, records in found.items() if records}  # see `_Fetched`
 
     def places(self) -> list[Place]:
         """See `Reader.places`."""
@@ -389,11 +380,22 @@ class KafkaReader:
             await _let_go(consumer.stop())
 
 
+class _Fetched(OrderedDict[TopicPartition, Any]):
+    """What was fetched and nobody has asked for yet, by partition. The library makes one object of a record for itself and of that another
+    one for whoever asks; here a `Taken` is made of the first at once. All else about records and batches stays the library's."""
+
+    def __setitem__(self, where: TopicPartition, fetched: Any) -> None:
+        if isinstance(fetched, FetchResult):
+            place = Place(where.topic, where.partition)
+            fetched._partition_records._consumer_record = lambda _, record: _taken(record, place)
+        super().__setitem__(where, fetched)
+
+
 def _taken(r: Any, place: Place) -> Taken:
     headers = r.headers
     if not headers or headers[-1][0] != FACT:  # what is no fact of ours may have headers without a value
         headers = [(name, value or b"") for name, value in headers]
-    return Taken(place, r.offset, r.key or b"", r.value or b"", headers, r.timestamp)
+    return _make((place, r.offset, r.key or b"", r.value or b"", headers, r.timestamp))
 
 
 # ------------------------------------------------------------------ topics

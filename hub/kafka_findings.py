@@ -1,6 +1,10 @@
-"""What `longshore-hub doctor` says of Kafka: does it answer, does it let this hub in, are the topics there and as `[bridge]` wants them."""
+"""What `longshore-hub doctor` says of Kafka: does it answer, does it let this hub in, are the topics there and as `[bridge]` wants them.
+
+And what an error of the library's says, in words."""
 
 from __future__ import annotations
+
+import ssl
 
 from hub.bridge_config import Bridge
 from hub.bridge_topics import differences, plans
@@ -32,3 +36,15 @@ async def kafka_findings(bridge: Bridge, admin: Admin) -> Findings:
     if len(out) == 1:
         out.append((True, f"{len(wanted)} topics are as configured", ""))
     return out
+
+
+def error_words(error: BaseException) -> str:
+    """What an error says, on one line, without the addresses of objects."""
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses connections"
+    if isinstance(error, TimeoutError):
+        return "does not answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that cannot be trusted ({error.verify_message})"
+    text = " ".join(str(error).split())[:200]
+    return text or type(error).__name__

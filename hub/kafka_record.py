@@ -22,7 +22,7 @@ _HEAD: Final = Struct(">hiqqqhii")
 """attributes, last offset delta, first and last timestamp, producer's id and epoch, first sequence number, how many records"""
 _MAGIC: Final = 2
 _RECORD_BYTES: Final = 32
-"""of a record beside key, value and headers, at most"""
+"""of a record beside what `whole` makes, at most"""
 
 
 def varint(number: int) -> bytes:
@@ -42,6 +42,16 @@ def _varint(number: int) -> bytes:
 
 _VARINTS: Final = [_varint(number) for number in range(_READY)]
 """lengths and offsets, ready"""
+
+
+class _Sizes(dict[int, str]):
+    """`varint` as characters, one for each byte (ISO 8859-1), for who writes a record as text."""
+
+    def __missing__(self, number: int) -> str:
+        return _varint(number).decode("latin-1")
+
+
+SIZES: Final = _Sizes((number, data.decode("latin-1")) for number, data in enumerate(_VARINTS[:256]))
 
 
 def header(name: str, value: bytes) -> bytes:
@@ -75,6 +85,20 @@ class Packed:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Whole(Packed):
+    """Headers that lie behind key and value, as in a record: whoever makes many of them joins all of it at once. `at`: where they begin."""
+
+    __slots__ = ("_at", "whole")
+
+    def __init__(self, whole: bytes, at: int) -> None:
+        self.whole, self._at = whole, at
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """As in `Packed`."""
+        return self.whole[self._at :]
+
+
 Headers = Sequence[tuple[str, bytes]] | Packed
 
 
@@ -83,6 +107,13 @@ def packed(headers: Headers) -> bytes:
     if isinstance(headers, Packed):
         return headers.data
     return varint(len(headers)) + b"".join([header(name, value) for name, value in headers])
+
+
+def whole(key: bytes, value: bytes, headers: Headers) -> bytes:
+    """What a record ends with: all but its place and time."""
+    if type(headers) is Whole:
+        return headers.whole
+    return b"".join((varint(len(key)), key, varint(len(value)), value, packed(headers)))
 
 
 def unpacked(data: bytes) -> list[tuple[str, bytes]]:
@@ -128,19 +159,18 @@ class Batch:
         self._producer = (-1, -1, 0)
         self._built: bytes | None = None
 
-    def add(self, key: bytes, value: bytes, headers: bytes, timestamp_ms: int) -> bool:
-        """Whether there was room for one more; the first record always has it. `headers`: as `packed` writes them."""
-        count = self._count
-        size = self._size + len(key) + len(value) + len(headers) + _RECORD_BYTES
+    def add(self, record: bytes, timestamp_ms: int) -> bool:
+        """Whether there was room for one more; the first record always has it. `record`: as `whole` makes it."""
+        count, length = self._count, len(record)
+        size = self._size + length + _RECORD_BYTES
         if not count:
             self._first_ms = self._last_ms = timestamp_ms
         elif size > self._most_bytes:
             return False
         if timestamp_ms > self._last_ms:
             self._last_ms = timestamp_ms
-        delta, offset, k, v = varint(timestamp_ms - self._first_ms), varint(count), varint(len(key)), varint(len(value))
-        rest = 1 + len(delta) + len(offset) + len(k) + len(key) + len(v) + len(value) + len(headers)
-        self._parts += (varint(rest), b"\0", delta, offset, k, key, v, value, headers)
+        delta, offset = varint(timestamp_ms - self._first_ms), varint(count)
+        self._parts += (varint(1 + len(delta) + len(offset) + length), b"\0", delta, offset, record)
         self._count, self._size = count + 1, size
         return True
 

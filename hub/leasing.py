@@ -4,9 +4,17 @@ The nodes of a hub are spread over a fixed number of partitions by organisation 
 by leases in the central store (`hub.store.leases`). A round is a renewal of this worker's life and a look at the whole table; from it
 follow what to give back (more than a fair share, or another's by now) and what to take (nobody's, up to the fair share).
 
-What is held counts from the moment *before* the store was asked, and is given up a margin before the store can call it dead, so that two
-workers believe in one partition only where one of them was stopped between two steps of it. That is harmless: both keep on disk what they
-take and hand it over, the store knows facts by identity, and a node believes the worker that answered its latest hello.
+What is held counts from the moment *before* the store was asked, and is given up a margin before the store can call it dead.
+
+Where the store cannot be reached nothing can be renewed, and facts have to be taken all the same. So a worker that runs, and tries in vain,
+*holds over* what it had: each attempt that failed is worth as much as a renewal. A process that was stopped for longer than that has made
+no attempt, and gives everything up before it looks at anything else. What is held over ends when the store answers (its table says whose a
+partition is), or when another worker *claims* it: one that reaches the store, and was given it with a higher fence. When a store is back
+after a silence all rows have run out, so what was others' is left to them for a lease more (`Table.spares`).
+
+So two workers believe in one partition only where one of them was stopped between two steps of it, or is cut off from the store alone and
+has not heard the claim. That is harmless: both keep on disk what they take and hand it over, the store knows facts by identity, and a node
+believes the worker that answered its latest hello.
 """
 
 from __future__ import annotations
@@ -54,6 +62,8 @@ class Leasing:
         self.me, self.settings = me, settings
         self._held: dict[int, int] = {}
         self._until: int | None = None
+        self._granted = 0
+        """until when by the store's own word; what is held beyond it is held over"""
         self._asked = 0
         self._due: int | None = None
         self.alone = True
@@ -68,6 +78,10 @@ class Leasing:
     def held(self, now: int) -> dict[int, int]:
         """Partitions and their fences, as of now."""
         return dict(self._held) if self._valid(now) else {}
+
+    def held_over(self, now: int) -> int:
+        """How many partitions are held beyond the last lease, because the store was tried and did not answer."""
+        return len(self.held(now)) if now >= self._granted else 0
 
     def _valid(self, now: int) -> bool:
         return self._until is not None and now < self._until
@@ -84,7 +98,7 @@ class Leasing:
     # ------------------------------------------------------------ what happens
 
     def expired(self, now: int) -> tuple[int, ...]:
-        """Partitions that have to be given up by the clock alone: no renewal came through in time."""
+        """Partitions that have to be given up by the clock alone: no renewal came through in time, and none was tried either."""
         if not self._held or self._valid(now):
             return ()
         lost, self._held, self._until = tuple(self._held), {}, None
@@ -100,9 +114,22 @@ class Leasing:
         self._asked = now
         self._due = now + self.settings.lease_ms // RENEWALS
 
-    def failed(self, now: int) -> None:
-        """It was not reached. Tried again soon: in a tenth of a lease."""
+    def failed(self, now: int, *, tried: bool = True) -> None:
+        """It was not reached. Tried again soon: in a tenth of a lease. For as long as a renewal would be worth, what is still held is held
+        over; not what the clock has taken, and not where the store was not even `tried`."""
         self._due = now + max(1, self.settings.lease_ms // 10)
+        if tried and self._valid(now):
+            self._until = now + self._worth()
+
+    def claimed(self, partition: int, fence: int) -> bool:
+        """Another worker says that the store gave it a partition. True: it was held here by an older fence, and is let go of."""
+        if fence <= self._held.get(partition, fence):
+            return False
+        self.dropped((partition,))
+        return True
+
+    def _worth(self) -> int:
+        return self.settings.lease_ms - self.settings.lease_ms // MARGIN
 
     def heard(self, table: Table, now: int) -> Plan:
         """The renewal came through, and this is how all stands."""
@@ -110,7 +137,7 @@ class Leasing:
         if not table.mine:
             lost, self._held, self._until = tuple(self._held), {}, None
             return Plan(lost)
-        self._until = self._asked + self.settings.lease_ms - self.settings.lease_ms // MARGIN
+        self._until = self._granted = self._asked + self._worth()
         mine = {p.partition: p.fence for p in table.partitions if (p.worker, p.boot) == (self.me.worker, self.me.boot)}
         lost = tuple(p for p, fence in self._held.items() if mine.get(p) != fence)
         self._held = {p: fence for p, fence in self._held.items() if p not in lost}
@@ -121,7 +148,7 @@ class Leasing:
         if not self._valid(now):
             return Plan((*lost, *self.expired(now)), tuple(stray))
         self._held = {p: fence for p, fence in self._held.items() if (p, fence) not in surplus}
-        free = [(p.partition, p.fence) for p in table.partitions if not p.lives and p.partition not in mine]
+        free = [(p.partition, p.fence) for p in table.partitions if table.is_free(p) and p.partition not in mine]
         return Plan(lost, (*stray, *surplus), tuple(free[: max(0, share - len(self._held))]))
 
     def took(self, granted: Mapping[int, int], now: int) -> tuple[int, ...]:

@@ -7,18 +7,18 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hub.broker_port import HubAccess
-from hub.config import Broker
+from hub.config import LEAST_PASSWORD_CHARS, Broker
 from protocols.errors import ConfigError, TransportError
 from protocols.topics import hub_subscriptions
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.port import Down, Dropped, Event, Message, Published, Transport, Up
 from protocols.transport.refusals import REMEDIES
 from protocols.transport.versions import THREE
-from protocols.trust import read_secret
+from protocols.trust import MADE_BY_HAND, read_secret
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,13 @@ def inside_line(access: HubAccess) -> MqttSettings:
 
 def password_of(broker: Broker) -> str:
     """The hub's password at an external broker. Errors: ConfigError."""
-    return read_secret(broker.password_file, what="broker password").strip() if broker.password_file else ""
+    return read_secret(broker.password_file, what="broker password", missing=MADE_BY_HAND).strip() if broker.password_file else ""
+
+
+def weakness_of(password: str) -> str:
+    """What there is to say against the hub's password at an external broker; the broker's own people may have chosen it, so it is used."""
+    weak = 0 < len(password) < LEAST_PASSWORD_CHARS
+    return f"its password is shorter than {LEAST_PASSWORD_CHARS} characters, and the broker knows the hub by nothing else" if weak else ""
 
 
 def try_line(broker: Broker) -> tuple[str, str]:
@@ -75,15 +81,17 @@ def try_line(broker: Broker) -> tuple[str, str]:
 class Line:
     """The hub's own end of MQTT: brings what the transport's thread hears to the loop, many events for one wake-up."""
 
-    def __init__(self, transport: Transport, heard: Any) -> None:
+    def __init__(self, transport: Transport, heard: Any, came_up: Callable[[], None] | None = None) -> None:
+        """`came_up`: called each time that it is up."""
         self._transport = transport
-        self._heard = heard
+        self._heard, self._came_up = heard, came_up
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self.up = asyncio.Event()
         self.problem = ""
         """why it is down, while it is"""
+        self._ending = False
 
     def start(self) -> None:
         """Begin to connect."""
@@ -91,15 +99,16 @@ class Line:
 
     async def stop(self) -> None:
         """Say goodbye. Idempotent."""
+        self._ending = True
         try:
             await asyncio.to_thread(self._transport.stop)
         except TransportError as error:
             log.warning("%s", error)
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """From any thread. What does not arrive is said again: every receipt is the whole truth about its streams."""
         try:
-            self._transport.publish(topic, payload)
+            self._transport.publish(topic, payload, retain=retain)
         except TransportError as error:
             log.info("not sent: %s", error)
 
@@ -137,8 +146,13 @@ class Line:
             elif isinstance(event, Up):
                 self.problem = ""
                 self.up.set()
+                if self._came_up is not None:
+                    self._came_up()
             elif isinstance(event, Down) and event.reason != self.problem:
                 self.problem = event.reason
+                if self._ending:
+                    log.info("the line to the broker is closed")
+                    continue
                 log.warning("no line to the broker: %s; trying again", event.reason)
 
 

@@ -12,8 +12,10 @@ from hub.lookbook import Book
 from hub.store.port import CentralStore
 
 log = logging.getLogger(__name__)
-LOOK_SHARE: Final = 50
+LOOK_SHARE: Final = 100
 """one part in so many of the worker's time goes into looks"""
+LOOK_MOST_MS: Final = 10_000
+"""but no longer than this after one: a look may have waited for a store that was stopped, or for a machine that was busy"""
 
 
 class Lookout:
@@ -41,5 +43,5 @@ class Lookout:
         if seen.balance["fleet"].get("unknown") in (NO_STORE, NOT_ASKED):
             # What took long was waiting for it, or the start; whoever asks soon is to hear that it is there, and what it says.
             return seen, ports.now_ms() + LOOK_EVERY_MS
-        took_ms = ports.now_ms() - began_ms
-        return seen, began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * took_ms)
+        ended_ms = ports.now_ms()
+        return seen, min(began_ms + max(LOOK_EVERY_MS, LOOK_SHARE * (ended_ms - began_ms)), ended_ms + LOOK_MOST_MS)

@@ -98,6 +98,14 @@ FAMILIES: Final = (
         _workers(lambda w: float(len(w.leasing.held(mono_ms())))),
     ),
     Family(
+        "longshore_hub_worker_held_over_partitions",
+        "Of these, the ones held beyond the lease, because the lease table is not reached.",
+        _workers(lambda w: float(w.leasing.held_over(mono_ms()))),
+    ),
+    Family(
+        "longshore_hub_worker_claimed_total", "Partitions let go of on another worker's claim.", _workers(lambda w: float(w.claimed_total))
+    ),
+    Family(
         "longshore_hub_worker_alive",
         "Workers that live, as this one last read.",
         _workers(lambda w: float(len(w.table.workers) if w.table is not None else 0)),

@@ -167,10 +167,10 @@ OPERATIONS: Final = (
     Operation("post", "/v1/quarantine/{id}/resubmit", "resubmitQuarantined", "Put a fact of the hub right",
               "The event as it should have been: it becomes a new fact that takes the causal place of the refused one. "
               "Only its author may, and once.", (QID,),
-              ((201, "On disk.", "Resolved"),), (409, 413, 415, 422, 503), "OrderEvent"),
+              ((201, "On disk.", "Resolved"),), (404, 409, 413, 415, 422, 503), "OrderEvent"),
     Operation("post", "/v1/quarantine/{id}/discard", "discardQuarantined", "Give a fact of the hub up",
               "A withdrawal is written; the fact, the reason and who decided stay in the history.", (QID,),
-              ((201, "On disk.", "Resolved"),), (409, 413, 415, 422, 503), "Discard"),
+              ((201, "On disk.", "Resolved"),), (404, 409, 413, 415, 422, 503), "Discard"),
     Operation("get", "/v1/backups", "listBackups", "Backups of the central store", "Oldest first; expired ones for a while.", (),
               ((200, "The backups.", "Backups"),)),
     Operation("post", "/v1/backups", "beginBackup", "Register a backup of the central store that is about to begin", _BACKUP_TEXT, (),
@@ -426,7 +426,7 @@ def _fleet_schemas() -> dict[str, Json]:
     names = ("longshore", "node", "org", "region", "site", "publicKey", "brokerPassword", "signature")
     return {
         "FleetNode": node,
-        "Workers": _object(worker=_STR, held=_INT, workers=_list(worker), unheld=_list(_INT), troubles=_list(_STR)),
+        "Workers": _object(worker=_STR, held=_INT, heldOver=_INT, workers=_list(worker), unheld=_list(_INT), troubles=_list(_STR)),
         "Fleet": _object(fleet=_list(_ref("FleetNode")), cursor=_OPT, asOf=_WHEN),
         "Device": device,
         "Devices": _object(devices=_list(_ref("Device")), cursor=_OPT),

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from hub.bus import BusError, Place, Reader, Sender, Taken
 from hub.projector import Projector, UnforeseenError
-from hub.store.port import Applied
+from hub.store.port import WORD_MS, Applied
 from protocols.errors import ConfigError, LongshoreError
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 POLL_MS: Final = 500
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_MOST_S: Final = 5.0
+WORD_S: Final = WORD_MS / 1_000
 GATHER_S: Final = 0.02
 GATHER_RECORDS: Final = 500
 LOGGED: Final = 5
@@ -128,6 +129,7 @@ class Projection:
         await self._in_worker(self._projector.opened)
         self._reader, self._lost = self._make_reader(), None
         await self._reader.start(self._assigned, self._revoked)
+        word_s = asyncio.get_running_loop().time() + WORD_S
         while True:
             turn = self._turn
             self.turns_total += 1
@@ -139,6 +141,9 @@ class Projection:
                 continue
             if not polled:
                 self._note_well()
+                if asyncio.get_running_loop().time() >= word_s:  # else the next record would be the first to miss it
+                    await self._in_worker(self._projector.still_there)
+                    word_s = asyncio.get_running_loop().time() + WORD_S
                 continue
             self._idle.clear()
             now_s = asyncio.get_running_loop().time
@@ -147,6 +152,7 @@ class Projection:
                 self._progressed(await self._take(polled))
             finally:
                 self._idle.set()
+            word_s = now_s() + WORD_S
             self._note_well()
             if count < GATHER_RECORDS:  # after little, what follows within a moment is taken together: a transaction costs as much as it
                 await asyncio.sleep(max(0.0, GATHER_S - (now_s() - began_s)))

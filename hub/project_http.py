@@ -60,7 +60,7 @@ def samples(projection: Projection) -> list[Metric]:
 @contextlib.asynccontextmanager
 async def answering(projection: Projection, host: str, port: int) -> AsyncIterator[int]:
     """Listens for the length of the block; yields the port. Errors: ConfigError: it is taken."""
-    listener = listen(host, port)
+    listener = listen(host, port, "--listen", "The projector")
 
     async def app(scope: dict[str, Any], receive: object, send: Send) -> None:
         if scope["type"] == "http":

@@ -12,17 +12,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeVar
 
 from hub import bridge_records
 from hub.bridge_topics import DEAD
 from hub.bus import BusRecord, Place, Taken
 from hub.store.offsets import Advance, Move
-from hub.store.port import Applied, CentralStore, StoreFact, StoreRecord
+from hub.store.port import Applied, CentralStore, MayBeAway, StoreFact, StoreRecord
 from protocols.errors import DecodeError, Fenced, LedgerError, LongshoreError
 from protocols.trace_log import traced
 
 T = TypeVar("T")
+_ON_ITS_CHAIN: Final = itemgetter(0, 1)
+"""stream and seq of a fact"""
 log = logging.getLogger(__name__)
 
 
@@ -69,6 +72,12 @@ class Projector:
             self._store = self._open()
         return self._store
 
+    def still_there(self) -> None:
+        """Nothing came for a while: is the store there? Errors: LedgerError: it is not, and is opened by the next call."""
+        store = self.opened()
+        if isinstance(store, MayBeAway):
+            self._tried(store.still_there)
+
     def close(self) -> None:
         """Let go of the store. Idempotent."""
         store, self._store = self._store, None
@@ -105,11 +114,13 @@ class Projector:
             fence = self._fences.get(place)
             if fence is None:
                 continue
-            for one in polled[place]:
-                _sort(one, facts, records, dead)
+            found, said, lost = bridge_records.read_all(polled[place])
+            facts += found
+            records += said
+            dead += lost
             if polled[place]:
                 moves.append(Move(*place, fence, self._next[place], polled[place][-1].offset + 1))
-        facts.sort(key=lambda f: (f.stream, f.seq))
+        facts.sort(key=_ON_ITS_CHAIN)
         return Work(facts, records, dead, tuple(moves))
 
     def apply(self, work: Work) -> Applied:
@@ -177,18 +188,6 @@ class Projector:
 
 class UnforeseenError(LedgerError):
     """The store failed on a batch by a bug; the log has it."""
-
-
-def _sort(one: Taken, facts: list[StoreFact], records: list[StoreRecord], dead: list[tuple[Taken, str]]) -> None:
-    try:
-        found = bridge_records.read(one)
-    except DecodeError as error:
-        dead.append((one, error.reason))
-        return
-    if isinstance(found, StoreFact):
-        facts.append(found)
-    else:
-        records.append(found)
 
 
 def dead_letter(one: Taken, why: str, now_ms: int) -> BusRecord:

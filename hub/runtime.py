@@ -37,7 +37,7 @@ from hub.freshness import Freshness
 from hub.grants import Grants
 from hub.holding import HOLD_MS
 from hub.ledger_file import open_ledger
-from hub.line import Line, down_because, external_line, inside_line, password_of, says_online
+from hub.line import Line, down_because, external_line, inside_line, password_of, says_online, weakness_of
 from hub.metrics import samples
 from hub.post import Post
 from hub.readers import Readers
@@ -47,8 +47,9 @@ from hub.stores import Patient, apart, open_reader
 from hub.stream import Feed
 from hub.times import Shifts
 from hub.views import Balance, FleetRow
+from hub.worker_claims import Claims
 from hub.workers import Workers, table_json
-from hub.workers_open import Reading, workers_of, working
+from hub.workers_open import Reading, claims_for, workers_of, working
 from protocols.backup import refuse_half_restored
 from protocols.errors import InvalidInput, LongshoreError
 from protocols.event import EventDefaults, OrderEvent
@@ -116,6 +117,7 @@ class Hub:
             _rhythm(config),
         )  # fmt: skip
         self.workers: Workers | None = workers_of(self, now_ms)
+        self.claims: Claims | None = claims_for(self)
         self.reading = Reading(self)
 
     # ------------------------------------------------------------ what the engine works with
@@ -212,7 +214,10 @@ class Hub:
         broker = self.config.broker
         if self.broker is not None:
             return MqttTransport(inside_line(self.broker.hub_access), subscriptions=subscriptions)
-        return MqttTransport(external_line(broker, password_of(broker)), subscriptions=subscriptions)
+        password = password_of(broker)
+        if weak := weakness_of(password):
+            log.warning("broker.password_file: %s; choose a longer one: openssl rand -base64 24", weak)
+        return MqttTransport(external_line(broker, password), subscriptions=subscriptions)
 
     async def stop(self) -> None:
         """Let go of everything, the files last. Idempotent."""
@@ -340,7 +345,8 @@ class Hub:
             reasons.append(down_because(self.line))
         reasons += self.workers.troubles() if self.workers is not None else []
         reasons += troubles(self.bridge)
-        said = {"ready": not reasons, "reasons": reasons, "findings": self.engine.seen.findings}
+        unclaimed = self.claims.finding() if self.claims is not None else ""
+        said = {"ready": not reasons, "reasons": reasons, "findings": [*self.engine.seen.findings, *([unclaimed] if unclaimed else [])]}
         line = self.line.status() if self.line is not None else None
         return {**said, "line": line, "bridge": status(self.bridge, now_ms())}
 

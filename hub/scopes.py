@@ -2,7 +2,9 @@
 task it is, where an organisation has phones (`hub.tasks`).
 
 A site is a name in an organisation, and all of this is local to the hub: it decides who is told, never what is true. Kept in the ledger's
-database, in the transaction of the facts.
+database, in the transaction of the facts: a row for each order in the order in which they came, which costs next to nothing. Only who
+compares wants them by site and by k, where each new order lies on another page: those trees (`hub.scope_trees`) are brought up when
+somebody compares, or when many orders wait.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from hub.scope_trees import SCOPES, ScopeTrees
 from hub.tasks import Tasks, is_staff
 from protocols.fact import FactRow
 from protocols.ledger import Ledger
@@ -18,8 +21,6 @@ from protocols.orderbook import Order
 from protocols.schema import migrate
 from protocols.streams import LogRow
 
-SCOPES: Final = (("CREATE INDEX orders_k ON orders (k)",),)
-"""only a hub looks orders up by k: an index of its database, and not of every ledger"""
 CACHED: Final = 50_000
 _BUILT: Final = "scopes_built"
 _SAYS_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -51,45 +52,44 @@ class Scopes:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         migrate(ledger.db, SCOPES, part="scopes")
+        self.trees = ScopeTrees(ledger.db)
         self.tasks = Tasks(ledger)
         self._built = False
         self._sites: dict[int, tuple[str, ...]] = {}
-        self._new: list[tuple[str, str, int, int]] = []
 
     def of(self, okey: int) -> tuple[str, ...]:
         """The sites and staff that an order concerns, in order."""
         known = self._sites.get(okey)
         if known is None:
-            known = tuple(str(site) for (site,) in self._ledger.db.query("SELECT site FROM scopes WHERE okey=? ORDER BY site", (okey,)))
+            known = self.trees.of(okey)
             self._remember(okey, known)
         return known
 
-    def stays(self, okey: int, site: str) -> bool:
-        """Does the order, as far as memory tells, concern this site alone? Then a fact that names it changes nothing."""
-        return self._sites.get(okey) == (site,)
-
-    def begins(self, order: Order, site: str) -> bool:
-        """Was nothing known of the order? Then it is where its first fact says."""
-        if order.stored or order.okey in self._sites:
-            return False
+    def is_at(self, order: Order, site: str) -> bool:
+        """Does the order, as far as memory tells, concern this site alone? Then a fact that names it changes nothing. One of which nothing
+        was known is where its first fact says."""
+        known = self._sites.get(order.okey)
+        if known is not None or order.stored:
+            return known == (site,)
         self._write(order, (), (site,))
         return True
 
     def _remember(self, okey: int, sites: tuple[str, ...]) -> None:
         if len(self._sites) >= CACHED:
-            self.flush()
+            self.trees.write()
             self._sites.clear()
         self._sites[okey] = sites
 
     def move(self, order: Order, taken: Sequence[Taken]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Take in facts of one order that came together, in order of their stream. Returns its sites and staff before and after."""
-        before = self.of(order.okey) if order.stored or order.okey in self._sites else ()
+        known = order.stored or order.okey in self._sites
+        before = self.of(order.okey) if known else ()
         if self.tasks.kept_of(order.org):
             sites = _after(order, taken, tuple(name for name in before if not is_staff(name)))
             after = (*self.tasks.after(order, taken, before), *sites)
         else:
             after = _after(order, taken, before)
-        if after != before:
+        if after != before or not known:
             self._write(order, before, after)
         return before, after
 
@@ -111,20 +111,12 @@ class Scopes:
         self.flush()
 
     def _write(self, order: Order, before: tuple[str, ...], after: tuple[str, ...]) -> None:
-        db, k = self._ledger.db, order.place
-        gone = [(order.org, site, k, order.okey) for site in before if site not in after]
-        if gone:
-            self.flush()
-            db.many("DELETE FROM scopes WHERE org=? AND site=? AND k=? AND okey=?", gone)
-        self._new += [(order.org, site, k, order.okey) for site in after if site not in before]
+        self.trees.note(order, before, after)
         self._remember(order.okey, after)
 
-    def flush(self) -> None:
-        """Write down what `move` found, before the commit: one statement for many orders, in the order of the table."""
-        if self._new:
-            self._new.sort()
-            self._ledger.db.many("INSERT OR IGNORE INTO scopes (org, site, k, okey) VALUES (?, ?, ?, ?)", self._new)
-            self._new = []
+    def flush(self, *, asked: bool = False) -> None:
+        """Write down what `move` found, before the commit. `asked`: somebody compares."""
+        self.trees.flush(asked=asked)
 
     def build(self) -> None:
         """For a database that was written before there were scopes: once, from the heads that are here."""
@@ -140,8 +132,7 @@ class Scopes:
             order = ledger.book.open(org, order_id, 0)
             facts = [ledger.fact(*h.fact) for h in order.heads]
             sites = tuple(sorted({f.site for f in facts if f is not None and f.site is not None}))
-            if sites:
-                self._write(order, (), sites)
+            self._write(order, (), sites)
         self.flush()
 
 

@@ -169,6 +169,7 @@ class StoreSide:
         errand = self._begun.popleft()
         try:
             brought = self._errands.collect()
+            self._asking.answered(self._ports.now_ms())
             return errand.then(core, brought) if errand.core is core else None
         except LedgerError as error:
             self.lose(error)
@@ -197,8 +198,13 @@ class StoreSide:
         desk = self._ports.desk
         if desk is not None:
             keys = desk.asks(now_ms)
-            return _Errand(core, lambda: (store.statement(keys), False), self._note) if keys else None
-        return self._hand_over(core, store)
+            return _Errand(core, lambda: (store.statement(keys), False), self._note) if keys else self._word(core, store, now_ms)
+        return self._hand_over(core, store) or self._word(core, store, now_ms)
+
+    def _word(self, core: HubCore, store: CentralStore, now_ms: int) -> _Errand | None:
+        """Nothing else is asked of the store: is it there?"""
+        word = self._asking.word_of(store, now_ms)
+        return _Errand(core, word, lambda _core, _word: None) if word is not None else None
 
     def _note(self, _core: HubCore, said: tuple[Statement, bool] | None) -> None:
         if said is not None:

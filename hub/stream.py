@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,10 +81,9 @@ class Feed:
         """Until there is something after `last_id`, the feed is closed, or the time is over."""
         if self.newest > last_id or self.closed:
             return
-        try:
-            await asyncio.wait_for(self._news.wait(), timeout_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
 
     def wire_id(self, number: int) -> str:
         """The id as it goes out: `boot-number`."""

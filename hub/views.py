@@ -340,7 +340,7 @@ def not_here_yet(row: FleetRow, now_ms: int, progress: Progress | None = None) -
         return "not heard from yet"
     seen = "" if row.online else f"last seen {words.ago(row.last_seen_ms, now_ms)}"
     if not row.missing:
-        return "everything is here" if row.online else f"nothing was missing when it was {seen}"
+        return "everything is here" if row.online else f"nothing was missing when it was last seen ({words.ago(row.last_seen_ms, now_ms)})"
     parts = [words.plural(row.missing, "event") if row.online else f"at least {words.plural(row.missing, 'event')}"]
     if row.missing_bytes:
         parts.append(words.size(row.missing_bytes))

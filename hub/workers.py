@@ -3,23 +3,28 @@
 A task on the loop's thread; the table is asked in a thread of its own, so that neither a slow disk nor a busy engine delays a renewal.
 `hub.leasing` decides. What others may ask at any moment, from any thread, is `serves`: by the clock, so that a process that was stopped
 speaks for nobody whose lease ran out meanwhile, before it has looked at anything else.
+
+A table that does not answer is waited for no longer than a third of a lease: then that attempt has failed, and what comes of it later is
+thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from hub.leasing import LeaseSettings, Leasing, partition_of
+from hub.leasing import RENEWALS, LeaseSettings, Leasing, partition_of
 from hub.registry import Node
 from hub.store.leases import Leases, Me, SharedNode, Table
-from protocols.errors import InvalidInput, LedgerError, LongshoreError
+from protocols.claims import Claim
+from protocols.errors import InvalidInput, LedgerBusy, LedgerError, LongshoreError
 from protocols.topics import Address, site_subscriptions
 from protocols.trust import NodeCard
 
@@ -31,12 +36,14 @@ PLACES_KEPT: Final = 200_000
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the hub does for its worker. `open_leases`: from the store, also again after a failure. `nodes`: those admitted here, with what
-    Mosquitto reads of their passwords. `admit`: take one in that another worker admitted. `changed`: partitions came (`taken`) or went."""
+    Mosquitto reads of their passwords. `admit`: take one in that another worker admitted. `changed`: partitions came (`taken`) or went.
+    `claim`: tell the other workers that these are this one's by now, with their fences."""
 
     open_leases: Callable[[], Leases]
     nodes: Callable[[], Awaitable[list[tuple[Node, str]]]]
     admit: Callable[[NodeCard, Sequence[str]], Awaitable[object]]
     changed: Callable[[bool], Awaitable[None]]
+    claim: Callable[[Mapping[int, int]], None] = lambda fences: None
 
 
 class Workers:
@@ -45,12 +52,14 @@ class Workers:
     def __init__(self, name: str, place: Callable[[], str], settings: LeaseSettings, hooks: Hooks) -> None:
         self.leasing = Leasing(Me(name, secrets.randbits(62)), settings)
         self.table: Table | None = None
-        self.takeovers_total = self.failures_total = 0
+        self.takeovers_total = self.failures_total = self.claimed_total = 0
         self.problem = "the lease table was not asked yet"
         self._place, self._hooks = place, hooks
         self._leases: Leases | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
-        self._wake = asyncio.Event()
+        self._late: asyncio.Future[Any] | None = None
+        """what was asked of the table and not answered in time"""
+        self._wake, self._robbed = asyncio.Event(), asyncio.Event()
         self._version = -1
         self._known: dict[str, SharedNode] = {}
         self._partitions: dict[tuple[str, str], int] = {}
@@ -80,19 +89,30 @@ class Workers:
         """Why this worker cannot work as it should."""
         if not self.leasing.alone:
             return [f"another process runs as worker {self.leasing.me.worker!r}; it is waited for to end: give each its own workers.name"]
-        return [f"no lease: {self.problem}"] if self.problem else []
+        over = self.leasing.held_over(mono_ms())
+        holds = f"; holds {over} partitions over until the store answers" if over else ""
+        return [f"no lease: {self.problem}{holds}"] if self.problem else []
 
     # ------------------------------------------------------------ its life
 
     async def open(self) -> None:
         """Before `run`. Errors: ConfigError: these settings do not fit those of the other workers. A store that is away is no error."""
         try:
-            await self._ask(lambda leases: leases.read())
+            await self._ask(lambda leases: leases.read(), patient=True)
         except LedgerError as error:
             self._failed(error)
 
     async def run(self) -> None:
         """Rounds until `stop`; then everything is given back."""
+        attending = asyncio.create_task(self._attend(), name="claims")
+        try:
+            await self._rounds()
+        finally:
+            attending.cancel()
+            await asyncio.wait([attending])
+        await self._leave()
+
+    async def _rounds(self) -> None:
         while not self._stopping:
             try:
                 await self._once()
@@ -101,18 +121,36 @@ class Workers:
             # boundary: a bug in a round costs the leases in the end, not the hub
             except Exception as error:
                 log.exception("A round with the lease table failed")
-                self._failed(LedgerError(f"internal error: {type(error).__name__}"))
+                self._failed(LedgerError(f"internal error: {type(error).__name__}"), tried=False)
             pause_s = max(0, self.leasing.next_deadline() - mono_ms()) / 1_000
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+
+    async def _attend(self) -> None:
+        """Whoever must know of it is told at once, also while a round waits for the table."""
+        while True:
+            await self._robbed.wait()
+            self._robbed.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), pause_s)
-            except TimeoutError:
-                continue
-        await self._leave()
+                await self._hooks.changed(False)
+            except LongshoreError as error:
+                log.warning("Partitions went, and the hub could not be told: %s", error)
+            # boundary: what is not held is not spoken for, whoever could not be told; the next claim has to be attended to, too
+            except Exception:
+                log.exception("Partitions went, and the hub could not be told")
 
     def stop(self) -> None:
         """End `run`."""
         self._stopping = True
         self._wake.set()
+
+    def claimed(self, claim: Claim) -> None:
+        """Another worker has a partition, by a claim that is the hub's. Where it is an older one's here, it is let go of at once."""
+        if self.leasing.claimed(claim.partition, claim.fence):
+            self.claimed_total += 1
+            log.warning("lets go of partition %d: worker %r has taken it over", claim.partition, claim.worker)
+            self._robbed.set()
 
     async def _leave(self) -> None:
         held = self.leasing.held(mono_ms())
@@ -124,12 +162,31 @@ class Workers:
                 await self._ask(lambda leases: leases.leave(self.leasing.me))
         except LongshoreError as error:
             log.warning("The leases run out by themselves: %s", error)
+        if self._late is not None:
+            await asyncio.wait([self._late])
         if self._leases is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._leases.close)
         self._thread.shutdown()
 
-    async def _ask(self, work: Callable[[Leases], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._asked, work)
+    async def _ask(self, work: Callable[[Leases], T], *, patient: bool = False) -> T:
+        """Waits for a third of a lease, or, where it is `patient`, as long as it takes. Errors: LedgerBusy: no answer in time."""
+        loop = asyncio.get_running_loop()
+        until_s = None if patient else loop.time() + self.leasing.settings.lease_ms / (1_000 * RENEWALS)
+        late, self._late = self._late, None
+        if late is not None:
+            await self._answer(late, until_s)
+        asked = loop.run_in_executor(self._thread, self._asked, work)
+        await self._answer(asked, until_s)
+        return asked.result()
+
+    async def _answer(self, asked: asyncio.Future[Any], until_s: float | None) -> None:
+        """Wait until it is done, and no longer. Errors: LedgerBusy."""
+        left_s = None if until_s is None else max(0.0, until_s - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait([asked], timeout=left_s)
+        if not done:
+            self._late = asked
+            asked.add_done_callback(asyncio.Future.exception)  # looked at, whatever it is
+            raise LedgerBusy("the central store has not answered in time", remedy="it is asked again")
 
     def _asked(self, work: Callable[[Leases], T]) -> T:
         """In the thread of the leases; after a failure the table is opened anew."""
@@ -142,18 +199,18 @@ class Workers:
             leases.close()
             raise
 
-    def _failed(self, error: LongshoreError) -> None:
+    def _failed(self, error: LongshoreError, *, tried: bool = True) -> None:
         if not self.problem:
             log.warning("The lease table was not reached: %s", error)
         self.problem = error.reason
         self.failures_total += 1
-        self.leasing.failed(mono_ms())
+        self.leasing.failed(mono_ms(), tried=tried)
 
     # ------------------------------------------------------------ a round
 
     async def _once(self) -> None:
         if self.leasing.expired(mono_ms()):
-            log.warning("The leases of this worker ran out before they were renewed; it speaks to nobody until it has new ones")
+            log.warning("The leases of this worker ran out while it was stopped; it speaks to nobody until it has new ones")
             await self._hooks.changed(False)
         if not self.leasing.round_due(mono_ms()):
             return
@@ -179,6 +236,7 @@ class Workers:
                 self.takeovers_total += len(taken)
                 log.info("takes over %d partitions", len(taken))
                 await self._hooks.changed(True)
+                self._hooks.claim({partition: granted[partition] for partition in taken})
 
     # ------------------------------------------------------------ the register
 
@@ -231,11 +289,13 @@ class Workers:
 
     def as_json(self) -> dict[str, Any]:
         """As `GET /v1/workers` and `longshore-hub workers` show it."""
-        return table_json(self.table, self.leasing.me.worker, len(self.leasing.held(mono_ms())), self.troubles())
+        now = mono_ms()
+        held, over = len(self.leasing.held(now)), self.leasing.held_over(now)
+        return table_json(self.table, self.leasing.me.worker, held, self.troubles(), over=over)
 
 
-def table_json(table: Table | None, here: str, held: int, troubles: Sequence[str]) -> dict[str, Any]:
-    """Who lives, what each holds, and what is nobody's."""
+def table_json(table: Table | None, here: str, held: int, troubles: Sequence[str], *, over: int = 0) -> dict[str, Any]:
+    """Who lives, what each holds, and what is nobody's. `over`: of the partitions that are held here, those held beyond their lease."""
     rows = []
     for w in table.workers if table is not None else ():
         mine = [p for p in table.partitions if (p.worker, p.boot) == (w.worker, w.boot)] if table is not None else []
@@ -246,7 +306,8 @@ def table_json(table: Table | None, here: str, held: int, troubles: Sequence[str
             }
         )  # fmt: skip
     free = [p.partition for p in table.partitions if not p.lives] if table is not None else []
-    return {"worker": here, "held": held, "workers": rows, "unheld": free, "troubles": list(troubles)}
+    said = {"workers": rows, "unheld": free, "troubles": list(troubles)}
+    return {"worker": here, "held": held, "heldOver": over, **said}
 
 
 def mono_ms() -> int:

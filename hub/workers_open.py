@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from hub.leasing import LeaseSettings
 from hub.line import Line
 from hub.registry import Node
 from hub.stores import open_leases
-from hub.workers import Hooks, Workers
+from hub.worker_claims import Claims, Place
+from hub.workers import Hooks, Workers, mono_ms
 from protocols.transport.port import Transport
 from protocols.trust import NodeCard
 
@@ -39,21 +40,35 @@ def workers_of(hub: Hub, clock_ms: Callable[[], int]) -> Workers | None:
         await hub.engine.do(lambda core, _: core.hands_changed(taken=taken))
         hub.reading.ask()
 
+    def claim(fences: Mapping[int, int]) -> None:
+        if hub.claims is not None:
+            hub.claims.say(fences)
+
     place = f"{hub.config.api.host}:{{}}"
     settings = LeaseSettings(config.partitions, config.lease_s * 1_000)
-    return Workers(
-        config.name, lambda: place.format(hub.api_port), settings, Hooks(lambda: open_leases(hub.config, clock_ms), nodes, admit, changed)
-    )
+    hooks = Hooks(lambda: open_leases(hub.config, clock_ms), nodes, admit, changed, claim)
+    return Workers(config.name, lambda: place.format(hub.api_port), settings, hooks)
+
+
+def claims_for(hub: Hub) -> Claims | None:
+    """Where the worker that this process is says what it holds; None where it serves all nodes by itself."""
+    workers = hub.workers
+    if workers is None:
+        return None
+    leasing = workers.leasing
+    place = Place(hub.config.hub.org, hub.config.hub.node, hub.key, leasing.me)
+    return Claims(place, lambda: leasing.held(mono_ms()), workers.claimed, mono_ms)
 
 
 @contextlib.asynccontextmanager
 async def working(hub: Hub) -> AsyncIterator[None]:
     """While this lasts a worker makes its rounds; at the end it gives everything back. Errors: ConfigError: its settings do not fit."""
-    workers = hub.workers
-    if workers is None:
+    workers, claims = hub.workers, hub.claims
+    if workers is None or claims is None:
         yield
         return
     await workers.open()
+    claims.start(hub.transport)
     reading = asyncio.create_task(hub.reading.run(), name="reading")
     rounds = asyncio.create_task(workers.run(), name="workers")
     try:
@@ -63,6 +78,7 @@ async def working(hub: Hub) -> AsyncIterator[None]:
         await rounds
         reading.cancel()
         await reading
+        await claims.stop()
 
 
 class Reading:
@@ -100,7 +116,8 @@ class Reading:
         line = Line(transport, self._hub.heard)
         line.start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(line.up.wait(), LINE_UP_S)
+            async with asyncio.timeout(LINE_UP_S):  # `wait_for` loses the cancellation that meets the line's coming up
+                await line.up.wait()
         old, self._hub.line = self._hub.line, line
         if old is not None:
             await old.stop()

@@ -64,6 +64,8 @@ class Manifest:
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
     streams: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    """of the public key of whose data it is (`protocols.trust.fingerprint`): names are given twice. Empty in backups of earlier versions"""
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
@@ -72,6 +74,7 @@ class Manifest:
             "format": FORMAT, "id": self.id, "what": self.what, "node": self.node, "org": self.org, "program": self.program,
             "begunMs": self.begun_ms, "finishedMs": self.finished_ms, "files": files, "versions": self.versions, "streams": self.streams,
             "more": self.more,
+            **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
         }  # fmt: skip
 
     @property
@@ -79,13 +82,28 @@ class Manifest:
         """The names of its files that are secret."""
         return [name for name, entry in self.files.items() if entry.secret]
 
-    def check_owner(self, what: str, node: str, org: str) -> None:
-        """Nobody takes in a stranger's backup. Errors: ConfigError."""
+    def check_owner(self, what: str, node: str, org: str, fingerprint: str, *, force: bool, other_key: bool = False) -> bool:
+        """Nobody takes in a stranger's backup, not even one of the same name; where it does not say whose key it belongs to, only by
+        `force`. `other_key`: its key is lost, and another is here by intent. Returns whether it is the key here. Errors: ConfigError."""
         if (self.what, self.node, self.org) != (what, node, org):
             raise ConfigError(
                 f"This is a backup of {self.what} {self.node} of {self.org}, not of {what} {node} of {org}.",
                 remedy=f"Name the backup of this {what}, or the configuration of that one.",
             )
+        if other_key:
+            return self.fingerprint == fingerprint
+        if self.fingerprint and self.fingerprint != fingerprint:
+            raise ConfigError(
+                f"This is a backup of another {what} of the name {node}: its key is {self.fingerprint}, the key here is {fingerprint}.",
+                remedy=f"Name the backup of this {what}, or bring back that one's key first (a backup --with-keys has it)"
+                f"{'; where that key is lost for good, --other-key' if what == 'hub' else ''}.",
+            )
+        if not self.fingerprint and not force:
+            raise ConfigError(
+                f"This backup does not say which {what} {node} it is of: an earlier version made it, without the fingerprint of the key.",
+                remedy="With --force it is taken at its word.",
+            )
+        return bool(self.fingerprint)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -99,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
         files = {_plain(name): FileEntry(int(f["bytes"]), str(f["sha256"]), bool(f["secret"])) for name, f in m["files"].items()}
         return Manifest(
             str(m["id"]), str(m["what"]), str(m["node"]), str(m["org"]), str(m["program"]), int(m["begunMs"]), int(m["finishedMs"]),
-            files, m["versions"], m["streams"], m["more"],
+            files, m["versions"], m["streams"], m["more"], str(m.get("fingerprint", "")),
         )  # fmt: skip
     except FileNotFoundError:
         remedy = "Name the folder that `backup` printed; without a manifest a copy is unfinished."

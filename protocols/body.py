@@ -311,26 +311,15 @@ def _read_columns(reader: Reader, groups: list[_Group]) -> list[Any]:
 def _group_rows(group: _Group, heads: list[tuple[Any, ...]]) -> list[Row]:
     status, quality, keys = group.status, group.quality, group.keys
     values: Iterable[tuple[Any, ...]] = zip(*(group.columns[key] for key in keys), strict=True) if keys else repeat((), group.size)
-    clock = () if group.clock is None else (group.clock,)
-    return [
-        [
-            1,
-            org,
-            order_id,
-            source,
-            status,
-            happened,
-            quality,
-            0,
-            region,
-            site,
-            actor,
-            dict(zip(keys, details, strict=True)),
-            context,
-            *clock,
-        ]
-        for (org, order_id, source, happened, region, site, actor, context), details in zip(heads, values, strict=True)
+    details = map(dict, map(zip, repeat(keys), values))  # each as long as the keys
+    rows = [
+        [1, org, order_id, source, status, happened, quality, 0, region, site, actor, said, context]
+        for (org, order_id, source, happened, region, site, actor, context), said in zip(heads, details, strict=True)
     ]
+    if group.clock is not None:
+        for row in rows:
+            row.append(group.clock)
+    return rows
 
 
 def _read_details(reader: Reader, groups: list[_Group], times_ms: list[int]) -> None:

@@ -28,9 +28,12 @@ def is_loopback_host(header: str) -> bool:
 
 
 def is_foreign(method: str, *, origin: str | None, fetch_site: str | None, host: str) -> bool:
-    """Whether a browser says that another site's page sent a request that may change something."""
-    if method in SAFE_METHODS:
+    """Whether a browser says that another site's page sent a request that may change something.
+
+    `fetch_site` is the browser's own word, which no page can forge; the origin of a page whose policy names no referrer is "null", also
+    where the page is ours. Only browsers that do not say it are judged by the origin."""
+    if method in SAFE_METHODS or fetch_site == "same-origin":
         return False
-    if (fetch_site or "none") not in ("none", "same-origin"):
+    if (fetch_site or "none") != "none":
         return True
     return origin is not None and origin.partition("://")[2].lower() != host.lower()

@@ -58,7 +58,7 @@ class Points(Protocol):
 class Chain:
     """The runs of one stream. `genesis` is the hash before its first fact."""
 
-    __slots__ = ("genesis", "runs", "fork_point", "_points", "_met")
+    __slots__ = ("genesis", "runs", "fork_point", "_points", "_met", "_end")
 
     def __init__(self, genesis: bytes, points: Points, runs: Sequence[Run] = ()) -> None:
         self.genesis = genesis
@@ -66,6 +66,8 @@ class Chain:
         self._points = points
         self._met: tuple[int, bytes, Run] | None = None
         """what was located last, until any change but growth: who follows a stream asks for its end, and again when it has grown"""
+        self._end: tuple[int, bytes, Run] | None = None
+        """where the run that grew last ended before, until any change but growth"""
         self.fork_point: int | None = None
         """The highest seq up to which no two hashes are known; None where the stream is not forked."""
         for i, run in enumerate(self.runs):
@@ -120,8 +122,9 @@ class Chain:
         """The run that holds this very fact."""
         found = [r for r in self.runs if r.first <= seq <= r.last and r.kind is RunKind.DATA]
         at = next((r for r in found if r.last == seq and r.h_last == h), None)
-        if at is None and self._met is not None and self._met[:2] == (seq, h):
-            at = next((r for r in found if r is self._met[2]), None)
+        if at is None:
+            met = next((m[2] for m in (self._met, self._end) if m is not None and m[0] == seq and m[1] == h), None)
+            at = next((r for r in found if r is met), None)
         if at is None and found and self._points.has(seq, h):
             at = found[0] if len(found) == 1 else next((r for r in found if self._on(r, seq, h)), None)
         if at is not None:
@@ -204,6 +207,11 @@ class Chain:
             return None
         alone = len(self.runs) == 1 or (self.fork_point is None and all(r.last < top.first for r in self.runs[:-1]))
         return top if alone else None
+
+    def lengthen(self, run: Run, last: int, h: bytes) -> None:
+        """New facts follow a run that `extends` found. Whoever had all of it names its end of before, and is not looked up for that."""
+        self._end = run.last, run.h_last, run
+        run.last, run.h_last = last, h
 
     def within(self, first: int, last: int) -> bool:
         """Is anything known of these seqs, on whatever branch? Where not, facts of them are all new: each one here lies in a run."""
@@ -318,7 +326,7 @@ class Chain:
 
     def _sort(self) -> None:
         """After each change but a run's growing at its end, which leaves it all that it holds."""
-        self._met = None
+        self._met = self._end = None
         self.runs.sort(key=lambda r: (r.first, r.last, r.h_last))
 
     def _split_below(self, run: Run) -> None:

@@ -19,11 +19,13 @@ from protocols.fact import FactRow
 from protocols.lifecycle import Status
 from protocols.merge import Ancestry, Head, dominates, dump_heads, load_heads, ranked
 from protocols.merged import notes
-from protocols.policy import Outcome, Policies, Step, Task, Told, Verdict, clash_id
+from protocols.policy import CENTRE, Outcome, Policies, Step, Task, Told, Verdict, clash_id
 from protocols.sql import Sql
 from protocols.streams import StreamKey
 
 SETTLES: Final = "settles"
+SETTLED_AT: Final = "settledAt"
+"""in the details of a settlement: it was made at the centre, whatever site its order stands at"""
 NOTE_CHARS: Final = 400
 _IDS_MOST: Final = 64
 CLOSED_KEPT: Final = 500
@@ -64,8 +66,9 @@ def tell(key: StreamKey, seq: int, h: bytes, fact: FactRow, received_ms: int) ->
     said = fact.details.get(SETTLES)
     settles = tuple(one for one in said if type(one) is str)[:_IDS_MOST] if type(said) is list else ()
     note = " / ".join(notes(fact.details))[:NOTE_CHARS]
+    site = None if settles and fact.details.get(SETTLED_AT) == CENTRE else fact.site
     return Told(
-        key.node, key.epoch, seq, h, fact.status, fact.source, fact.site, fact.actor, fact.happened_ms, fact.recorded_ms, received_ms,
+        key.node, key.epoch, seq, h, fact.status, fact.source, site, fact.actor, fact.happened_ms, fact.recorded_ms, received_ms,
         settles, note,
     )  # fmt: skip
 

@@ -87,17 +87,21 @@ def unpack(data: bytes, *, max_bytes: int) -> object:
 
 
 def unpack_together(rows: Sequence[bytes]) -> list[Any] | None:
-    """The values of many rows in one go, a fraction of the cost of each by itself; None where some row is not the canonical form of one
-    value, or claims a container of more items than there are rows here: then ask for each. Depth is not looked at."""
-    most = max(len(rows), _TOGETHER_ITEMS)
+    """The values of many rows in one go, a fraction of the cost of each by itself; None where some row is not one value, or has a container
+    of more items than there are rows here: then ask for each. Depth is not looked at."""
+    most, end, values = max(len(rows), _TOGETHER_ITEMS), 0, []
     try:
-        values: list[Any] = msgpack.unpackb(
-            _ARRAY_32 + len(rows).to_bytes(4, "big") + b"".join(rows),
-            strict_map_key=True, max_array_len=most, max_map_len=most, ext_hook=_refuse_ext,
-        )  # fmt: skip
-        return values if list(map(pack, values)) == list(rows) else None
+        reader = msgpack.Unpacker(strict_map_key=True, max_array_len=most, max_map_len=most, ext_hook=_refuse_ext)
+        reader.feed(b"".join(rows))
+        unpack_next, tell = reader.unpack, reader.tell
+        for row in rows:
+            values.append(unpack_next())
+            end += len(row)
+            if tell() != end:
+                return None
     except _BROKEN:
         return None
+    return values
 
 
 def unpack_own(data: bytes) -> object:
@@ -231,38 +235,39 @@ def _whole(name: str, value: object, least: int, most: int) -> None:
         raise DecodeError(f"frame header: {name} is not a whole number from {least} to {most}")
 
 
-def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: int = 6) -> bytes:
+def encode_body(rows: Sequence[bytes], *, dictionary: int = DICTIONARY, level: int = 6, own: bool = False) -> bytes:
     """The compressed body of a frame of these canonical rows, byte for byte recoverable whatever they hold.
 
-    `dictionary` is one the reader has announced, 0 for none; `level` is zlib's, 1 to 9. Raises `TooLarge` beyond
-    `limits.FRAME_FACTS` or `limits.FRAME_UNPACKED_BYTES`.
+    `dictionary` is one the reader has announced, 0 for none; `level` is zlib's, 1 to 9. `own`: these rows were written here, by `pack`, so
+    they need not be looked at for other forms of the same values: a row that has one was damaged since, and no hash is that of its bytes.
+    Raises `TooLarge` beyond `limits.FRAME_FACTS` or `limits.FRAME_UNPACKED_BYTES`.
     """
     rows_bytes = sum(map(len, rows))
     if len(rows) > limits.FRAME_FACTS or rows_bytes > limits.FRAME_UNPACKED_BYTES:
         raise TooLarge("frame", f"{len(rows)} facts of {rows_bytes} bytes", remedy="cut it smaller")
-    plain = plain_body(rows, clocks=dictionary >= CLOCKS)
+    plain = plain_body(rows, clocks=dictionary >= CLOCKS, own=own)
     plain_bytes = len(plain[0]) + len(plain[1])
     if plain_bytes > PLAIN_BYTES:
         raise TooLarge("frame", f"{plain_bytes} bytes before compression", remedy="cut it smaller")
     return deflated(plain, len(rows), preset_dictionary(dictionary), level)
 
 
-def plain_body(rows: Sequence[bytes], *, clocks: bool = False) -> tuple[bytes, bytes]:
+def plain_body(rows: Sequence[bytes], *, clocks: bool = False, own: bool = False) -> tuple[bytes, bytes]:
     """What is compressed: the texts, and all that follows them. Golden tests compare it, because builds of zlib differ in their output."""
     if len(rows) <= _FEW_ROWS:  # a fact goes to several nodes, and once more where a message was lost
         values = [_event_values(row, clocks) for row in rows]
         texts, signs, figures, extras = write_rows(rows, values, clocks=clocks, fit=True)
     else:
-        texts, signs, figures, extras = write_rows(rows, _all_exact_values(rows), clocks=clocks)
+        texts, signs, figures, extras = write_rows(rows, _all_exact_values(rows, own), clocks=clocks)
     rest = f"{RS}{signs}{RS}{figures}".encode()
     return texts.encode(), rest + _RS + pack(extras) if extras else rest
 
 
-def _all_exact_values(rows: Sequence[bytes]) -> Sequence[list[Any] | None]:
+def _all_exact_values(rows: Sequence[bytes], own: bool = False) -> Sequence[list[Any] | None]:
     """`_exact_values` of each; in one go, because nearly always all of them are exact."""
     try:
         values: list[Any] = _unpackb(_ARRAY_32 + len(rows).to_bytes(4, "big") + b"".join(rows))
-        if all(type(row) is list for row in values) and list(map(pack, values)) == list(rows):
+        if set(map(type, values)) == {list} and (own or list(map(pack, values)) == list(rows)):
             return values
     except _BROKEN:
         pass

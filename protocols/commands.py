@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -24,3 +24,11 @@ class CommandParser(argparse.ArgumentParser):
         if len(first) > 1 and first.startswith("-") and first.partition("=")[0] not in self._option_string_actions:
             names = [name for action in self._actions if isinstance(action, argparse._SubParsersAction) for name in action.choices]
             self.error(f"a command comes before {first.partition('=')[0]}: {self.prog} {{{','.join(names)}}} {first} ...")
+
+
+def as_commands(text: str, commands: Mapping[str, str]) -> str:
+    """What an API tells its callers, for somebody at a command line: addresses become the commands that ask there. `commands`: by address;
+    of two where one begins the other, the longer one is meant where it stands."""
+    for address in sorted(commands, key=len, reverse=True):
+        text = text.replace(address, commands[address])
+    return text

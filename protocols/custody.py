@@ -275,6 +275,10 @@ class Custody:
         """Is anything in custody that is not settled?"""
         return self._db.one("SELECT 1 FROM custody WHERE settled_ms IS NULL LIMIT 1") is not None
 
+    def waiting(self) -> list[StreamKey]:
+        """Streams of which something is not known to be settled, the one with the oldest payload first."""
+        return [key for key in self._spans.streams() if self._spans.of(key).up_to(WAITING)]
+
     def by_author(self) -> list[tuple[str, int]]:
         """Facts in frames in custody and not settled, by author; most first. What came down the hub's feed is known there."""
         rows = self._db.query(

@@ -5,13 +5,15 @@
     │   └── TooLarge        the caller's: a bound was exceeded                                       (HTTP 413)
     ├── DecodeError         the sender's bytes: damage, never trusted, moves nothing                 (refused, counted)
     │   └── NotVerified     the bytes are well formed, but not signed by their claimed author
-    ├── Conflict            the caller's: same idempotency key, other content                        (HTTP 409)
+    ├── NotKnown            the caller's: nothing here has this name                                 (HTTP 404, exit 1)
+    ├── Conflict            the caller's: same idempotency key, other content                        (HTTP 409, exit 1)
     ├── ConfigError         the operator's: a setting, a port, a directory                           (exit 3)
     ├── LedgerError         this machine's                                                          (exit 1)
     │   ├── LedgerBusy      another process runs on the same data                                    (exit 4)
     │   ├── LedgerFull      the disk or the byte budget is used up; nothing was stored               (HTTP 507, exit 5)
     │   │   └── CustodyFull what is kept of others' facts has reached its bound; own events are taken
     │   └── LedgerBroken    a file is damaged, a sync or commit failed: close, reopen, rebuild       (the shell restarts the core; exit 1)
+    │       └── LedgerAway  it is on a server that cannot be reached: try again later                (exit 6)
     ├── Fenced              nobody's: another took this part of the work over; nothing was changed
     └── TransportError      the link's: retry later                                                  (exit 6)
 
@@ -22,11 +24,13 @@ from __future__ import annotations
 
 
 def sentence(reason: str, remedy: str) -> str:
-    """What is wrong and what helps, on one line."""
+    """What is wrong and what helps, on one line: two sentences where the remedy begins like one."""
     reason, remedy = " ".join(reason.split()), " ".join(remedy.split())
     if not remedy:
         return reason
-    return f"{reason} {remedy}" if reason.endswith((".", "!", "?", ":", ";")) else f"{reason}; {remedy}"
+    if reason.endswith((".", "!", "?", ":", ";")):
+        return f"{reason} {remedy}"
+    return f"{reason}. {remedy}" if remedy[0].isupper() else f"{reason}; {remedy}"
 
 
 class LongshoreError(Exception):
@@ -61,6 +65,10 @@ class DecodeError(LongshoreError):
 
 class NotVerified(DecodeError):
     """A signature that is not its claimed author's, or an author that is not known."""
+
+
+class NotKnown(LongshoreError):
+    """Nothing here has the name that the caller gave."""
 
 
 class Conflict(LongshoreError):
@@ -99,6 +107,12 @@ class CustodyFull(LedgerFull):
 
 class LedgerBroken(LedgerError):
     """A write, sync or commit failed. The connection is poisoned; reopen and rebuild."""
+
+
+class LedgerAway(LedgerBroken):
+    """It is on a server that cannot be reached; nothing is known to be damaged."""
+
+    exit_code = 6
 
 
 class Fenced(LongshoreError):

@@ -82,20 +82,23 @@ _SMALLER: Final = "Send smaller batches."
 # ------------------------------------------------------------------ JSON in
 
 
-def load_json(body: bytes) -> object:
-    """The JSON value in a request or file. Raises InvalidInput (field `body`: not UTF-8, not JSON, absurdly deep; or the key that stands
-    twice in one object, of which a parser would silently drop one) and TooLarge."""
+_JSON: Final = "Send one JSON value in UTF-8."
+
+
+def load_json(body: bytes, at: str = "body", remedy: str = _JSON) -> object:
+    """The JSON value in a request or file. Raises InvalidInput (field `at`, such as the file's name: not UTF-8, not JSON, absurdly deep; or
+    the key that stands twice in one object, of which a parser would silently drop one) and TooLarge. `remedy`: of what is no JSON."""
     if len(body) > limits.BATCH_BYTES:
-        raise TooLarge("body", f"is {len(body)} bytes long, at most {limits.BATCH_BYTES} are taken at once.", remedy=_SMALLER)
+        raise TooLarge(at, f"is {len(body)} bytes long, at most {limits.BATCH_BYTES} are taken at once.", remedy=_SMALLER)
     try:
         return json.loads(body.decode(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        raise InvalidInput("body", f"is not UTF-8 (byte {error.start}).") from error
+        raise InvalidInput(at, f"is not UTF-8 (byte {error.start}).", remedy=remedy) from error
     except json.JSONDecodeError as error:
-        raise InvalidInput("body", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
+        raise InvalidInput(at, f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.", remedy=remedy) from error
     except (RecursionError, ValueError) as error:
         # too deep, or a number of thousands of digits
-        raise InvalidInput("body", "is JSON that no event looks like: nested or a number beyond any bound.") from error
+        raise InvalidInput(at, "is JSON that no event looks like: nested or a number beyond any bound.") from error
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

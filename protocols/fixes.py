@@ -9,6 +9,7 @@ A row of the table `fixes` is kept per place, and per fix that was fixed in turn
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from protocols.codec import unpack
@@ -42,9 +43,12 @@ class Fix(NamedTuple):
 class Fixes:
     """See the module. `take` belongs into the owner's transaction."""
 
-    def __init__(self, db: Sql, log: StreamLog) -> None:
+    def __init__(self, db: Sql, log: StreamLog, sids: Iterable[int] | None = None) -> None:
+        """`sids`: of the streams in which something was replaced, where somebody has read them already."""
         self._db, self._log = db, log
-        self._sids: dict[int, None] = {sid: None for (sid,) in db.query("SELECT DISTINCT sid FROM fixes ORDER BY sid")}
+        if sids is None:
+            sids = [sid for (sid,) in db.query("SELECT DISTINCT sid FROM fixes ORDER BY sid")]
+        self._sids: dict[int, None] = dict.fromkeys(sids)
         """streams in which something was replaced: facts of all others are not looked up"""
 
     def of(self, identity: Identity) -> Fix | None:

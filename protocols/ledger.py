@@ -342,9 +342,8 @@ class Ledger:
         self, stream: Stream, first: int, prev: bytes, data: Sequence[bytes], hashes: Sequence[bytes], now_ms: int, facts: list[FactRow]
     ) -> Offered:
         """Facts of which none is more than an event of an order: nearly all that ever come."""
-        sid = stream.sid
-        found = self.book.open_all([fact[:2] for fact in facts], now_ms)
-        orders = [found[fact[:2]] for fact in facts]
+        sid, names = stream.sid, [fact[:2] for fact in facts]
+        orders = list(map(self.book.open_all(names, now_ms).__getitem__, names))
         seqs, okeys = range(first, first + len(facts)), [order.okey for order in orders]
         rows = list(map(_row_of, zip(repeat(sid), seqs, hashes, (prev, *hashes[:-1]), okeys, repeat(now_ms), data, strict=False)))
         statuses = [int(fact.status) for fact in facts]

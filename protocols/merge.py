@@ -16,9 +16,9 @@ Pure: everything about forks comes from an `Ancestry`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from protocols.codec import pack, unpack
+from protocols.codec import pack, unpack_own
 from protocols.lifecycle import Status, can_coexist, sort_key
 
 Entry = tuple[int, int, bytes]
@@ -66,14 +66,15 @@ class Ancestry(Protocol):
 def dominates(f: Head, g: Head, ancestry: Ancestry) -> bool:
     """Had the author of f seen g? Where the branch is not known yet, up to the known fork point."""
     if f.sid == g.sid:
-        if g.seq < f.seq and _reaches(f.sid, f.seq, f.h, g, ancestry):
+        if g.seq < f.seq and reaches(f.sid, f.seq, f.h, g, ancestry):
             return True
         if g.seq == f.seq and g.h == f.h:
             return f.by > g.by
-    return any(sid == g.sid and g.seq <= seq and _reaches(sid, seq, h4, g, ancestry) for sid, seq, h4 in f.ctx)
+    return any(sid == g.sid and g.seq <= seq and reaches(sid, seq, h4, g, ancestry) for sid, seq, h4 in f.ctx)
 
 
-def _reaches(sid: int, seq: int, h: bytes, g: Head, ancestry: Ancestry) -> bool:
+def reaches(sid: int, seq: int, h: bytes, g: Head, ancestry: Ancestry) -> bool:
+    """Is g, of the same stream and not beyond `seq`, on the branch of the fact at `seq` whose hash begins with h?"""
     fork = ancestry.fork_point(sid)
     if fork is None or g.seq <= fork:
         return True
@@ -90,6 +91,12 @@ def above_fork(g: Head, ancestry: Ancestry) -> bool:
 
 def admit(heads: Sequence[Head], fact: Head, ancestry: Ancestry) -> tuple[Head, ...] | None:
     """The heads after one more fact; None when it is history (some head had seen it) or here already."""
+    if not heads:
+        return (fact,)
+    if len(heads) == 1:  # nearly every fact: the next one of a stream that alone says something of the order
+        before = heads[0]
+        if before.sid == fact.sid and before.seq < fact.seq and not before.ctx and ancestry.fork_point(fact.sid) is None:
+            return (fact,)
     for h in heads:
         if (h.sid == fact.sid and h.seq == fact.seq and h.h == fact.h and h.by == fact.by) or dominates(h, fact, ancestry):
             return None
@@ -176,9 +183,9 @@ def _listed(h: Head) -> list[object]:
 
 def load_heads(data: bytes) -> tuple[Head, ...]:
     """What `dump_heads` wrote. Without a bound of its own: what was written must be readable, or its order would be lost to everybody."""
-    rows: list[list[object]] = unpack(data, max_bytes=len(data))  # type: ignore[assignment]
-    return tuple(Head(r[0], r[1], r[2], r[3], _entries(r), tuple(r[5]) if len(r) > 5 else ()) for r in rows)  # type: ignore[arg-type]
+    rows: list[list[Any]] = unpack_own(data)  # type: ignore[assignment]
+    return tuple([Head(r[0], r[1], r[2], r[3], _entries(r), tuple(r[5]) if len(r) > 5 else ()) for r in rows])
 
 
-def _entries(row: list[object]) -> tuple[Entry, ...]:
-    return tuple((e[0], e[1], e[2]) for e in row[4]) if len(row) > 4 else ()  # type: ignore[attr-defined]
+def _entries(row: list[Any]) -> tuple[Entry, ...]:
+    return tuple((e[0], e[1], e[2]) for e in row[4]) if len(row) > 4 else ()

@@ -134,6 +134,8 @@ class Answer:
     """of the feed of this start of the hub (rule 15); empty: this hub has none"""
     feed_pos: int = 0
     """where the feed stands: what came before it, digests find; what comes after it, the tail brings"""
+    followed: int | None = None
+    """the cursor of the node's follow that waits here for something to tell; None: none waits, or the hub does not say"""
 
     KIND = Kind.ANSWER
 
@@ -151,12 +153,14 @@ class Answer:
             list(self.dictionaries),
             self.feed_epoch,
             self.feed_pos,
+            self.followed,
         ]
 
     @classmethod
     def parse(cls, body: object) -> Answer:
         """The message, checked. Errors: DecodeError."""
-        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries, feed_epoch, feed_pos = _items(body, 8, b"", 0)
+        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries, *feed = _items(body, 8, b"", 0, None)
+        feed_epoch, feed_pos, followed = feed
         return cls(
             _bytes(nonce, NONCE),
             _bytes(incarnation, NONCE),
@@ -168,6 +172,7 @@ class Answer:
             _tuple(dictionaries, _small, 64),
             _hash_or_none(feed_epoch),
             _whole(feed_pos),
+            None if followed is None else _whole(followed),
         )
 
 

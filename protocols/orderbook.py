@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from protocols import merged
-from protocols.codec import unpack
+from protocols.codec import pack, unpack
 from protocols.disputes import Watch
 from protocols.downlink import heads_digest, order_k
 from protocols.errors import DecodeError
@@ -62,6 +63,9 @@ class Folded(NamedTuple):
 
     order: Order
     is_head: bool
+
+
+_folded: Final = partial(tuple.__new__, Folded)
 
 
 class _Walked:
@@ -170,10 +174,25 @@ class OrderBook:
     def fold_all(self, facts: Sequence[tuple[Order, Head]], at_ms: int) -> list[Folded]:
         """Take in facts of one stream that came together and are in the log. Of a forked author, each order is folded again once."""
         if not facts or not self._forked(facts[0][1].sid):
-            return [self.fold(order, head, at_ms) for order, head in facts]
+            return self._fold_each(facts, at_ms)
         for order in {order.okey: order for order, _ in facts}.values():
             self.replace(order, self._again(order), at_ms)
         return [Folded(order, head in order.heads) for order, head in facts]
+
+    def _fold_each(self, facts: Sequence[tuple[Order, Head]], at_ms: int) -> list[Folded]:
+        """`fold` of each, where their stream is not forked: there are hundreds in a frame."""
+        done, dirty, log, overruled = [], self._dirty, self._log, self.fixes.overruled
+        for order, head in facts:
+            if head.by or overruled(head):
+                done.append(self.fold(order, head, at_ms))
+                continue
+            heads = admit(order.heads, head, log)
+            order.at_ms = at_ms
+            dirty[order.okey] = order
+            if heads is not None:
+                order.heads = heads
+            done.append(_folded((order, heads is not None and head in heads)))
+        return done
 
     def _forked(self, sid: int) -> bool:
         return bool(self._log.forked_nodes) and self._log.by_sid(sid).key.node in self._log.forked_nodes
@@ -298,18 +317,25 @@ class OrderBook:
                 del self._orders[key]
 
 
+def _folded_columns(heads: tuple[Head, ...]) -> tuple[bytes, int, int]:
+    """Heads, status and digest of an order. Nearly all have one head that has seen nobody else's facts."""
+    if len(heads) == 1:
+        head = heads[0]
+        if not (head.ctx or head.by):
+            return pack((head[:4],)), head.status, heads_digest((head.h,))
+    return dump_heads(heads), shown(heads).status if heads else 0, digest_of(heads)
+
+
 def _new(o: Order) -> Sequence[int | str | bytes | None]:
-    return (
-        o.okey, o.org, o.order_id, dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms,
-        o.place, digest_of(o.heads), int(o.followed), int(o.held), merged.dump(o.counted),
-    )  # fmt: skip
+    heads, status, digest = _folded_columns(o.heads)
+    counted = merged.dump(o.counted) if o.counted else None
+    return o.okey, o.org, o.order_id, heads, status, int(o.conflict), o.at_ms, o.place, digest, int(o.followed), int(o.held), counted
 
 
 def _changed(o: Order) -> Sequence[int | str | bytes | None]:
-    return (
-        dump_heads(o.heads), shown(o.heads).status if o.heads else 0, int(o.conflict), o.at_ms, digest_of(o.heads), int(o.followed),
-        int(o.held), merged.dump(o.counted), o.okey,
-    )  # fmt: skip
+    heads, status, digest = _folded_columns(o.heads)
+    counted = merged.dump(o.counted) if o.counted else None
+    return heads, status, int(o.conflict), o.at_ms, digest, int(o.followed), int(o.held), counted, o.okey
 
 
 def digest_of(heads: Sequence[Head]) -> int:

@@ -71,6 +71,8 @@ def as_problem(error: Exception) -> Problem:
     if isinstance(error, errors.InvalidInput):
         kind = TOO_LARGE if isinstance(error, errors.TooLarge) else INVALID
         return Problem(kind, error.reason, field=error.field, allowed=list(error.allowed), remedy=error.remedy)
+    if isinstance(error, errors.NotKnown):
+        return Problem(NOT_FOUND, error.reason, remedy=error.remedy)
     if isinstance(error, errors.Conflict):
         return Problem(CONFLICT, error.reason, remedy=error.remedy)
     if isinstance(error, errors.LedgerFull):

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from protocols.codec import pack, unpack
-from protocols.errors import Conflict, DecodeError, InvalidInput
+from protocols.errors import Conflict, DecodeError, InvalidInput, NotKnown
 from protocols.event import OrderEvent
 from protocols.fact import CONTEXT_HASH_BYTES, Clock, Context, FactRow, Replaces, Withdrawn, from_row, to_row, withdrawn_row
 from protocols.fixes import Fixes, Identity, is_withdrawal, withdrawal
@@ -211,15 +211,15 @@ def discard(ledger: Ledger, qid: int, why: str, now_ms: int, *, actor: str | Non
 
 
 def mine(ledger: Ledger, qid: int) -> Item:
-    """An open item whose author this node is. Errors: InvalidInput, Conflict."""
+    """An open item whose author this node is. Errors: NotKnown, InvalidInput, Conflict."""
     item = ledger.quarantine_rows.get(qid)
     if item is None:
-        raise InvalidInput("id", f"nothing in quarantine has the number {qid}.", remedy="List them: queue quarantine ls")
+        raise NotKnown(f"Nothing in quarantine has the number {qid}.", remedy="Its list shows the numbers: quarantine ls")
     author = ledger.log.by_sid(item.identity[0]).key.node
     if author != ledger.node:
         raise InvalidInput("id", f"is a fact of {author}: only its author may replace or withdraw it.", remedy=f"Do it at {author}.")
     if item.state is not State.OPEN:
-        raise Conflict(f"{qid} was {item.state.name.lower()} already", remedy="look at it: queue quarantine show")
+        raise Conflict(f"{qid} was {item.state.name.lower()} already", remedy="look at it: quarantine show")
     return item
 
 

@@ -49,7 +49,7 @@ LEDGER: Final = (
     (
         # The downlink (rule 15): k is 32 bits that place an order among the buckets, digest names its heads, followed is 0 for one that
         # left the scope; told_fork is what a hub said of a stream's branches. copies are facts that came down; scopes, at a hub, which
-        # sites an order concerns.
+        # sites an order concerns (a hub has tables of its own for it since).
         "ALTER TABLE orders ADD COLUMN k INTEGER",
         "ALTER TABLE orders ADD COLUMN digest INTEGER",
         "ALTER TABLE orders ADD COLUMN followed INTEGER NOT NULL DEFAULT 1",

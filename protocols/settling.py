@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from protocols.clashes import SETTLES, Clash, State
+from protocols.clashes import SETTLED_AT, SETTLES, Clash, State
 from protocols.codec import pack
 from protocols.details import check_details, check_text, json_type
 from protocols.errors import Conflict, InvalidInput
@@ -22,6 +22,7 @@ from protocols.limits import TEXT_CHARS
 from protocols.merge import Head, ranked
 from protocols.merged import NOTES
 from protocols.orderbook import OrderBook
+from protocols.policy import CENTRE
 from protocols.streams import StreamLog
 
 FIELDS: Final = ("status", "actor", "note", "source", "site", "timestamp", "timeQuality", "heads", "details", "idempotencyKey")
@@ -56,7 +57,7 @@ def parse_settlement(obj: object, clash: Clash, org: str, order_id: str, *, defa
     if obj.get("status") is None:
         raise InvalidInput("status", "is required: what is true now.", remedy=f"Proposed: {', '.join(steps)}." if steps else "")
     details = check_details(obj.get("details") or {})
-    for own in (SETTLES, NOTES):
+    for own in (SETTLES, SETTLED_AT, NOTES):
         if own in details:
             raise InvalidInput(f"details.{own}", "is written by the settlement itself.", remedy="Use note, or leave it out.")
     timed = {name: obj[name] for name in ("timestamp", "timeQuality") if obj.get(name) is not None}
@@ -76,6 +77,14 @@ def parse_settlement(obj: object, clash: Clash, org: str, order_id: str, *, defa
         tuple((t.node, t.epoch, t.seq, t.h) for t in (clash.shown, clash.other)), heads,
         blake2b(pack(said), digest_size=16).digest(),
     )  # fmt: skip
+
+
+def at_centre(event: Settlement, region: str | None, site: str | None) -> Settlement:
+    """The same, made at the centre, for an order that stands at this site: so the lists of the site keep the order, and its history says
+    where it was settled. What makes two requests the same is left as it was: that which was said."""
+    if event.site is not None or site is None:
+        return event
+    return replace(event, region=region or event.region, site=site, details={**event.details, SETTLED_AT: CENTRE})
 
 
 def _actor(said: object) -> str:

@@ -9,7 +9,7 @@ it is named and the next one is looked for. Reading holds one part in memory, ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import BinaryIO, Final, NamedTuple
 from zlib import crc32
@@ -147,3 +147,23 @@ class _Reader:
     def _drop(self, count: int) -> None:
         self._window = self._window[count:]
         self._base += count
+
+
+_WORDS: Final = {
+    "known": "known before",
+    "taken": "taken note of",
+    "waiting": "waiting for their author",
+    "stranger": "of strangers",
+    "noRoom": "without room",
+}
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """What became of a stick, for people. `counts`: messages by verdict, and `newFacts`, the facts that were new to who took them."""
+    told = {name: value for name, value in counts.items() if value and name != "newFacts"}
+    if not told:
+        return "nothing is on it"
+    total, new = sum(told.values()), counts.get("newFacts", 0)
+    became = ", ".join(f"{value:,} {_WORDS.get(name, name)}" for name, value in told.items())
+    facts = f"{new:,} facts were" if new > 1 else f"{'1' if new else 'no'} fact was"
+    return f"{total:,} {'message' if total == 1 else 'messages'}: {became}; {facts} new here"

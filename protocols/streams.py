@@ -221,7 +221,7 @@ class StreamLog:
         self.mentioned -= not stream.own and not stream.chain.runs
         run = stream.chain.extends(first.seq, first.prev)
         if run is not None:
-            run.last, run.h_last = last.seq, last.h
+            stream.chain.lengthen(run, last.seq, last.h)
             return False
         self._write()
         before = stream.chain.fork_point

@@ -3,6 +3,10 @@
     longshore/v1/{org}/{region}/{site}/{node}/{channel}
 
 Identity comes before the verb, so that one prefix is one device. `CHANNELS` is the table: every list below is derived from it.
+
+Beside these is one topic of a hub's own, on which its workers speak to each other and nobody else reads or writes (`protocols.claims`):
+
+    longshore/hub/v1/{org}/{hub}/claim/{partition}
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from protocols.limits import NODE_CHARS, TOPIC_LEVEL_CHARS
 
 ROOT: Final = "longshore/v1"
 _ROOT_LEVELS: Final = ROOT.split("/")
+HUB_ROOT: Final = "longshore/hub/v1"
+"""of what concerns hubs alone; no rule of a node reaches in here"""
 TOPICS_KEPT: Final = 16_384
 """topics whose parts are remembered: those of some thousand nodes, each of which speaks on the same few again and again"""
 
@@ -156,6 +162,12 @@ def site_subscriptions(org: str, site: str) -> tuple[str, ...]:
     return tuple(f"{place}/{channel.value}" for channel in (Channel.LIVE, Channel.BACKFILL, Channel.CONTROL, Channel.STATE))
 
 
+def claims_of(org: str, hub: str, partition: int | None = None) -> str:
+    """The topic of a worker's claim to a partition; without one, the filter of all claims of this hub's workers."""
+    level = "+" if partition is None else str(partition)
+    return f"{HUB_ROOT}/{check_level(org, 'org')}/{check_node(hub, 'hub')}/claim/{level}"
+
+
 def channel_filters(node: str, org: str | None = None) -> list[tuple[Direction, str]]:
     """A filter per channel of the nodes that `node` stands for (a name, `+`, or a broker's placeholder), wherever they are."""
     level = "+" if org is None else check_level(org, "org")
@@ -180,9 +192,11 @@ def node_acl(address: Address) -> tuple[Rule, ...]:
 
 
 def hub_acl(org: str | None = None) -> tuple[Rule, ...]:
-    """All that a hub may do at a broker: the mirror image of its nodes' rules, for one org or for every org."""
+    """All that a hub may do at a broker: the mirror image of its nodes' rules, for one org or for every org, and the claims of workers."""
     mirror = {Direction.FROM_NODE: Access.READ, Direction.TO_NODE: Access.WRITE}
-    return tuple((mirror[row.direction], _all_nodes(org, channel)) for channel, row in CHANNELS.items())
+    claims = f"{HUB_ROOT}/{'+' if org is None else check_level(org, 'org')}/+/claim/+"
+    rules = [(mirror[row.direction], _all_nodes(org, channel)) for channel, row in CHANNELS.items()]
+    return (*rules, (Access.READ, claims), (Access.WRITE, claims))
 
 
 def allows(rules: Iterable[Rule], access: Access, topic_filter: str) -> bool:

@@ -15,12 +15,24 @@ from typing import Final
 from protocols.codec import FrameHeader, pack
 
 _CONTEXT: Final = b"longshore/trace/1"
+_OF_FOUR: Final = b"\x94"
+"""how msgpack begins an array of four"""
 _PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def trace_id(node: str, epoch: int, seq: int, h: bytes) -> str:
     """32 hexadecimal digits, the same for a fact wherever they are asked for."""
-    return blake2b(_CONTEXT + pack([node, epoch, seq, h]), digest_size=16).hexdigest()
+    return trace_id_in(stream_part(node, epoch), seq, h)
+
+
+def stream_part(node: str, epoch: int) -> bytes:
+    """What the traces of all facts of one node's epoch are computed from, for `trace_id_in`: there is one for each event of a backlog."""
+    return b"".join((_CONTEXT, _OF_FOUR, pack(node), pack(epoch)))
+
+
+def trace_id_in(stream: bytes, seq: int, h: bytes) -> str:
+    """`trace_id`, from a `stream_part`."""
+    return blake2b(stream + pack(seq) + pack(h), digest_size=16).hexdigest()
 
 
 def traceparent(node: str, epoch: int, seq: int, h: bytes) -> str:

@@ -139,8 +139,13 @@ def write_secret(path: str | Path, text: str, *, what: str) -> None:
         os.fsync(file.fileno())
 
 
-def read_secret(path: str | Path, *, what: str) -> str:
-    """The text of a secret file. Raises ConfigError if it is missing, unreadable, or open to others than its owner."""
+MADE_BY_INIT: Final = "Run init first, or restore it from your copy."
+MADE_BY_HAND: Final = "Make it first, for its owner alone: (umask 077; cat > FILE), then the password, Enter, Ctrl-D."
+
+
+def read_secret(path: str | Path, *, what: str, missing: str = MADE_BY_INIT) -> str:
+    """The text of a secret file. Raises ConfigError if it is missing (`missing`: what to do then), unreadable, or open to others than its
+    owner."""
     try:
         with open(path, encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -148,7 +153,7 @@ def read_secret(path: str | Path, *, what: str) -> str:
                 raise ConfigError(f"The {what} in {path} can be read by others (mode {mode:04o}).", remedy=f"Run: chmod 600 {path}")
             return file.read(65_536)
     except FileNotFoundError:
-        raise ConfigError(f"There is no {what} at {path}.", remedy="Run init first, or restore it from your copy.") from None
+        raise ConfigError(f"There is no {what} at {path}.", remedy=missing) from None
     except OSError as error:
         raise ConfigError(f"Cannot read the {what} in {path}: {error.strerror}.") from None
     except UnicodeDecodeError:

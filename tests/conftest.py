@@ -17,7 +17,8 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import guards, needs, procs
+from tests.support import guards, needs
+from tests.support.forks import Forge
 from tests.support.order import long_first
 from tests.support.source import ROOT
 
@@ -123,10 +124,24 @@ def _logs_go_where_they_went() -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """What processes are copied from, where a test asks for `copies`."""
+    with Forge() as made:
+        yield made
+
+
+@pytest.fixture
+def copies(forge: Forge) -> Iterator[None]:
+    """Hubs and edges begin as copies: see `tests.support.forks`."""
+    with forge.lent():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_child_left_behind() -> Iterator[None]:
     """Set up before a test's own fixtures and torn down after them; children of wider fixtures were there before."""
-    before = procs.children()
+    before = guards.present()
     yield
     left = guards.left_behind(before)
     guards.end_all(left)

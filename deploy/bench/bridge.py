@@ -118,8 +118,9 @@ async def _send_each(access: Any, topic: str, records: Sequence[BusRecord]) -> f
     producer = AIOKafkaProducer(**access.settings(), acks="all", enable_idempotence=True)
     await producer.start()
     await producer.partitions_for(topic)
+    ready = [(r.value, r.key, r.timestamp_ms, list(r.headers)) for r in records]
     started = time.perf_counter()
-    waiting = [await producer.send(topic, r.value, key=r.key, timestamp_ms=r.timestamp_ms, headers=r.headers) for r in records]
+    waiting = [await producer.send(topic, value, key=key, timestamp_ms=at, headers=pairs) for value, key, at, pairs in ready]
     await asyncio.gather(*waiting)
     took = time.perf_counter() - started
     await producer.stop()

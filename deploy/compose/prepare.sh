@@ -10,6 +10,16 @@ umask 077
 top="$(cd "$(dirname "$0")/../.." && pwd)"
 dir="${1:-$top/var/compose}"
 name="${BROKER_NAME:-mosquitto}"
+if [ -z "${LONGSHORE_BIN:-}" ]; then # before anything is made
+  if ! docker version >/dev/null 2>&1; then
+    echo "error: no docker answers here (docker version). With Longshore's commands on this machine: LONGSHORE_BIN=.venv/bin $0 ${1:-}" >&2
+    exit 1
+  fi
+  docker build -q --target hub -t longshore-hub:0.1 -f "$top/deploy/Dockerfile" "$top" >/dev/null
+elif [ ! -x "$LONGSHORE_BIN/longshore-hub" ]; then
+  echo "error: LONGSHORE_BIN: no longshore-hub is in $LONGSHORE_BIN; make setup puts it into .venv/bin" >&2
+  exit 1
+fi
 mkdir -p "$dir"/{secrets,broker/certs,mosquitto,prometheus}
 dir="$(cd "$dir" && pwd)"
 printf 'LONGSHORE_UID=%s\nLONGSHORE_GID=%s\n' "$(id -u)" "$(id -g)" > "$dir/env"
@@ -21,7 +31,6 @@ settings=(LONGSHORE_BROKER__KIND=external "LONGSHORE_BROKER__HOST=$name" LONGSHO
 if [ -n "${LONGSHORE_BIN:-}" ]; then
   node() { local command="$1"; shift; env "${settings[@]}" "$LONGSHORE_BIN/$command" "$@"; }
 else
-  docker build -q --target hub -t longshore-hub:0.1 -f "$top/deploy/Dockerfile" "$top" >/dev/null
   given=()
   for setting in "${settings[@]}"; do given+=(-e "$setting"); done
   node() {

@@ -10,7 +10,8 @@ from deploy.contracts import arrays, world
 from edge_agent.serve import presence
 from protocols import limits, topics
 from protocols.chains import RunKind
-from protocols.codec import FrameHeader, Kind, decode_body, open_envelope, unpack
+from protocols.claims import CLAIM_BYTES, SIGNATURE_BYTES, VERSION, Claim, seal_claim
+from protocols.codec import INT63_MAX, FrameHeader, Kind, decode_body, open_envelope, unpack
 from protocols.downlink import Bucket, Compare, Differ, Feed, Follow
 from protocols.messages import Answer, Heartbeat, Hello, Message, Pull, Receipt, Record, Refused
 from protocols.sync.seal import seal
@@ -68,10 +69,13 @@ def document() -> Json:
                 "security": [{"$ref": "#/components/securitySchemes/node"}],
             }
         },
-        "channels": {_id(channel): _channel(channel) for channel in CHANNELS},
-        "operations": {f"{_verb(channel)}{_id(channel).title()}": _operation(channel) for channel in CHANNELS},
+        "channels": {**{_id(channel): _channel(channel) for channel in CHANNELS}, "claim": _claim_channel()},
+        "operations": {
+            **{f"{_verb(channel)}{_id(channel).title()}": _operation(channel) for channel in CHANNELS},
+            **{f"{verb}Claim": _claim_operation(verb) for verb in ("send", "receive")},
+        },
         "components": {
-            "messages": {**{_name(kind): _message(kind) for kind in SAID}, "presence": _presence()},
+            "messages": {**{_name(kind): _message(kind) for kind in SAID}, "presence": _presence(), "claim": _claim()},
             "securitySchemes": {
                 "node": {"type": "userPassword", "description": "The node's name and the password whose hash its card carries."}
             },
@@ -191,6 +195,54 @@ def _presence() -> Json:
 def _presences() -> list[Json]:
     said = presence(world.ADDRESS.topic(Channel.STATE), 0x5F3A9C01D2E4B6A7, "0.1.0")
     return [json.loads(text) for text in (said.birth, said.will, said.farewell or b"null")]
+
+
+# ------------------------------------------------------------------ between the workers of a hub
+
+
+def _claim_channel() -> Json:
+    texts = {"org": "The organisation of the hub.", "hub": "Its name.", "partition": "The number of the partition."}
+    return {
+        "address": f"{topics.HUB_ROOT}/{{org}}/{{hub}}/claim/{{partition}}",
+        "title": "which worker of a hub has a partition of the nodes",
+        "description": "Between the workers of one hub, where it has several; no node reads or writes here.",
+        "parameters": {name: {"description": text} for name, text in texts.items()},
+        "messages": {"claim": {"$ref": "#/components/messages/claim"}},
+    }
+
+
+def _claim_operation(verb: str) -> Json:
+    return {
+        "action": verb,
+        "channel": {"$ref": "#/channels/claim"},
+        "messages": [{"$ref": "#/channels/claim/messages/claim"}],
+        "bindings": {"mqtt": {"qos": 1, "retain": True, "bindingVersion": "0.2.0"}},
+    }
+
+
+def _claim() -> Json:
+    number = {"type": "integer", "minimum": 0, "maximum": INT63_MAX}
+    elements: dict[str, Json] = {
+        "version": {"const": VERSION},
+        "partition": number,
+        "fence": number,
+        "worker": {"type": "string"},
+        "boot": number,
+    }
+    wire = seal_claim(Claim(17, 4, "w2", 0x5F3A9C01D2E4B6A), world.HUB_KEY.sign)
+    return {
+        "name": "claim",
+        "title": "The central store gave this worker a partition, with this fence: msgpack, then the hub's signature (64 bytes).",
+        "contentType": MEDIA,
+        "payload": {
+            "type": "array",
+            "items": [{"title": name, **schema} for name, schema in elements.items()],
+            "minItems": len(elements),
+            "additionalItems": True,
+        },
+        "examples": [{"name": "claim", "payload": unpack(wire[:-SIGNATURE_BYTES], max_bytes=CLAIM_BYTES)}],
+        WIRE: wire.hex(),
+    }
 
 
 # ------------------------------------------------------------------ examples

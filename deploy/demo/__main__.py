@@ -64,8 +64,8 @@ async def _main(args: argparse.Namespace) -> int:
     if not plays.events:
         raise InvalidInput("--records", "holds no row that can be played", remedy="longshore-models import scms FILE says why, row by row")
     _tell_history(plays)
-    if args.report is not None and not args.report.absolute().parent.is_dir():
-        raise ConfigError(f"{args.report.parent} is no folder", remedy="name a file in a folder that exists")
+    if args.report is not None:
+        make_room(args.report)
     if args.dir is not None:
         if args.dir.exists() and any(args.dir.iterdir()):
             raise ConfigError(f"{args.dir} is not empty", remedy="name a new folder")
@@ -73,6 +73,16 @@ async def _main(args: argparse.Namespace) -> int:
         return await _stage(args, plays, args.dir)
     with tempfile.TemporaryDirectory(prefix="longshore-demo-") as folder:
         return await _stage(args, plays, Path(folder))
+
+
+def make_room(file: Path) -> None:
+    """Make the folder of the report now, not after the play. Errors: ConfigError."""
+    try:
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file.parent} is no folder, nor can it be made: {error.strerror}", remedy="name another file") from error
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder", remedy="name a file in it")
 
 
 def _tell_history(plays: history.History) -> None:

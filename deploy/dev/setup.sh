@@ -58,8 +58,12 @@ pip_install() { # quiet, because its warnings are about its own affairs; everyth
   fi
 }
 
+# Of the tools a tenth is ever imported: Python compiles that when it is, and installing takes half as long.
+compile=()
+[ "$kind" = run ] || compile=(--no-compile)
+
 echo "setup: installing $(grep -c '==' "$lock") locked packages from $lock (a minute the first time)"
-pip_install --require-hashes -r "$lock"
+pip_install ${compile[@]+"${compile[@]}"} --require-hashes -r "$lock"
 pip_install --no-deps --no-build-isolation -e .
 fingerprint "$lock" > ".venv/.longshore-$kind"
 echo "setup: ready in ${SECONDS} s"

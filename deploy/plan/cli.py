@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"longshore-sim {__version__}")
     p.add_argument("--edges", type=int, default=40, metavar="N", help="edges of the region (default 40)")
     p.add_argument("--days", type=float, default=30, metavar="N", help="days to look at (default 30)")
-    p.add_argument("--outage", type=duration, default=7 * DAY_S, metavar="DURATION", help="the long outage, such as 7d or 12h (default 7d)")
+    p.add_argument(
+        "--outage", type=duration, metavar="DURATION", help="the long outage, such as 7d or 12h (default 7d, at most half of the days)"
+    )
     p.add_argument("--outage-edges", type=int, metavar="N", help="how many edges it hits (default all: the worst case)")
     p.add_argument("--outage-from", type=duration, metavar="DURATION", help="when it begins (default: after a fifth of the days)")
     p.add_argument("--events-per-day", type=float, default=5_000, metavar="N", help="captured by each edge (default 5,000)")
@@ -67,20 +69,24 @@ def _plan(a: argparse.Namespace) -> Plan:
     """Errors: InvalidInput."""
     bounds: dict[str, tuple[float, float]] = {
         "edges": (1, 100_000), "days": (0.1, 1_000), "events_per_day": (0, 100_000_000), "peak": (1, 3), "link": (1_000, 1e11),
-        "budget": (1e5, 1e13), "hub_share": (0.01, 1), "flaky": (0, 24), "outage": (0, a.days * DAY_S),
+        "budget": (1e5, 1e13), "hub_share": (0.01, 1), "flaky": (0, 24),
     }  # fmt: skip
     for name, (least, most) in bounds.items():
         if not least <= getattr(a, name) <= most:
             raise InvalidInput(f"--{name.replace('_', '-')}", f"is {getattr(a, name):g}.", remedy=f"Give {least:g} to {most:g}.")
-    begins = a.outage_from if a.outage_from is not None else a.days * DAY_S / 5
-    if begins + a.outage > a.days * DAY_S:
+    days_s = a.days * DAY_S
+    begins = a.outage_from if a.outage_from is not None else days_s / 5
+    outage = a.outage if a.outage is not None else max(0.0, min(7 * DAY_S, days_s / 2, days_s - begins))
+    if outage > days_s:
+        raise InvalidInput("--outage", f"is {_span(outage)}, longer than all days.", remedy=f"Give 0s to {_span(days_s)}, or more --days.")
+    if begins > days_s:
+        raise InvalidInput("--outage-from", f"is {_span(begins)}, after the last day.", remedy=f"Give 0s to {_span(days_s)}.")
+    if begins + outage > days_s:
         raise InvalidInput("--outage", "ends after the last day.", remedy="Give more --days, or begin it earlier with --outage-from.")
     hit = a.edges if a.outage_edges is None else a.outage_edges
     if not 0 <= hit <= a.edges:
         raise InvalidInput("--outage-edges", f"is {hit}.", remedy=f"Give 0 to {a.edges}.")
-    return Plan(
-        a.edges, a.days, a.outage, begins, hit, a.events_per_day, a.peak, a.link, a.budget, a.hub_share, a.flaky, a.flaky_for, a.seed
-    )
+    return Plan(a.edges, a.days, outage, begins, hit, a.events_per_day, a.peak, a.link, a.budget, a.hub_share, a.flaky, a.flaky_for, a.seed)
 
 
 def answer(plan: Plan, costs: Costs, out: Outcome) -> dict[str, Any]:
@@ -174,6 +180,7 @@ def main(argv: list[str] | None = None, *, costs: Callable[[], Costs] = measure)
     said = answer(plan, measured, out)
     if args.plot is not None:
         try:
+            args.plot.absolute().parent.mkdir(parents=True, exist_ok=True)
             args.plot.write_text(svg(plan, out, plan.budget_bytes / measured.edge_disk_bytes))
         except OSError as error:
             print(f"longshore-sim: --plot: {args.plot}: {error.strerror}", file=sys.stderr)

@@ -81,6 +81,11 @@ class ApartStore:
             raise LedgerBroken(f"{self._path}: internal error in the process of the store", remedy="close the store and open it again")
         return what
 
+    def still_there(self) -> None:
+        """See `MayBeAway`: a process that ended under an idle hub is noticed, and another started."""
+        if self._process.poll() is not None:
+            raise LedgerBroken(f"{self._path}: the process of the store has ended", remedy="it is started again")
+
     def close(self) -> None:
         """Have the process end, and wait for it. Idempotent."""
         with contextlib.suppress(OSError):

@@ -7,17 +7,18 @@ Everything here is a function of the *set* of facts, so that late, doubled or sh
   facts and by the lifecycle table it may normally follow none of them. A first fact, and one that had seen nothing, is never abnormal.
 - the promise: among the facts that state one, the shown one of those that no other of them had seen.
 
-Where no stream of the order is forked, having seen is a comparison of seqs and the fold takes a few operations per fact; otherwise each
-pair is asked of the ancestry. Pure.
+Where no stream of the order is forked, having seen is a comparison of seqs and the fold takes a few operations per fact; otherwise the
+ancestry is asked of what lies above a fork point. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from protocols.lifecycle import Status, may_follow
-from protocols.merge import Ancestry, Head, dominates, shown
+from protocols.merge import Ancestry, Entry, Head, reaches, shown
 
 
 class Known(NamedTuple):
@@ -119,25 +120,97 @@ def _at_or_below(lane: list[Head], seq: int) -> Head | None:
 
 
 class _Forked:
-    """Some author of the order has two histories: each pair is asked of the ancestry."""
+    """Some author of the order has two histories: what lies above a fork point is asked of the ancestry, all else is a comparison.
+
+    Sets of facts are numbers with a bit for each: nested loops over the pairs of a busy order took seconds."""
 
     def __init__(self, ancestry: Ancestry) -> None:
         self._ancestry = ancestry
+        self._seen: dict[Head, int] = {}
+        self._bits: dict[Head, int] = {}
 
     def undominated(self, facts: Sequence[Head]) -> tuple[Head, ...]:
-        return _or_all((g for g in facts if not any(f is not g and dominates(f, g, self._ancestry) for f in facts)), facts)
+        """The first call, with all facts of the order, is the one that looks at them; others may ask of some of these."""
+        if not self._seen:
+            self._look(facts)
+        seen = 0
+        for f in facts:
+            seen |= self._seen[f]
+        return _or_all((g for g in facts if not seen & self._bits[g]), facts)
+
+    def _look(self, facts: Sequence[Head]) -> None:
+        self._bits = {f: 1 << n for n, f in enumerate(facts)}
+        on: dict[int, list[Head]] = {}
+        for f in sorted(self._bits, key=_place):
+            on.setdefault(f.sid, []).append(f)
+        lanes = {sid: _Lane(lane, self._bits, self._ancestry) for sid, lane in on.items()}
+        for f in facts:
+            seen = lanes[f.sid].seen(f.seq - 1, (f.sid, f.seq, f.h))
+            for entry in f.ctx:
+                if entry[0] in lanes:
+                    seen |= lanes[entry[0]].seen(entry[1], entry)
+            for g in lanes[f.sid].at(f.seq):  # in one place stands what was said last of it
+                if g.h == f.h:
+                    seen = seen | self._bits[g] if f.by > g.by else seen & ~self._bits[g]
+            self._seen[f] = seen & ~self._bits[f]
 
     def steps(self, facts: Sequence[Head]) -> list[tuple[Head, list[Head]]]:
-        """Each fact, and those that it came directly after. Each pair is asked once, and sets of facts are numbers with a bit for each:
-        three nested loops over a busy order took seconds."""
-        seen = [sum(1 << j for j, g in enumerate(facts) if g is not f and dominates(f, g, self._ancestry)) for f in facts]
+        """Each fact, and those that it came directly after."""
+        seen = [self._seen[f] for f in facts]
         return [(f, _directly_before(before, seen, facts)) for f, before in zip(facts, seen, strict=True)]
+
+
+class _Lane:
+    """The facts of an order that lie on one stream, in ascending order. `bits`: of each the set that is only it."""
+
+    def __init__(self, facts: Sequence[Head], bits: dict[Head, int], ancestry: Ancestry) -> None:
+        self._facts, self._ancestry = facts, ancestry
+        self._seqs = [f.seq for f in facts]
+        fork = ancestry.fork_point(facts[0].sid)
+        self._trunk = len(facts) if fork is None else bisect_right(self._seqs, fork)
+        """so many lie where the stream has no branches yet"""
+        self._below: list[int] = [0]
+        """the sets of the first so many of those"""
+        for f in facts[: self._trunk]:
+            self._below.append(self._below[-1] | bits[f])
+        self._branches: list[int] = []
+        """of each fact above: what stands in its place, and those above that it stands on"""
+        for f in facts[self._trunk :]:
+            here = sum(bits[g] for g in self.at(f.seq) if g.h == f.h)
+            self._branches.append(here | self._branch(bisect_left(self._seqs, f.seq), (f.sid, f.seq, f.h)))
+
+    def at(self, seq: int) -> Sequence[Head]:
+        """Those with one seq."""
+        return self._facts[bisect_left(self._seqs, seq) : bisect_right(self._seqs, seq)]
+
+    def seen(self, seq: int, tip: Entry) -> int:
+        """The set of what is not beyond `seq` and on the branch of a tip: (sid, seq, how its hash begins)."""
+        end = bisect_right(self._seqs, seq)
+        return self._below[min(end, self._trunk)] | self._branch(end, tip)
+
+    def _branch(self, end: int, tip: Entry) -> int:
+        """Of the first so many, those above the fork point and below a tip: the last of them, and what that one stands on."""
+        for n in range(end - 1, self._trunk - 1, -1):
+            if reaches(*tip, self._facts[n], self._ancestry):
+                return self._branches[n - self._trunk]
+        return 0
+
+
+def _place(f: Head) -> int:
+    return f.seq
 
 
 def _directly_before(before: int, seen: Sequence[int], facts: Sequence[Head]) -> list[Head]:
     """Of the facts in a set those that no other of it had seen."""
     below = 0
-    for n in range(len(facts)):
-        if before >> n & 1:
-            below |= seen[n]
-    return [f for n, f in enumerate(facts) if (before & ~below) >> n & 1]
+    for n in _numbers(before):
+        below |= seen[n]
+    return [facts[n] for n in _numbers(before & ~below)]
+
+
+def _numbers(bits: int) -> Iterator[int]:
+    """The places of the bits that are set, ascending."""
+    while bits:
+        low = bits & -bits
+        yield low.bit_length() - 1
+        bits ^= low

@@ -5,6 +5,9 @@ the process (worker and boot) that its row names, while that lives. Each change 
 fence is still the one that was read: of two that reach for a partition one gets it. Every transaction here takes one row's lock first, so
 that what is read in it stays true until it ends, and versions of the register are committed in their order.
 
+It is noted when anybody was heard. After a silence that no worker makes who reaches the store, all rows have run out, also those of workers
+that live and only could not tell it: for a lease they are spared.
+
 SQLite: a file of its own, beside the store's, so that a renewal is no change to the store; for several workers on one machine, whose clock
 is the store's. Both are made anew from what the workers hold when they are lost.
 """
@@ -26,6 +29,8 @@ from protocols.sqlite import Db
 
 _PART: Final = "workers"
 _ANEW: Final = "make the edge anew: each node has a key of its own"
+SILENCE: Final = 2
+"""half a lease without a word of anybody: a worker that lives renews at a third, and no row can run out in less than two thirds of one"""
 NODES_A_TURN: Final = 2_000
 """of the register, in one reading"""
 
@@ -77,12 +82,20 @@ class PartitionRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything at one moment. `mine`: is this process's row its own? `nodes_version`: of the newest change to the register."""
+    """Everything at one moment. `mine`: is this process's row its own? `nodes_version`: of the newest change to the register. `spares`:
+    nobody could be heard until lately, so a worker whose row ran out may well live."""
 
     workers: tuple[WorkerRow, ...]
     partitions: tuple[PartitionRow, ...]
     mine: bool
     nodes_version: int
+    spares: bool = False
+
+    def is_free(self, row: PartitionRow) -> bool:
+        """May it be taken? Nobody's, or of a process that is dead: its time to come back is over, or another has its name by now."""
+        if row.lives or not self.spares:
+            return not row.lives
+        return not row.worker or any(w.worker == row.worker for w in self.workers)
 
 
 class SharedNode(NamedTuple):
@@ -186,6 +199,7 @@ class SqlLeases:
 
     def _renew(self, me: Me, lease_ms: int, now_ms: int) -> Table:
         row = self._db.one("SELECT boot, since_ms, expires_ms FROM workers WHERE worker=?", (me.worker,))
+        spares = self._after_silence(now_ms, lease_ms)
         mine = row is None or int(row[0]) == me.boot or int(row[2]) <= now_ms
         if mine:
             since_ms = int(row[1]) if row is not None and int(row[0]) == me.boot else now_ms
@@ -194,14 +208,24 @@ class SqlLeases:
                      since_ms=excluded.since_ms, expires_ms=excluded.expires_ms""",
                 (me.worker, me.boot, me.place, since_ms, now_ms + lease_ms),
             )
-        return self._table(now_ms, mine=mine)
+        return self._table(now_ms, mine=mine, spares=spares)
+
+    def _after_silence(self, now_ms: int, lease_ms: int) -> bool:
+        """Somebody is heard. Was nobody for long until now, or until less than a lease ago?"""
+        noted = {name: int(at) for name, at in self._db.query("SELECT name, value FROM worker_numbers WHERE name IN ('heard', 'back')")}
+        back = now_ms if now_ms - noted.get("heard", 0) > lease_ms // SILENCE else noted.get("back", 0)
+        self._db.many(
+            "INSERT INTO worker_numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
+            [("heard", now_ms), ("back", back)],
+        )
+        return 0 <= now_ms - back < lease_ms
 
     def read(self) -> Table:
         """See `Leases.read`."""
         done: Table = self._in_transaction(lambda: self._table(self._clock_ms(), mine=False))
         return done
 
-    def _table(self, now_ms: int, *, mine: bool) -> Table:
+    def _table(self, now_ms: int, *, mine: bool, spares: bool = False) -> Table:
         workers = tuple(
             WorkerRow(worker, int(boot), place, int(expires) - now_ms, max(0, now_ms - int(since)))
             for worker, boot, place, since, expires in self._db.query(
@@ -216,7 +240,7 @@ class SqlLeases:
             )
         )
         version = self._db.one("SELECT value FROM worker_numbers WHERE name='nodes'")
-        return Table(workers, partitions, mine, int(version[0]) if version else 0)
+        return Table(workers, partitions, mine, int(version[0]) if version else 0, spares)
 
     def take(self, me: Me, wanted: Sequence[tuple[int, int]]) -> dict[int, int]:
         """See `Leases.take`."""

@@ -43,6 +43,15 @@ class Offset:
     fence: int
 
 
+def fenced(move: Move) -> Fenced:
+    """This partition is another's."""
+    return Fenced(
+        f"{move.topic}/{move.partition} stands no longer at {move.expected} under this claim: another projector took it over,"
+        " or the store came back older",
+        remedy="let it go, or claim it again and read on from where the store stands",
+    )
+
+
 FENCE_BITS: Final = 63
 """of a token"""
 
@@ -71,11 +80,7 @@ class Offsets:
                 (move.next_offset, move.topic, move.partition, move.fence, move.expected),
             )
             if not found:
-                raise Fenced(
-                    f"{move.topic}/{move.partition} stands no longer at {move.expected} under this claim: another projector took it over,"
-                    " or the store came back older",
-                    remedy="let it go, or claim it again and read on from where the store stands",
-                )
+                raise fenced(move)
 
     def all(self) -> list[Offset]:
         """Every partition that was ever claimed."""

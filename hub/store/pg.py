@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo, errors, pq
+from psycopg.adapt import Transformer
+from psycopg.waiting import Ready, Wait
 
-from protocols.errors import ConfigError, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
-from protocols.trust import read_secret
+from protocols.errors import ConfigError, LedgerAway, LedgerBroken, LedgerBusy, LedgerError, LedgerFull
+from protocols.trust import MADE_BY_HAND, read_secret
 
+T = TypeVar("T")
 OLDEST_SERVER: Final = 130_000
 """as the server counts versions"""
 CONNECT_S: Final = 5
 STATEMENT_MS: Final = 15_000
 SILENCE_S: Final = 5.0
 """beyond the server's own limit; then it is taken for dead"""
+_COPY_BYTES: Final = 262_144
+"""that are given to the server at once"""
 LONG: Final = 0
 """for `limit`: as long as it takes"""
 _SETTINGS: Final = (
@@ -55,6 +61,17 @@ _REFUSALS: Final = (
 )
 """a connection that is refused has no SQLSTATE in libpq, only these words"""
 _TLS: Final = re.compile(r"SSL|certificate|root\.crt", re.IGNORECASE)
+
+
+Asked = tuple[str, Sequence[bytes | None]]
+"""a statement of `together`, with `?` for each parameter, and its parameters in the server's binary form (`hub.store.pg_values`)"""
+
+
+class Answer(NamedTuple):
+    """Of one statement: its rows, and how many it wrote."""
+
+    rows: list[tuple[Any, ...]]
+    written: int
 
 
 class Raced(LedgerBusy):
@@ -92,7 +109,7 @@ class Server:
         if "password" in parts:
             raise ConfigError("store.dsn holds a password", remedy="Put it into a file that only this user may read: store.password_file.")
         if self.password_file:
-            parts["password"] = read_secret(self.password_file, what="password of the central store").strip()
+            parts["password"] = read_secret(self.password_file, what="password of the central store", missing=MADE_BY_HAND).strip()
         parts |= {name: text for name, text in (("sslmode", self.sslmode), ("sslrootcert", self.sslrootcert)) if text}
         if self.sslrootcert and not Path(self.sslrootcert).is_file():
             raise ConfigError(f"{self.sslrootcert}: no such file", remedy="store.sslrootcert names the authority (PEM) of the server.")
@@ -133,6 +150,10 @@ class Pg:
     def __init__(self, server: Server) -> None:
         self.place = server.place()
         self.in_transaction = False
+        self._beginning = ""
+        """the statement that begins the transaction, as long as it was not sent"""
+        self._names: dict[str, bytes] = {}
+        self._numbers = count(1)
         arguments = server.arguments()
         try:
             self._c = _Bounded.connect(autocommit=True, **arguments)
@@ -140,6 +161,7 @@ class Pg:
             raise _cannot_connect(e, self.place) from None  # its words may quote what it was given
         try:
             self._cursor = self._c.cursor(binary=True)
+            self._loads = Transformer(self._c)
             self._configure()
         except (LedgerError, ConfigError):
             self.close()
@@ -162,21 +184,25 @@ class Pg:
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
         with self._translated():
+            self._really_begin()
             return self._cursor.execute(_placed(sql), params or None).fetchall()
 
     def one(self, sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row, or None."""
         with self._translated():
+            self._really_begin()
             return self._cursor.execute(_placed(sql), params or None).fetchone()
 
     def run(self, sql: str, params: Sequence[Any] = ()) -> None:
         """Execute one statement for its effect."""
         with self._translated():
+            self._really_begin()
             self._cursor.execute(_placed(sql), params or None)
 
     def count(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Execute one statement. Returns how many rows it wrote."""
         with self._translated():
+            self._really_begin()
             return self._cursor.execute(_placed(sql), params or None).rowcount
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -184,23 +210,82 @@ class Pg:
         given = list(rows)
         if given:
             with self._translated():
+                self._really_begin()
                 self._cursor.executemany(_placed(sql), given)
 
-    def copy_in(self, into: str, data: bytes) -> None:
-        """COPY rows in the binary format into `into`, a table with its columns. See `hub.store.pg_rows`."""
-        with self._translated(), self._cursor.copy(f"COPY {into} FROM STDIN (FORMAT binary)") as copy:
-            copy.write(data)
+    def copy_in(self, *tables: tuple[str, bytes]) -> None:
+        """COPY rows in the binary format into tables, each with its columns: all in one go. See `hub.store.pg_rows`."""
+        if tables:
+            sql = ";".join([*self._begin_first(), *(f"COPY {into} FROM STDIN (FORMAT binary)" for into, _ in tables)])
+            with self._translated():
+                self._waited(_copied(self._c.pgconn, sql.encode(), [data for _, data in tables]))
+
+    def together(self, *asked: Asked) -> list[Answer]:
+        """Several statements in one go, one after the other: asked singly, each waits for the one before it on both ends. They stay
+        prepared. What one of them fails with is raised, and those behind it were not executed."""
+        commands: list[Asked] = [(sql, ()) for sql in self._begin_first()]
+        if not commands and not asked:
+            return []
+        with self._translated():
+            results = self._waited(self._piped([*commands, *asked]))
+            return [self._answer(result) for result in results[len(commands) :]]
+
+    def _piped(self, asked: Sequence[Asked]) -> _Waiting[list[pq.abc.PGresult]]:
+        """The result of each statement."""
+        conn, fresh, places, sent = self._c.pgconn, dict[str, bytes](), list[int](), 0
+        conn.enter_pipeline_mode()
+        for sql, params in asked:
+            name = self._names.get(sql) or fresh.get(sql)
+            if name is None:
+                name = fresh[sql] = b"ls%d" % next(self._numbers)
+                conn.send_prepare(name, _numbered(sql).encode())
+                sent += 1
+            conn.send_query_prepared(name, params, param_formats=[1] * len(params), result_format=1)
+            places.append(sent)
+            sent += 1
+        conn.pipeline_sync()
+        found = yield from _until_sync(conn)
+        conn.exit_pipeline_mode()
+        _check(found)
+        self._names |= fresh  # not after a failure: nobody knows which of them the server has
+        return [found[place] for place in places]
+
+    def _answer(self, result: pq.abc.PGresult) -> Answer:
+        rows: list[tuple[Any, ...]] = []
+        if result.ntuples:
+            self._loads.set_pgresult(result)
+            rows = self._loads.load_rows(0, result.ntuples, tuple)
+        return Answer(rows, result.command_tuples or 0)
 
     # ------------------------------------------------------------ transactions
 
     def begin(self, how: str = "") -> None:
-        """Begin one. `how`: ISOLATION LEVEL …; the default sees at each statement what is committed by then."""
-        self.run(f"BEGIN {how}")
+        """Begin one, with the first statement in it. `how`: ISOLATION LEVEL …; the default sees at each statement what is committed by
+        then."""
+        self._beginning = f"BEGIN {how}"
         self.in_transaction = True
+
+    def _simply(self, sql: bytes) -> None:
+        self._waited(_copied(self._c.pgconn, sql, ()))
+
+    def _waited(self, doing: _Waiting[T]) -> T:
+        with self._c.lock:
+            return self._c.wait(doing)  # type: ignore[no-any-return]
+
+    def _begin_first(self) -> list[str]:
+        """What has to go before the next statement."""
+        first, self._beginning = self._beginning, ""
+        return [first] if first else []
+
+    def _really_begin(self) -> None:
+        for sql in self._begin_first():
+            self._cursor.execute(sql)
 
     def commit(self) -> None:
         """On the server's disk when it returns. After an error nobody knows whether it is: its owner reopens and asks."""
-        self.run("COMMIT")
+        if not self._begin_first():
+            with self._translated():
+                self._simply(b"COMMIT")
         self.in_transaction = False
 
     def rollback(self) -> None:
@@ -208,7 +293,8 @@ class Pg:
         if self.in_transaction:
             self.in_transaction = False
             with contextlib.suppress(psycopg.Error):
-                self._c.execute("ROLLBACK")
+                if not self._begin_first():
+                    self._simply(b"ROLLBACK")  # sent by a cursor it would have the driver forget all prepared statements, ours too
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[None]:
@@ -226,6 +312,14 @@ class Pg:
         """How long a statement may take from here on; `LONG`: as long as it does."""
         self.run(f"SET statement_timeout = {milliseconds}")
         self._c.patience_s = milliseconds / 1_000 + SILENCE_S if milliseconds else None
+
+    def ping(self) -> None:
+        """Returns when the server has answered; it is not waited for as long as for work. Errors: LedgerError."""
+        before, self._c.patience_s = self._c.patience_s, SILENCE_S
+        try:
+            self.run("SELECT 1")
+        finally:
+            self._c.patience_s = before
 
     @property
     def alive(self) -> bool:
@@ -252,6 +346,77 @@ def _placed(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
 
 
+@lru_cache(maxsize=1024)
+def _numbered(sql: str) -> str:
+    """The placeholders of `Sql` as the server's own."""
+    first, *others = sql.split("?")
+    return first + "".join([f"${n}{part}" for n, part in enumerate(others, 1)])
+
+
+# ------------------------------------------------------------------ what a general driver does step by step
+
+
+_Waiting = Generator[Wait, Ready, T]
+"""says for what of the connection it waits; `Connection.wait` goes on with it"""
+_COPY_IN, _SYNC, _FAILED = pq.ExecStatus.COPY_IN, pq.ExecStatus.PIPELINE_SYNC, pq.ExecStatus.FATAL_ERROR
+
+
+def _sent(conn: pq.abc.PGconn) -> _Waiting[None]:
+    """All that was given is on its way. Reads meanwhile: a server that cannot say what it has done does not go on."""
+    while conn.flush():
+        ready = yield Wait.RW
+        if ready and ready & Ready.R:
+            conn.consume_input()
+
+
+def _result(conn: pq.abc.PGconn) -> _Waiting[pq.abc.PGresult | None]:
+    """The next one; None ends those of a command."""
+    while conn.is_busy():
+        if (yield Wait.R):
+            conn.consume_input()
+    return conn.get_result()
+
+
+def _until_sync(conn: pq.abc.PGconn) -> _Waiting[list[pq.abc.PGresult]]:
+    """All results of a pipeline."""
+    yield from _sent(conn)
+    found: list[pq.abc.PGresult] = []
+    while True:
+        result = yield from _result(conn)
+        if result is not None and result.status == _SYNC:
+            return found
+        if result is not None:
+            found.append(result)
+        elif conn.status != pq.ConnStatus.OK:
+            _check(found)
+            raise psycopg.OperationalError("the connection is lost")
+
+
+def _copied(conn: pq.abc.PGconn, sql: bytes, tables: Sequence[bytes]) -> _Waiting[None]:
+    """Statements of which so many are COPY, each given its rows when it asks for them."""
+    conn.send_query(sql)
+    yield from _sent(conn)
+    left, found = iter(tables), list[pq.abc.PGresult]()
+    while (result := (yield from _result(conn))) is not None:
+        if result.status != _COPY_IN:
+            found.append(result)
+            continue
+        data = memoryview(next(left))
+        for start in range(0, len(data), _COPY_BYTES):
+            conn.put_copy_data(data[start : start + _COPY_BYTES])
+            yield from _sent(conn)
+        conn.put_copy_end(None)
+        yield from _sent(conn)
+    _check(found)
+
+
+def _check(results: Sequence[pq.abc.PGresult]) -> None:
+    """Errors: psycopg.Error, the first that the server said."""
+    for result in results:
+        if result.status == _FAILED:
+            raise errors.error_from_result(result)
+
+
 def translate(e: psycopg.Error, place: str) -> LedgerError:
     """Which of ours an error of the server is."""
     state, words = e.sqlstate or "", _words(e)
@@ -276,7 +441,7 @@ def _cannot_connect(e: psycopg.Error, place: str) -> LedgerError | ConfigError:
     if _TLS.search(str(e)):
         return ConfigError(f"{place}: no connection by TLS ({words})", remedy="See store.sslmode and store.sslrootcert.")
     remedy = "See that it runs, and store.dsn. A hub or projector that runs tries again by itself."
-    return LedgerBroken(f"{place} cannot be reached ({words})", remedy=remedy)
+    return LedgerAway(f"{place} cannot be reached ({words})", remedy=remedy)
 
 
 def _words(e: psycopg.Error) -> str:

@@ -10,12 +10,16 @@ orders and streams are locked first, and nothing changes under the fold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
-from hub.store.pg import Pg, Raced
+from hub.store import pg_offsets
+from hub.store.offsets import Advance
+from hub.store.pg import Asked, Pg, Raced
 from hub.store.pg_log import PgLog
-from hub.store.pg_rows import LOG, LogRow, log_rows
-from hub.store.pg_shelf import PgShelf
+from hub.store.pg_rows import LogRow, log_rows
+from hub.store.pg_shelf import NUMBERS, Numbers, PgShelf
+from hub.store.pg_values import bigints, integers
 from hub.store.port import Applied, StoreFact, StoreRecord
 from hub.store.reading import Fresh, Read, applied, lanes
 from hub.store.view import ViewBook
@@ -27,15 +31,17 @@ from protocols.streams import Stream, StreamKey
 NEAR: Final = 32
 """seqs that facts of one stream may lie apart and still be looked for together"""
 
+_IDENTITY: Final = itemgetter(0, 1, 2)
+"""stream, seq and hash of a fact"""
 Span = tuple[int, int, int]
 """sid, first seq, last seq"""
 
 _SPANS: Final = "unnest(?::integer[], ?::bigint[], ?::bigint[]) WITH ORDINALITY r (sid, first, last, n)"
 _KNOWN: Final = f"SELECT l.sid, l.seq, l.h FROM {_SPANS} JOIN log l ON l.sid = r.sid AND l.seq BETWEEN r.first AND r.last"
-_SUSPECT: Final = f"""SELECT DISTINCT sid FROM (
-      SELECT l.sid, l.seq, l.prev, lag(l.seq) OVER w AS seq_before, lag(l.h) OVER w AS h_before
-      FROM {_SPANS} JOIN log l ON l.sid = r.sid AND l.seq BETWEEN r.first - 1 AND r.last + 1
-      WINDOW w AS (PARTITION BY r.n ORDER BY l.seq)) x
+_SUSPECT: Final = f"""SELECT DISTINCT r.sid FROM {_SPANS} CROSS JOIN LATERAL (
+      SELECT l.seq, l.prev, lag(l.seq) OVER w AS seq_before, lag(l.h) OVER w AS h_before
+      FROM log l WHERE l.sid = r.sid AND l.seq BETWEEN r.first - 1 AND r.last + 1
+      WINDOW w AS (ORDER BY l.seq)) x
     WHERE seq = seq_before OR (seq = seq_before + 1 AND prev <> h_before)"""
 """streams in which facts beside ours hang on another hash than the one that is there, or share a seq"""
 _BESIDE: Final = f"SELECT l.seq, l.h, l.prev FROM {_SPANS} JOIN log l ON l.sid = r.sid AND l.seq BETWEEN r.first - 1 AND r.last + 1"
@@ -46,50 +52,82 @@ _COUNT: Final = """UPDATE streams s SET facts=s.facts+n.facts, orderly=s.orderly
 
 
 class PgBatch:
-    """Inside the owner's transaction, READ COMMITTED. Errors of `take`: Raced: undo it, and take it carefully."""
+    """Inside the owner's transaction, READ COMMITTED. Errors of `take`: Fenced; Raced: undo it, and take it carefully.
 
-    def __init__(self, db: Pg, policies: Policies, now_ms: int, *, careful: bool) -> None:
-        self._db, self._policies, self._now_ms, self._careful = db, policies, now_ms, careful
-        self._log, self._shelf = PgLog(db, careful=careful), PgShelf(db, careful=careful)
+    What a batch in good hope asks goes to the server in two messages, and what it writes in one more: each question by itself would cost as
+    much as applying some facts. `doubt`: facts may be logged already, so that is asked, too; without it such a batch is raced.
+    """
+
+    def __init__(self, db: Pg, policies: Policies, now_ms: int, *, careful: bool, doubt: bool = True) -> None:
+        self._db, self._policies, self._now_ms, self._careful, self._doubt = db, policies, now_ms, careful, doubt
+        self._log = PgLog(db, careful=careful)
         self._fresh: list[Fresh] = []
         self._poison: list[tuple[int, int, bytes, str, int]] = []
         self._fixes: list[tuple[Stream, int, bytes, Replaces, bool]] = []
         self._counts: dict[int, list[int]] = {}
         """by stream: facts, facts of orders and records that are new"""
 
-    def take(self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], read: Sequence[Read]) -> Applied:
+    def take(
+        self, facts: Sequence[StoreFact], records: Sequence[StoreRecord], read: Sequence[Read], offsets: Advance | None = None
+    ) -> Applied:
         """Log and fold what is new; the owner commits next."""
         own = lanes(facts)
-        self._open([*own, *(r.stream for r in records)], facts, read)
+        self._open([*own, *(r.stream for r in records)], facts, read, offsets)
         self._counts = {self._log.open(key).sid: [0, 0, 0] for key in [*own, *(r.stream for r in records)]}
         self._choose(facts, read)
         spans = [span for key, lane in own.items() for span in _spans(self._log.open(key).sid, [facts[i].seq for i in lane])]
         new = self._unknown(spans, facts)
-        self._db.copy_in(LOG, log_rows(self._rows(new, facts, read)))
+        self._log.hold(log_rows(self._rows(new, facts, read)))
+        if self._careful:
+            self._log.write()
         self._set_aside(records)
         self._fold(spans, facts)
         self._book.finish(self._now_ms)
-        if not self._careful:
-            self._log.lock(self._counts)
-            if self._suspects(spans):
-                raise Raced("a stream is forked", remedy="try again")
-        lists = [list(self._counts), *([counts[n] for counts in self._counts.values()] for n in range(3))]
-        self._db.run(_COUNT, lists)
+        self._write(spans)
         return applied(self._fresh, facts, len(new))
+
+    def _write(self, spans: Sequence[Span]) -> None:
+        """All that is left, in two goes; where the batch was in good hope, look under the lock whether it was right to."""
+        lists = [integers(list(self._counts)), *(bigints([counts[n] for counts in self._counts.values()]) for n in range(3))]
+        counting: Asked = (_COUNT, lists)
+        if self._careful:
+            self._db.together(counting)
+            return
+        self._db.copy_in(*self._log.held(), *self._shelf.held())
+        changing = self._shelf.changing()
+        suspecting: Asked = (_SUSPECT, _packed(spans))
+        *changed, locked, suspects, _ = self._db.together(*changing, self._log.locking(self._counts), suspecting, counting)
+        self._shelf.changed(changed)
+        self._log.locked(locked)
+        if suspects.rows:
+            raise Raced("a stream is forked", remedy="try again")
 
     # ------------------------------------------------------------ before
 
-    def _open(self, touched: Sequence[StreamKey], facts: Sequence[StoreFact], read: Sequence[Read]) -> None:
+    def _open(self, touched: Sequence[StreamKey], facts: Sequence[StoreFact], read: Sequence[Read], offsets: Advance | None) -> None:
         """Orders before streams, forks and fixes: who reads an order as another batch left it must know all that that batch knew."""
-        orders = dict.fromkeys((fact.org, fact.order_id) for fact, _ in read if fact is not None)
-        self._shelf.read(list(orders))
+        orders = list(dict.fromkeys((fact.org, fact.order_id) for fact, _ in read if fact is not None))
         named = dict.fromkeys(touched)
         for given, (fact, _) in zip(facts, read, strict=True):
             if fact is not None and fact.context:
                 named |= dict.fromkeys(StreamKey(e[0], e[1], given.stream.cls) for e in fact.context)
-        self._log.open_all(named)
-        self._log.load_forked()
-        self._book = ViewBook(self._db, self._log, self._shelf, policies=self._policies)
+        moving = [] if offsets is None else [pg_offsets.moving(offsets)]
+        fixed: list[int] | None = None
+        if self._careful:
+            moved = self._db.together(*moving)
+            self._shelf = PgShelf(self._db, careful=True)
+            self._shelf.read(orders)
+            self._log.open_all(named)
+            self._log.load_forked()
+        else:
+            *moved, found, opened, given_out = self._db.together(*moving, PgShelf.fetching(orders), self._log.opening(named), NUMBERS)
+            numbers = Numbers(*given_out.rows[0])
+            self._shelf = PgShelf(self._db, careful=False, found=found, numbers=numbers)
+            self._log.opened(opened, named)
+            fixed = numbers.fixed
+        if offsets is not None:
+            pg_offsets.check(offsets, moved[0])
+        self._book = ViewBook(self._db, self._log, self._shelf, policies=self._policies, fixed=fixed)
         self._book.fetch(orders)
 
     def _choose(self, facts: Sequence[StoreFact], read: Sequence[Read]) -> None:
@@ -114,7 +152,9 @@ class PgBatch:
 
     def _unknown(self, spans: Sequence[Span], facts: Sequence[StoreFact]) -> list[int]:
         """The places in the batch of facts that are not logged yet, each once."""
-        seen = dict.fromkeys(self._db.query(_KNOWN, _lists(spans)))
+        seen: dict[Any, None] = dict.fromkeys(self._db.query(_KNOWN, _lists(spans))) if self._careful or self._doubt else {}
+        if not seen and len(dict.fromkeys(map(_IDENTITY, facts))) == len(facts):
+            return list(range(len(facts)))
         sids = {key: self._log.open(key).sid for key in dict.fromkeys(f.stream for f in facts)}
         new = []
         for i, f in enumerate(facts):
@@ -183,7 +223,8 @@ class PgBatch:
             self._db.run("UPDATE streams SET fixes=fixes+1 WHERE sid = ANY(?)", (sids,))
 
     def _suspects(self, spans: Sequence[Span]) -> list[int]:
-        return [sid for (sid,) in self._db.query(_SUSPECT, _lists(spans))]
+        (found,) = self._db.together((_SUSPECT, _packed(spans)))
+        return [sid for (sid,) in found.rows]
 
     def _forked(self, spans: Sequence[Span]) -> list[int]:
         """The streams whose branches are seen to part lower than was known. Under the lock."""
@@ -220,3 +261,8 @@ def _spans(sid: int, seqs: Sequence[int]) -> list[Span]:
 
 def _lists(spans: Sequence[Span]) -> tuple[list[int], list[int], list[int]]:
     return [s[0] for s in spans], [s[1] for s in spans], [s[2] for s in spans]
+
+
+def _packed(spans: Sequence[Span]) -> tuple[bytes, bytes, bytes]:
+    sids, firsts, lasts = _lists(spans)
+    return integers(sids), bigints(firsts), bigints(lasts)

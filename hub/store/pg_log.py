@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from hub.store.pg import Pg, Raced
+from hub.store.pg import Answer, Asked, Pg, Raced
+from hub.store.pg_rows import LOG
+from hub.store.pg_values import bigints, integers, smallints, texts
 from protocols.chains import Chain, Run
 from protocols.fact import genesis
 from protocols.freed import FreedHashes
@@ -18,6 +20,9 @@ from protocols.streams import Stream, StreamKey, StreamLog, points_of
 _KEYS: Final = "unnest(?::text[], ?::bigint[], ?::smallint[]) k (node, epoch, cls)"
 _OF_KEYS: Final = 'k.node COLLATE "C" = s.node AND k.epoch = s.epoch AND k.cls = s.cls'
 _COLUMNS: Final = "s.sid, s.node, s.epoch, s.cls, s.fixes, s.fork_seq"
+_OPENED: Final = f"""SELECT {_COLUMNS} FROM {_KEYS} JOIN streams s ON {_OF_KEYS}
+    UNION ALL SELECT {_COLUMNS} FROM streams s WHERE s.fork_seq IS NOT NULL"""
+_LOCKED: Final = f"SELECT {_COLUMNS} FROM streams s WHERE s.sid = ANY(?::integer[]) ORDER BY s.sid FOR NO KEY UPDATE"
 
 
 class NothingFreed(FreedHashes):
@@ -87,12 +92,41 @@ class PgLog(PgStreams):
         super().__init__(db)
         self._careful = careful
         self.stood: dict[int, Stood] = {}
+        self._rows = b""
+
+    # ------------------------------------------------------------ rows of the log
+
+    def hold(self, rows: bytes) -> None:
+        """Rows for the log, as `log_rows` makes them, that are written together with the rest of the batch, or before somebody asks."""
+        self._rows = rows
+
+    def held(self) -> list[tuple[str, bytes]]:
+        """What was held and is not written yet; whoever asks writes it."""
+        rows, self._rows = self._rows, b""
+        return [(LOG, rows)] if rows else []
+
+    def _write(self) -> None:
+        self._pg.copy_in(*self.held())
+
+    # ------------------------------------------------------------ streams
+
+    def opening(self, keys: Iterable[StreamKey]) -> Asked:
+        """Asks for these streams and for every forked one: `opened` is given the answer."""
+        return _OPENED, _packed(sorted(dict.fromkeys(keys)))
+
+    def opened(self, answer: Answer, keys: Iterable[StreamKey]) -> None:
+        """Streams that were not there are made."""
+        self._enter_rows(answer.rows)
+        self._make(keys)
 
     def open_all(self, keys: Iterable[StreamKey]) -> None:
         """Make streams known, here and in the database, with one question."""
         wanted = sorted(dict.fromkeys(keys))
         self._read(wanted)
-        missing = [key for key in wanted if key not in self._by_key]
+        self._make(wanted)
+
+    def _make(self, keys: Iterable[StreamKey]) -> None:
+        missing = sorted(dict.fromkeys(key for key in keys if key not in self._by_key))
         if missing:
             self._db.run(
                 f"INSERT INTO streams (node, epoch, cls) SELECT node, epoch, cls FROM {_KEYS} ON CONFLICT DO NOTHING", _lists(missing)
@@ -120,10 +154,18 @@ class PgLog(PgStreams):
     def lock(self, sids: Iterable[int]) -> None:
         """Until the commit nobody else adds facts to these streams, nor learns of their forks and fixes. What others did since they were
         read is taken in by a careful batch, which has decided nothing yet. Errors: Raced, for one that has."""
-        rows = self._db.query(f"SELECT {_COLUMNS} FROM streams s WHERE s.sid = ANY(?) ORDER BY s.sid FOR NO KEY UPDATE", (sorted(sids),))
+        (answer,) = self._pg.together(self.locking(sids))
+        self.locked(answer)
+
+    def locking(self, sids: Iterable[int]) -> Asked:
+        """See `lock`; `locked` is given the answer."""
+        return _LOCKED, (integers(sorted(sids)),)
+
+    def locked(self, answer: Answer) -> None:
+        """See `lock`."""
         if self._careful:
-            self._enter_rows(rows)
-        elif any(self.stood.get(row[0]) != (row[4], row[5]) for row in rows):
+            self._enter_rows(answer.rows)
+        elif any(self.stood.get(row[0]) != (row[4], row[5]) for row in answer.rows):
             raise Raced("another writer changed what is known of a stream", remedy="try again")
 
     def below(self, sid: int, tip_seq: int, tip_h: bytes, seq: int) -> bytes | None:
@@ -135,3 +177,7 @@ class PgLog(PgStreams):
 
 def _lists(keys: Sequence[StreamKey]) -> tuple[list[str], list[int], list[int]]:
     return [k.node for k in keys], [k.epoch for k in keys], [k.cls for k in keys]
+
+
+def _packed(keys: Sequence[StreamKey]) -> tuple[bytes, bytes, bytes]:
+    return texts([k.node for k in keys]), bigints([k.epoch for k in keys]), smallints([k.cls for k in keys])

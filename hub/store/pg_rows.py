@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
+from hub.store.pg_values import array
+
 HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TAIL: Final = b"\xff\xff"
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -70,6 +72,36 @@ def state_rows(rows: Iterable[StateRow]) -> bytes:
         add(fixed + heads + _text(source) + _text(node) + _big(happened) + _big(expected) + _bytes(counted))
     out.append(TAIL)
     return b"".join(out)
+
+
+_ITEM: Final = Struct("!ii" + 3 * "Iiq" + 3 * "Iii" + 6 * "Iih" + "Ii")
+_INT2, _INT4, _INT8, _TEXT, _BYTES = 21, 23, 20, 25, 17
+"""the numbers of types: the same in every database"""
+_KIND: Final = Struct("!I")
+
+
+def state_array(kind: int, rows: Iterable[StateRow]) -> bytes:
+    """Rows as an array of the type `kind`, which has the columns of `STATES`."""
+    return array(kind, [_state_item(*row) for row in rows])
+
+
+def _state_item(
+    okey: int, pos: int, received: int, version: int, facts: int, count: int, status: int, quality: int, covered: int, conflict: int,
+    abnormal: int, held: int, heads: bytes, source: str, node: str, happened: int | None, expected: int | None, counted: bytes | None,
+) -> bytes:  # fmt: skip
+    rest = heads + b"".join([
+        _typed(_TEXT, _text(source)), _typed(_TEXT, _text(node)), _typed(_INT8, _big(happened)), _typed(_INT8, _big(expected)),
+        _typed(_BYTES, _bytes(counted)),
+    ])  # fmt: skip
+    return _ITEM.pack(
+        _ITEM.size - 4 + len(rest), 18, _INT8, 8, okey, _INT8, 8, pos, _INT8, 8, received, _INT4, 4, version, _INT4, 4, facts,
+        _INT4, 4, count, _INT2, 2, status, _INT2, 2, quality, _INT2, 2, covered, _INT2, 2, conflict, _INT2, 2, abnormal, _INT2, 2, held,
+        _BYTES, len(heads),
+    ) + rest  # fmt: skip
+
+
+def _typed(kind: int, item: bytes) -> bytes:
+    return _KIND.pack(kind) + item
 
 
 def _text(text: str) -> bytes:

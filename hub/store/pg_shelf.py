@@ -6,40 +6,71 @@ again (`Raced`), carefully: it then locks the rows before it reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hub.store.orders import COLUMNS, Order, enter
-from hub.store.pg import Pg, Raced
-from hub.store.pg_rows import STATES, StateRow, order_rows, state_rows
+from hub.store.pg import Answer, Asked, Pg, Raced
+from hub.store.pg_rows import STATES, StateRow, order_rows, state_array, state_rows
+from hub.store.pg_values import bigints, texts
 from hub.store.schema_pg import BLOCK
 from hub.store.shelf import LoggedFact, Remarks
 from protocols import merged
 from protocols.merge import dump_heads
 
 _LISTED: Final = ", ".join(f"v.{name}" for name in (*COLUMNS, "version"))
+_APART: Final = ", ".join(("o." if name in {"org", "order_id", "region", "site"} else "s.") + name for name in (*COLUMNS, "version"))
+"""the same of the two tables behind the view"""
 _KEYS: Final = "unnest(?::text[], ?::text[]) k (org, order_id)"
 _OF_KEYS: Final = 'o.order_id = k.order_id COLLATE "C" AND o.org = k.org COLLATE "C"'
-STAGE: Final = f"""CREATE TEMPORARY TABLE IF NOT EXISTS stage ON COMMIT DELETE ROWS AS SELECT {", ".join(STATES)} FROM states LIMIT 0"""
-"""for the rows of a batch on their way into `states`; made once for a connection"""
+_FETCH: Final = f"SELECT {_APART} FROM {_KEYS} JOIN orders o ON {_OF_KEYS} JOIN states s ON s.okey=o.okey"
+STAGED: Final = (
+    "DROP TYPE IF EXISTS pg_temp.staged",
+    """CREATE TYPE pg_temp.staged AS (okey bigint, pos bigint, received_ms bigint, version integer, facts integer, head_count integer,
+         status smallint, quality smallint, covered smallint, conflict smallint, abnormal smallint, held smallint, heads bytea, source text,
+         node text, happened_ms bigint, expected_ms bigint, counted bytea)""",
+)
+"""of the rows of a batch on their way into `states`; made once for a connection"""
 _UPDATE: Final = f"""UPDATE states t SET {", ".join(f"{name}=s.{name}" for name in STATES[1:] if name != "version")}, version=s.version+1
-    FROM stage s WHERE t.okey=s.okey AND t.version=s.version"""
+    FROM unnest(?::pg_temp.staged[]) s WHERE t.okey=s.okey AND t.version=s.version"""
+_STATES: Final = f"states ({', '.join(STATES)})"
+_MOVE: Final = """UPDATE orders o SET region=m.region, site=m.site
+    FROM unnest(?::bigint[], ?::text[], ?::text[]) m (okey, region, site) WHERE o.okey=m.okey"""
+NUMBERS: Final[Asked] = (
+    """SELECT nextval('positions'), nextval('okeys'), 'pg_temp.staged'::regtype::oid::bigint,
+         ARRAY(SELECT DISTINCT sid FROM unsure ORDER BY sid), ARRAY(SELECT DISTINCT sid FROM fixes ORDER BY sid)""",
+    (),
+)
+
+
+class Numbers(NamedTuple):
+    """What a batch is given once: the first of its positions and of the numbers of its orders, the number of the type `STAGED`; and the
+    streams of which branches could not be followed, or facts were replaced."""
+
+    pos: int
+    okey: int
+    staged: int
+    unsure: list[int]
+    fixed: list[int]
 
 
 class PgShelf(Remarks):
-    """See `Shelf`. For one batch."""
+    """See `Shelf`. For one batch. `found` and `numbers`: what was read already, by `fetching` and `NUMBERS`; a batch that has read them so
+    writes what changed together with all the rest (`held`, `changing`)."""
 
     _db: Pg
 
-    def __init__(self, db: Pg, *, careful: bool) -> None:
-        self._db, self._careful = db, careful
-        row = db.one("SELECT nextval('positions')")
-        self.pos: int = row[0] if row else 0
-        self._okey = self._last = 0
-        self._staged = False
-        self._found: list[Order] = []
+    def __init__(self, db: Pg, *, careful: bool, found: Answer | None = None, numbers: Numbers | None = None) -> None:
+        self._db, self._careful, self._numbers = db, careful, numbers
+        self.pos, self._okey, self._staged, _, _ = numbers or Numbers(*db.together(NUMBERS)[0].rows[0])
+        self._last = self._okey + BLOCK
+        self._found: list[Order] = [] if found is None else [_enter(row) for row in found.rows]
+        self._copies: list[tuple[str, bytes]] = []
+        self._asked: list[Asked] = []
+        self._expected = 0
+        """orders that the first of these changes"""
 
     def number(self, org: str, order_id: str) -> int:
         """See `Shelf`."""
@@ -50,19 +81,28 @@ class PgShelf(Remarks):
         self._okey += 1
         return self._okey - 1
 
+    def unsure_streams(self) -> Iterable[int]:
+        """See `Shelf`."""
+        return super().unsure_streams() if self._numbers is None else self._numbers.unsure
+
     # ------------------------------------------------------------ reading
+
+    @staticmethod
+    def fetching(keys: Sequence[tuple[str, str]]) -> Asked:
+        """Asks for the orders of a batch, before all else that it relies on."""
+        return _FETCH, (texts([org for org, _ in keys]), texts([order_id for _, order_id in keys]))
 
     def fetch(self, keys: Sequence[tuple[str, str]]) -> list[Order]:
         """See `Shelf`. What `read` found."""
         return self._found
 
     def read(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Read the orders of the batch, before all else that it relies on."""
-        asked = [org for org, _ in keys], [order_id for _, order_id in keys]
+        """Read the orders of the batch, locked where it is careful."""
         if self._careful:
+            asked = [org for org, _ in keys], [order_id for _, order_id in keys]
             self._lock(f"SELECT o.okey FROM {_KEYS} JOIN orders o ON {_OF_KEYS}", asked)
-        sql = f"SELECT {_LISTED} FROM {_KEYS} JOIN orders o ON {_OF_KEYS} JOIN view v ON v.okey=o.okey"
-        self._found = [_enter(row) for row in self._db.query(sql, asked)]
+        (found,) = self._db.together(self.fetching(keys))
+        self._found = [_enter(row) for row in found.rows]
 
     def of_stream(self, sid: int, above: int) -> list[Order]:
         """See `Shelf`."""
@@ -105,30 +145,38 @@ class PgShelf(Remarks):
     def save(self, changed: Sequence[Order]) -> None:
         """See `Shelf`. Errors: Raced."""
         new, old = [o for o in changed if not o.stored], [o for o in changed if o.stored]
+        moved = [o for o in old if o.moved]
         if new:
-            self._db.copy_in(
-                "orders (okey, org, order_id, region, site)", order_rows((o.okey, o.org, o.order_id, o.region, o.site) for o in new)
-            )
-            self._db.copy_in(f"states ({', '.join(STATES)})", state_rows(map(_row, new)))
+            orders = order_rows((o.okey, o.org, o.order_id, o.region, o.site) for o in new)
+            self._copies += [("orders (okey, org, order_id, region, site)", orders), (_STATES, state_rows(map(_row, new)))]
         if old:
-            if self._staged:
-                self._db.run("DELETE FROM stage")
-            self._staged = True
-            self._db.copy_in(f"stage ({', '.join(STATES)})", state_rows(map(_row, old)))
-            if self._db.count(_UPDATE) != len(old):
-                raise Raced("another writer changed an order", remedy="try again")
-            self._move([o for o in old if o.moved])
+            self._asked.append((_UPDATE, (state_array(self._staged, map(_row, old)),)))
+            self._expected = len(old)
+        if moved:
+            self._asked.append(
+                (_MOVE, (bigints([o.okey for o in moved]), texts([o.region for o in moved]), texts([o.site for o in moved])))
+            )
+        if self._numbers is None:
+            self._db.copy_in(*self.held())
+            self.changed(self._db.together(*self.changing()))
         for order in changed:
             order.version += order.stored
 
-    def _move(self, moved: Sequence[Order]) -> None:
-        if moved:
-            lists = [o.okey for o in moved], [o.region for o in moved], [o.site for o in moved]
-            self._db.run(
-                """UPDATE orders o SET region=m.region, site=m.site
-                   FROM unnest(?::bigint[], ?::text[], ?::text[]) m (okey, region, site) WHERE o.okey=m.okey""",
-                lists,
-            )
+    def held(self) -> list[tuple[str, bytes]]:
+        """The rows of new orders; whoever asks writes them."""
+        copies, self._copies = self._copies, []
+        return copies
+
+    def changing(self) -> list[Asked]:
+        """What writes the others; `changed` is given as many answers."""
+        asked, self._asked = self._asked, []
+        return asked
+
+    def changed(self, answers: Sequence[Answer]) -> None:
+        """Errors: Raced."""
+        expected, self._expected = self._expected, 0
+        if answers and answers[0].written != expected:
+            raise Raced("another writer changed an order", remedy="try again")
 
     def remove(self, okey: int) -> None:
         """See `Shelf`."""

@@ -245,6 +245,16 @@ class TellsCounts(Protocol):
         everything. So it may be put beside them, and costs little."""
 
 
+@runtime_checkable
+class MayBeAway(Protocol):
+    """A store on a server, which may go away while nobody asks it anything."""
+
+    def still_there(self) -> None:
+        """Returns once it has answered, which costs it next to nothing. Errors: LedgerError: it did not."""
+
+
+WORD_MS: Final = 3_000
+"""after so long without anything else to do for its owner it is asked for one"""
 PAGE_ORDERS: Final = 500
 """the most orders on one page"""
 

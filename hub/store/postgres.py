@@ -18,7 +18,7 @@ from hub.store.pg_batch import PgBatch
 from hub.store.pg_held import Held, facts_of, stated, twins
 from hub.store.pg_log import PgLog
 from hub.store.pg_queries import PgQueries
-from hub.store.pg_shelf import STAGE, PgShelf
+from hub.store.pg_shelf import STAGED, PgShelf
 from hub.store.port import (
     Applied,
     Statement,
@@ -39,9 +39,10 @@ from protocols.policy import Policies
 from protocols.streams import Stream, StreamKey
 
 T = TypeVar("T")
+DOUBT: Final = 16
 TRIES: Final = 8
 """of a batch beside other writers"""
-_WRITER: Final = ("SET random_page_cost = 1.1", "SET enable_hashjoin = off", "SET enable_mergejoin = off", STAGE)
+_WRITER: Final = ("SET random_page_cost = 1.1", "SET enable_hashjoin = off", "SET enable_mergejoin = off", *STAGED)
 """a batch asks for thousands of rows by their keys: reading a whole table for them is never right"""
 _ASIDE: Final = """SELECT q.sid, count(*), count(f.seq) FROM quarantine q LEFT JOIN fixes f USING (sid, seq, h) GROUP BY q.sid"""
 """by stream: what is in quarantine, and what of that was put right or given up"""
@@ -53,6 +54,8 @@ class PostgresStore(StoreViews):
     def __init__(self, server: Server, *, read_only: bool = False, backup_required: bool = False, policies: Policies | None = None) -> None:
         self._read_only, self._backup_required, self._policies = read_only, backup_required, policies or shipped()
         self._broken = False
+        self._doubt = DOUBT
+        """so many batches are asked about first: what was sent once comes again after a start, or because it was lost"""
         self._told: dict[tuple[str, int, int], tuple[int, int]] | None = None
         self._tally: dict[int, tuple[object, tuple[int, int], StreamCounts]] = {}
         self._db = Pg(server)
@@ -96,11 +99,13 @@ class PostgresStore(StoreViews):
         read = read_all(facts)
 
         def work(careful: bool) -> Applied:
-            if offsets is not None:
-                Offsets(self._db).advance(offsets)
-            return PgBatch(self._db, self._policies, now_ms, careful=careful).take(facts, records, read)
+            if careful:
+                self._doubt = DOUBT
+            return PgBatch(self._db, self._policies, now_ms, careful=careful, doubt=self._doubt > 0).take(facts, records, read, offsets)
 
-        return self._transaction(work)
+        applied = self._transaction(work)
+        self._doubt = DOUBT if applied.known else max(0, self._doubt - 1)
+        return applied
 
     def rebuild(self, now_ms: int, tell: Tell) -> int:
         """See `hub.store.rebuild`. Others may go on writing."""
@@ -165,6 +170,10 @@ class PostgresStore(StoreViews):
             backed_up, newest_ms = self._held.backed_up(streams, required=self._backup_required)
         state = found if streams is None else {key: found.get(key, ()) for key in streams}
         return Statement(state, backed_up, newest_ms is not None, newest_ms)
+
+    def still_there(self) -> None:
+        """See `hub.store.port.MayBeAway`."""
+        self._db.ping()
 
     def news(self) -> list[StreamKey]:
         """See `hub.asking.TellsNews`: by the counts that each batch moves."""

@@ -31,40 +31,51 @@ PARSED_KEPT: Final = 2_000
 """facts of orders that are folded again at every fact of theirs"""
 REFOLDED_TOGETHER: Final = 200
 """orders whose facts are asked for at once"""
+WALKED_KEPT: Final = 20_000
+"""walks down the branches of forked streams"""
+Way = tuple[int, int, bytes, int]
+"""of a stream (sid) from a tip (seq, how its hash begins) down to a seq"""
 _STATUSES: Final = {int(status): status for status in Status}
 _parsed: Final = remembered(PARSED_KEPT)(parse_row)
 
 
 class _Watching:
-    """An `Ancestry` that remembers of which streams a branch could not be followed, and makes each walk down a branch once."""
+    """An `Ancestry` that remembers of which streams a branch could not be followed. `walked`: walks down a branch that were made before,
+    and where they led: a hash stands for all below it."""
 
-    def __init__(self, log: StreamLog) -> None:
-        self._log = log
+    def __init__(self, log: StreamLog, walked: dict[Way, bytes]) -> None:
+        self._log, self._walked = log, walked
         self.unsure: dict[int, None] = {}
-        self._at: dict[tuple[int, int, bytes, int], bytes | None] = {}
 
     def fork_point(self, sid: int) -> int | None:
         return self._log.fork_point(sid)
 
     def on_chain(self, sid: int, tip_seq: int, tip_h: bytes, seq: int, h: bytes) -> bool | None:
         way = (sid, tip_seq, tip_h, seq)
-        if way not in self._at:
-            self._at[way] = self._log.below(*way)
-        found = self._at[way]
+        found = self._walked.get(way)
         if found is None:
-            self.unsure[sid] = None
-            return None
+            found = self._log.below(*way)
+            if found is None:
+                self.unsure[sid] = None
+                return None
+            if len(self._walked) >= WALKED_KEPT:
+                self._walked.clear()
+            self._walked[way] = found
         return found == h
 
 
 class ViewBook:
     """The view of one database as its writer holds it. Not thread-safe; thrown away after a batch that failed."""
 
-    def __init__(self, db: Sql, log: StreamLog, shelf: Shelf, *, policies: Policies, cached: int = CACHED_ORDERS) -> None:
+    def __init__(
+        self, db: Sql, log: StreamLog, shelf: Shelf, *, policies: Policies, cached: int = CACHED_ORDERS, fixed: Iterable[int] | None = None
+    ) -> None:
+        """`fixed`: see `Fixes`."""
         self._db, self._log, self._shelf, self._cached = db, log, shelf, cached
         self._orders: dict[tuple[str, str], Order] = {}
         self._dirty: dict[int, Order] = {}
-        self.fixes, self._disputes = Fixes(db, log), Disputes(db, log, policies)
+        self.fixes, self._disputes = Fixes(db, log, fixed), Disputes(db, log, policies)
+        self._walked: dict[Way, bytes] = {}
         self._pos = shelf.pos
         self._unsure = set(shelf.unsure_streams())
 
@@ -168,7 +179,7 @@ class ViewBook:
             order.heads, order.again = (), False
             self._disputes.gone(order.okey, now_ms)
             return
-        ancestry = _Watching(self._log)
+        ancestry = _Watching(self._log, self._walked)
         done = fold_order([Known(head, promise(fact)) for head, fact, _ in facts], ancestry)
         first = shown(done.heads)
         show(order, next(fact for head, fact, _ in facts if head == first), self._log.by_sid(first.sid).key.node)
@@ -265,7 +276,6 @@ class ViewBook:
 
     def finish(self, now_ms: int) -> None:
         """Fold what is marked and write every order that changed; the owner commits next."""
-        self._log.write()
         changed = list(self._dirty.values())
         self._fold_again([o for o in changed if o.again], now_ms)
         for order in changed:
@@ -280,6 +290,8 @@ class ViewBook:
         self._forget()
 
     def _fold_again(self, marked: Sequence[Order], now_ms: int) -> None:
+        if marked:
+            self._log.write()
         for start in range(0, len(marked), REFOLDED_TOGETHER):
             some = {order.okey: order for order in marked[start : start + REFOLDED_TOGETHER]}
             for okey, logged in self._shelf.facts(list(some)):

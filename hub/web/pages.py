@@ -331,7 +331,9 @@ def _as_change(view: OrderView) -> views.Json:
 
 def _balance_row(row: views.BalanceRow) -> dict[str, Any]:
     evicted = [(reason, number) for reason, number in sorted(row["evicted"].items()) if number]
-    return {"row": row, "good": views.is_balanced(row), "sentence": views.balance_sentence(row), "evicted": evicted}
+    good = views.is_balanced(row)
+    sure = good is not None or row["captured"] == views.accounted(row)  # sums that are not known yet must not look like a false equation
+    return {"row": row, "good": good, "sure": sure, "sentence": views.balance_sentence(row), "evicted": evicted}
 
 
 def _with(path: str, params: dict[str, str]) -> str:

@@ -139,7 +139,7 @@ class Follower:
         self.unreceived: Callable[[], Iterable[tuple[int, int]]] = tuple
         """own streams (sid), and the seq above which the hub may lack facts"""
         self.holds: tuple[StreamKey, ...] = ()
-        """streams in custody, of which the hub is asked how far they are settled"""
+        """streams in custody of which the next follow asks how far they are settled"""
         self.passes_total = 0
         self.doubts = Doubts(self.settings.retry_ms)
         self._pass: _Pass | None = None
@@ -149,8 +149,8 @@ class Follower:
 
     # ------------------------------------------------------------ in
 
-    def on_answer(self, feed_epoch: bytes, feed_pos: int, now: int) -> None:
-        """The hub said which feed it has, and how far it is."""
+    def on_answer(self, feed_epoch: bytes, feed_pos: int, now: int, followed: int | None = None) -> None:
+        """The hub said which feed it has, how far that is, and which of this node's cursors it goes by: that need not be said again."""
         if not feed_epoch:
             return self.on_down()
         if feed_epoch != self.epoch:
@@ -164,12 +164,19 @@ class Follower:
             else:
                 self._begin_pass(now)
         self._attempts = 0
-        self._follow_due = now
+        self._follow_due = now + self.settings.idle_ms if followed == self.pos and not self.holds else now
         return None
+
+    def inquire(self, keys: Sequence[StreamKey], now: int) -> bool:
+        """Ask with the next follow how far these streams are settled: a receipt says it. False: not now, or they are too many."""
+        if not self.epoch or self.paused or not 0 < len(keys) <= HOLDS:
+            return False
+        self.holds, self._follow_due = tuple(keys), now
+        return True
 
     def on_down(self) -> None:
         """The link is gone: the hub's next answer says how to go on."""
-        self.epoch, self._pass, self._follow_due, self._compare_due = b"", None, None, None
+        self.epoch, self._pass, self._follow_due, self._compare_due, self.holds = b"", None, None, None, ()
 
     def _asked(self, asker: int) -> bool:
         """Is this the answer to what this machine asked? A twin has the same name and topics. A hub of before this was said names none."""
@@ -265,7 +272,8 @@ class Follower:
         outs = []
         if self._follow_due is not None and now >= self._follow_due:
             self._follow_due = now + self.settings.idle_ms
-            outs.append(_out(Kind.FOLLOW, Follow(self.epoch, self.pos, self.settings.room_facts, self.holds[:HOLDS])))
+            outs.append(_out(Kind.FOLLOW, Follow(self.epoch, self.pos, self.settings.room_facts, self.holds)))
+            self.holds = ()
         if self._pass is None and self._compare_due is not None and now >= self._compare_due:
             self._begin_pass(now)
         p = self._pass

@@ -44,17 +44,17 @@ def cut(log: StreamLog, stream: Stream, first: int, last: int, *, facts: int, di
     rows = log.read(stream, first, last, max_bytes=_READ_BYTES, max_facts=facts)
     if not rows or rows[0].seq != first:
         return None
-    body = _body(rows, dictionary, level)
+    body = _body(rows, dictionary, level, stream.own)
     while body is None and len(rows) > 1:
         rows = rows[: len(rows) // 2]
-        body = _body(rows, dictionary, level)
+        body = _body(rows, dictionary, level, stream.own)
     return None if body is None else Cut(_header(stream, rows, dictionary), body, first, rows[-1].seq)
 
 
-def _body(rows: list[LogRow], dictionary: int, level: int) -> bytes | None:
+def _body(rows: list[LogRow], dictionary: int, level: int, own: bool) -> bytes | None:
     """The compressed rows; None when they are more than a frame carries or a reader takes."""
     try:
-        body = encode_body([r.row for r in rows], dictionary=dictionary, level=level)
+        body = encode_body([r.row for r in rows], dictionary=dictionary, level=level, own=own)
     except TooLarge:
         return None
     return body if len(body) <= FRAME_WIRE_BYTES - _ENVELOPE_BYTES else None

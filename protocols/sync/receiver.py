@@ -126,9 +126,10 @@ class Receiver:
         self._changed = waiting
         return out
 
-    def about(self, key: StreamKey, now_ms: int) -> Receipt:
-        """What is held and settled of one stream, for somebody who asked. Call it after the commit."""
-        return Receipt(self.incarnation, now_ms, self.credit, (self.statement(key),), self.backed_up)
+    def about(self, keys: Sequence[StreamKey], now_ms: int) -> list[Receipt]:
+        """What is held and settled of some streams, for somebody who asked; nothing for none. Call it after the commit."""
+        groups = _messages([self.statement(key) for key in keys]) if keys else []
+        return [Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up) for stated in groups]
 
     def _news(self, key: StreamKey) -> Iterator[StreamStated]:
         """Every fact that went into quarantine since the last receipts, said once: a statement names only the newest."""

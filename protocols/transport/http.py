@@ -253,7 +253,8 @@ class HttpTransport(LineTransport):
             self._bell.clear()
             self._report_unsent()
             try:
-                await asyncio.wait_for(self._bell.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._bell.wait()
             except TimeoutError:
                 return
 

@@ -33,7 +33,8 @@ class LongPoll:
         caller: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callers[caller] = node
         try:
-            await asyncio.wait_for(caller, wait_s)
+            async with asyncio.timeout(wait_s):
+                await caller
         except TimeoutError:
             return
         finally:

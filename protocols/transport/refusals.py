@@ -30,7 +30,8 @@ class Refusal(Enum):
 
 
 REMEDIES: Final[dict[Refusal, str]] = {
-    Refusal.CREDENTIALS: "Check the user name and the password file here, and write the broker's anew: longshore-hub broker passwords.",
+    Refusal.CREDENTIALS: "Has `longshore-hub nodes add` seen this node's card? Mosquitto must then be told: `longshore-hub broker "
+    "passwords`, `broker acl`. At a hub: check broker.username and broker.password_file.",
     Refusal.CERTIFICATE: "Check the broker's certificate, its name in the address, and ca_file here.",
     Refusal.CLOSED: "Look into the broker's log: it may have reached max_connections, or want a certificate of its clients.",
     Refusal.ACL: "Write the broker's rules anew (longshore-hub broker acl) and reload it.",

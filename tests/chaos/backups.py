@@ -25,7 +25,7 @@ from tests.chaos.oracle import Books
 from tests.chaos.site import HUB, Site
 from tests.chaos.waiting import ask, until
 from tests.support.patience import WITHIN_S
-from tests.support.procs import python
+from tests.support.procs import python, ran
 
 COMMAND_S: Final = WITHIN_S
 EMPTY_S: Final = 60.0
@@ -76,8 +76,7 @@ class Keeper:
         else:
             line = python("-m", "edge_agent.cli", *args, "--config", self.site.folder / node / "edge.toml")
         try:
-            done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=COMMAND_S)
-            code, said = done.returncode, f"{done.stdout}{done.stderr}"
+            code, said = ran(line, COMMAND_S)
         except subprocess.TimeoutExpired:
             code, said = -1, f"nothing within {COMMAND_S} s"
         self.site.supervisor.journal.write("command", line=[node, *args], code=code, said=said[-400:])

@@ -6,7 +6,6 @@ Nobody restarts anything by hand: the supervisor starts again whoever has ended,
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from tests.chaos.plan import BACKUP, CONT, CUT, FAULT, HEAL, KILL, RESTORE, ROAM
 from tests.chaos.site import BROKER, EDGE, FORGETFUL, HUB, SHARED, Layout, Site, build
 from tests.chaos.waiting import ask, until
 from tests.support.patience import WITHIN_S
-from tests.support.procs import python
+from tests.support.procs import python, ran
 
 PACE: Final = Pace()
 FINISH_S: Final = 30.0
@@ -183,7 +182,7 @@ def do(site: Site, keeper: Keeper, action: Action, counts: Counter[str]) -> None
         again_s = WAIT_FOR_VICTIM_S.get(action.do, 0.0)
         done = until(lambda: site.supervisor.send(action.who, number), again_s)
         counts[action.do] += done
-        counts[f"{action.do} {site.supervisor.services[action.who].kind}"] += done
+        counts[f"{action.do} {site.supervisor.kind(action.who)}"] += done
         return
     if action.do == BACKUP:
         keeper.backup(action.who)
@@ -206,7 +205,7 @@ def heal(site: Site, keeper: Keeper) -> None:
     """Nothing is wrong with any line any more, and nobody is stopped."""
     for name in site.lines:
         do(site, keeper, Action(site.supervisor.journal.now_ms(), HEAL, name), Counter())
-    for name in site.supervisor.services:
+    for name in (*site.supervisor.parts, *site.supervisor.services):
         do(site, keeper, Action(site.supervisor.journal.now_ms(), CONT, name), Counter())
 
 
@@ -334,10 +333,9 @@ def _unquiet(site: Site) -> str:
 def judge(site: Site, chronicle: Chronicle, outcome: Outcome, keeper: Keeper | None = None) -> None:
     for hub in site.hubs:
         command = python("-m", "hub.cli", "balance", "--dir", site.folder / hub, "--json")
-        balance = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN_S)
-        if balance.returncode:
-            said = f"{balance.stdout[:300]}{balance.stderr[:300]}"
-            outcome.complaints.append(f"longshore-hub balance of {hub} ended with {balance.returncode}: {said}")
+        code, said = ran(command)
+        if code:
+            outcome.complaints.append(f"longshore-hub balance of {hub} ended with {code}: {said[:300]}{said[300:][-300:]}")
     outcome.complaints += _last_look(site, chronicle)
     site.supervisor.retire(*site.mortal())
     outcome.counts["restarts"] = sum(service.starts - 1 for service in site.supervisor.services.values())

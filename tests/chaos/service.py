@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.journal import Journal
+from tests.chaos.waiting import until
 from tests.support.patience import END_S
 from tests.support.procs import Child, children, state
 
@@ -63,25 +64,39 @@ class Service:
     whole: bool = False
     """a server of several processes: it is killed, stopped and continued as a control group is, and starts when the last of it has ended"""
     group: Sequence[int] = ()
-    """of such a server, the processes that were killed with it"""
+    """the processes that it had started when it was killed; those of such a server were killed with it, others end by themselves"""
 
     def hit(self, number: signal.Signals) -> None:
         """To its process, or to all of them."""
         assert self.child is not None
-        if not self.whole or number == signal.SIGTERM:
+        if number == signal.SIGTERM or not (self.whole or number == signal.SIGKILL):
             os.kill(self.child.pid, self.ask if number == signal.SIGTERM else number)
             return
         os.kill(self.child.pid, signal.SIGSTOP)  # so that it makes no further ones meanwhile
         below = tuple(children(self.child.pid))
-        for pid in (*below, self.child.pid):
+        for pid in (*(below if self.whole else ()), self.child.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         self.group = below if number == signal.SIGKILL else ()
 
     @property
     def over(self) -> bool:
-        """Whether all that was killed with its last process has ended."""
+        """Whether all that its last process had started has ended: it may hold the data until then."""
         return all(state(pid) in ("Z", "") for pid in self.group)
+
+
+@dataclass(eq=False)
+class Part:
+    """A process that a service starts beside itself, and starts again when it has ended: nobody else does."""
+
+    name: str
+    kind: str
+    of: str
+    """its service"""
+    command: str
+    """stands in its command line"""
+    stopped: int = 0
+    """its id while it is stopped"""
 
 
 class Supervisor:
@@ -90,6 +105,7 @@ class Supervisor:
     def __init__(self, journal: Journal, folder: Path) -> None:
         self.journal, self.folder = journal, folder
         self.services: dict[str, Service] = {}
+        self.parts: dict[str, Part] = {}
         self.complaints: list[str] = []
         self._lock = threading.RLock()
         self._end = threading.Event()
@@ -99,6 +115,14 @@ class Supervisor:
         """One more to be run."""
         self.services[service.name] = service
         return service
+
+    def add_part(self, part: Part) -> None:
+        """A process of a service's own, so that it can be hit alone."""
+        self.parts[part.name] = part
+
+    def kind(self, name: str) -> str:
+        """Of a service or a part."""
+        return self.parts[name].kind if name in self.parts else self.services[name].kind
 
     def __enter__(self) -> Supervisor:
         return self
@@ -145,6 +169,7 @@ class Supervisor:
         (self.folder / f"{service.name}.log").write_text(service.log, "utf-8")
         child.discard()
         service.child, service.due_s = None, time.monotonic() + RESTART_S
+        self._end_what_is_left(service)
         if service.asked == signal.SIGKILL:
             return
         if service.asked == 0:
@@ -152,11 +177,21 @@ class Supervisor:
         elif code not in service.clean:
             self.complain(f"{service.name} ended with {code} when asked to end: {said[-600:]}")
 
+    def _end_what_is_left(self, service: Service) -> None:
+        """A part ends by itself after its service; one that is stopped cannot, and is killed as the rest of a control group is."""
+        for part in self.parts.values():
+            if part.of == service.name and part.stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(part.stopped, signal.SIGKILL)
+                part.stopped = 0
+
     # ------------------------------------------------------------ what others do
 
     def send(self, name: str, number: signal.Signals) -> bool:
-        """A signal to a service's process; False when there is none now, or when it is stopped and this would have to wait."""
+        """A signal to the process of a service or part; False when there is none now, or when it is stopped and this would have to wait."""
         with self._lock:
+            if name in self.parts:
+                return self._send_part(self.parts[name], number)
             service = self.services[name]
             child = service.child
             if child is None or not child.running or (service.stopped and number in (signal.SIGTERM, signal.SIGSTOP)):
@@ -168,6 +203,20 @@ class Supervisor:
                 service.stopped = number == signal.SIGSTOP
                 service.asked_s = time.monotonic()
             return True
+
+    def _send_part(self, part: Part, number: signal.Signals) -> bool:
+        service = self.services[part.of]
+        if service.child is None or not service.child.running:
+            return False
+        if service.stopped:  # who is stopped starts nobody again
+            self.send(part.of, signal.SIGCONT)
+        pid = part.stopped or next((pid for pid, line in children(service.child.pid).items() if part.command in line), 0)
+        if not pid or (part.stopped and number in (signal.SIGTERM, signal.SIGSTOP)):
+            return False
+        part.stopped = pid if number == signal.SIGSTOP else 0
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return True
 
     def hold(self, name: str) -> None:
         """End a service (SIGKILL: what is put back need not have been closed well) and do not start it before `release`."""
@@ -211,6 +260,7 @@ class Supervisor:
             self._tend(service)
             if service.child is not None:
                 self._tend(service)
+        until(lambda: service.over, TERM_S)
 
     def end_all(self) -> None:
         """Whatever still runs is killed, by its id. Idempotent."""
@@ -221,6 +271,9 @@ class Supervisor:
             if service.child is not None:
                 if service.child.running:
                     service.hit(signal.SIGKILL)
+                for pid in service.group:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 service.child.kill()
                 (self.folder / f"{service.name}.log").write_text(service.log + service.child.output(), "utf-8")
                 service.child.discard()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hub.broker_apart import COMMAND as BROKER_COMMAND
+from hub.store.apart import COMMAND as STORE_COMMAND
 from protocols import mosquitto
 from protocols.topics import Address
 from protocols.trust import token_hash
@@ -19,12 +20,11 @@ from tests.chaos.init import ORG, REGION
 from tests.chaos.journal import Journal
 from tests.chaos.oracle import Books, read
 from tests.chaos.proxy import Proxy
-from tests.chaos.service import Service, Supervisor
+from tests.chaos.service import Part, Service, Supervisor
 from tests.support.engines.mosquitto import write_config
 from tests.support.needs import where
-from tests.support.patience import WITHIN_S
 from tests.support.ports import lasting_port, listening
-from tests.support.procs import http_ok, python
+from tests.support.procs import http_ok, python, ran
 
 AMQTT: Final = "amqtt"
 MOSQUITTO: Final = "mosquitto"
@@ -41,6 +41,7 @@ ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
 HUB: Final = "hub"
 EDGE: Final = "edge"
 BROKER: Final = "broker"
+STORE: Final = "store"
 PHONE: Final = "phone"
 SHARED: Final = "DOCK"
 _HUB_USER: Final = "hub"
@@ -112,8 +113,8 @@ class Site:
     def kinds(self) -> dict[str, list[str]]:
         """Names of processes by kind, for a plan."""
         out: dict[str, list[str]] = {}
-        for service in self.supervisor.services.values():
-            out.setdefault(service.kind, []).append(service.name)
+        for name in (*self.supervisor.services, *self.supervisor.parts):
+            out.setdefault(self.supervisor.kind(name), []).append(name)
         return out
 
     def integrity(self) -> dict[str, bool]:
@@ -178,6 +179,8 @@ def build(folder: Path, layout: Layout, journal: Journal) -> Site:
         if layout.engine != AMQTT:
             site.supervisor.add(mosquitto_service(site))
         site.supervisor.add(hub_service(site))
+        for part in parts_of_hub(site):
+            site.supervisor.add_part(part)
         for n, node in enumerate(nodes):
             site.supervisor.add(edge_service(site, node, freeing=n < layout.freeing))
         undo.pop_all()
@@ -206,9 +209,9 @@ def make_directories(site: Site, more: Mapping[str, Any] | None = None) -> None:
     edges = [_directory(site, node, place) for node, place in site.nodes.items()]
     made: dict[str, Any] = {"hub": str(site.folder / HUB), "api_port": site.ports[HUB], "broker_port": site.ports[BROKER], "edges": edges}
     made |= more or {}
-    done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False, timeout=WITHIN_S)
-    if done.returncode:
-        raise RuntimeError(f"a site could not be made: {done.stdout}{done.stderr}")
+    code, said = ran(python("-m", "tests.chaos.init", json.dumps(made)))
+    if code:
+        raise RuntimeError(f"a site could not be made: {said}")
 
 
 def _directory(site: Site, node: str, place: str) -> dict[str, Any]:
@@ -247,6 +250,14 @@ def hub_service(site: Site, name: str = HUB) -> Service:
         }  # fmt: skip
     args = command(site, HUB, "run", "--config", str(site.folder / name / "hub.toml"))
     return Service(name, HUB, args, env, ready_at(site.url(name)))
+
+
+def parts_of_hub(site: Site) -> list[Part]:
+    """What a hub runs in processes of their own, where it may use two cores: what writes its store, and the broker that is its own."""
+    if len(os.sched_getaffinity(0)) < 2:
+        return []
+    store = Part(f"{HUB}/{STORE}", STORE, HUB, STORE_COMMAND[-1])
+    return [store] if site.layout.engine != AMQTT else [store, Part(f"{HUB}/{BROKER}", BROKER, HUB, BROKER_COMMAND[-1])]
 
 
 def edge_service(site: Site, node: str, *, freeing: bool) -> Service:

@@ -35,7 +35,9 @@ def told(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize("engine", ENGINE_PARAMS)
-def test_everything_said_yes_to_survives(engine: str, tmp_path: Path) -> None:
+def test_everything_said_yes_to_survives(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if engine != AMQTT:  # there each process is started as people start it
+        request.getfixturevalue("copies")
     outcome = run(Options(SystemRandom().randrange(1_000_000), engine, KILLS, least_ok=LEAST_OK), tmp_path)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts[KILL] == KILLS, told(outcome)
@@ -43,18 +45,21 @@ def test_everything_said_yes_to_survives(engine: str, tmp_path: Path) -> None:
     assert outcome.counts["looked"] >= LEAST_OK // 5, told(outcome)
 
 
+@pytest.mark.usefixtures("copies")
 def test_hub_store_and_edges_that_are_put_back_to_backups_are_given_back_what_they_lack(tmp_path: Path) -> None:
     outcome = run(Options(SystemRandom().randrange(1_000_000), AMQTT, 5, writers=1, restores=3, pause_ms=CALM_MS), tmp_path)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts["backups"] > 0, told(outcome)
 
 
+@pytest.mark.usefixtures("copies")
 def test_a_phone_that_roams_between_two_gateways_is_applied_once(tmp_path: Path) -> None:
     outcome = run(Options(SystemRandom().randrange(1_000_000), AMQTT, 5, 2, phones=1), tmp_path)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts[ROAM] > 0, told(outcome)
 
 
+@pytest.mark.usefixtures("copies")
 @pytest.mark.parametrize("engine", ENGINE_PARAMS[:2])
 def test_a_line_that_is_reset_after_every_so_many_bytes_gets_each_fact_through_once(engine: str, tmp_path: Path) -> None:
     outcome = sweep_resets(Options(SystemRandom().randrange(1_000_000), engine), tmp_path, step=29)
@@ -63,12 +68,14 @@ def test_a_line_that_is_reset_after_every_so_many_bytes_gets_each_fact_through_o
     assert outcome.counts["resets down"] > 3, told(outcome)
 
 
+@pytest.mark.usefixtures("copies")
 def test_one_changed_byte_wherever_it_is_holds_nothing_up_for_good(tmp_path: Path) -> None:
     outcome = sweep_changes(Options(SystemRandom().randrange(1_000_000), AMQTT), tmp_path, step=151)
     assert outcome.complaints == [], told(outcome)
     assert outcome.counts["changes up"] > 3, told(outcome)
 
 
+@pytest.mark.usefixtures("copies")
 @pytest.mark.parametrize("name", SABOTAGE_PARAMS)
 def test_a_product_that_breaks_its_promise_is_caught(name: str, tmp_path: Path) -> None:
     made, said = SABOTAGES[name], []
@@ -84,6 +91,7 @@ def test_a_product_that_breaks_its_promise_is_caught(name: str, tmp_path: Path) 
     raise AssertionError("\n".join(said))
 
 
+@pytest.mark.usefixtures("copies")
 def test_a_journal_is_played_again(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.journal import Journal
-from tests.chaos.service import Service, Supervisor
+from tests.chaos.service import Part, Service, Supervisor
 from tests.chaos.waiting import until
 from tests.support.patience import WITHIN_S
 from tests.support.procs import children, python, state
@@ -132,3 +132,73 @@ def test_a_server_of_several_processes_is_killed_as_one_and_starts_when_the_last
     assert supervisor.send("one", signal.SIGTERM)
     assert until(lambda: service.starts == 3, WITHIN_S)
     assert supervisor.complaints == []
+
+
+OWNER = """
+import subprocess, sys
+print("up", flush=True)
+while True:
+    subprocess.run([sys.executable, "-c", "import signal; signal.pause()", "the-part"])
+"""
+
+
+def test_a_part_is_hit_alone_and_its_service_starts_it_again(supervisor: Supervisor) -> None:
+    service = supervisor.add(Service("one", "kind", python("-c", OWNER)))
+    supervisor.add_part(Part("one/part", "part", "one", "the-part"))
+    assert not supervisor.send("one/part", signal.SIGKILL)
+    supervisor.start()
+    seen = [part_of(service)]
+    assert supervisor.send("one/part", signal.SIGKILL)
+    assert until(lambda: state(seen[0]) in ("Z", ""), WITHIN_S)
+    seen.append(part_of(service))
+    assert supervisor.send("one/part", signal.SIGSTOP)
+    assert until(lambda: state(seen[1]) == "T", WITHIN_S)
+    assert not supervisor.send("one/part", signal.SIGTERM)
+    assert supervisor.send("one/part", signal.SIGCONT)
+    assert until(lambda: state(seen[1]) == "S", WITHIN_S)
+    assert (service.starts, supervisor.complaints, supervisor.kind("one/part")) == (1, [], "part")
+
+
+def test_a_stopped_part_is_not_left_when_its_service_is_killed_and_a_stopped_service_goes_on_first(
+    supervisor: Supervisor,
+) -> None:
+    service = supervisor.add(Service("one", "kind", python("-c", OWNER)))
+    supervisor.add_part(Part("one/part", "part", "one", "the-part"))
+    supervisor.start()
+    part = part_of(service)
+    assert supervisor.send("one", signal.SIGSTOP)
+    assert supervisor.send("one/part", signal.SIGSTOP)
+    assert not service.stopped
+    assert until(lambda: state(part) == "T", WITHIN_S)
+    assert supervisor.send("one", signal.SIGKILL)
+    assert until(lambda: service.starts == 2 and state(part) in ("Z", ""), WITHIN_S)
+
+
+def part_of(service: Service) -> int:
+    """The id of the process that OWNER started."""
+    assert until(lambda: service.child is not None and bool(children(service.child.pid)), WITHIN_S)
+    assert service.child is not None
+    return next(iter(children(service.child.pid)))
+
+
+HELPED = """
+import signal, subprocess, sys
+late = "import sys, threading; sys.stdin.read(); threading.Event().wait(0.6)"
+below = subprocess.Popen([sys.executable, "-c", late], stdin=subprocess.PIPE)
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_who_is_killed_starts_when_those_he_had_started_have_ended_by_themselves(supervisor: Supervisor) -> None:
+    service = begun(supervisor, HELPED)
+    assert until(lambda: up(service), WITHIN_S)
+    assert service.child is not None
+    (below,) = children(service.child.pid)
+    assert supervisor.send("one", signal.SIGKILL)
+    assert state(below) not in ("Z", ""), "nobody kills it"
+    assert until(lambda: service.starts == 2, WITHIN_S)
+    assert state(below) in ("Z", ""), "it may hold the data"
+    assert until(lambda: up(service), WITHIN_S)
+    supervisor.hold("one")
+    assert service.over

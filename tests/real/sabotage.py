@@ -66,16 +66,17 @@ def commits_in_the_midst() -> None:
     """The log's transaction ends before that of views, counts and offsets: if the server dies between them, those lack facts for ever."""
     from hub.store.pg_batch import PgBatch
 
-    set_aside = PgBatch._set_aside
+    write = PgBatch._write
 
-    def committed(self: PgBatch, records: Any) -> None:
+    def committed(self: PgBatch, spans: Any) -> None:
         if any(sum(counts) for counts in self._counts.values()):
+            self._log.write()
             self._db.commit()
             self._db.begin()
             self._db.query("SELECT pg_current_xact_id()::text, pg_sleep(0.5)::text")  # so that the server is met just there
-        set_aside(self, records)
+        write(self, spans)
 
-    replace(PgBatch, _set_aside=committed)
+    replace(PgBatch, _write=committed)
 
 
 SABOTAGES: Final = {

@@ -19,7 +19,7 @@ from tests.real.run import RealOptions, recorded, run
 from tests.real.sabotage import SABOTAGES
 from tests.support.needs import needs
 
-pytestmark = [pytest.mark.slow, needs("mosquitto"), needs("kafka"), needs("postgres")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies"), needs("mosquitto"), needs("kafka"), needs("postgres")]
 
 DOWN_MS: Final = 12_000
 """how long Kafka is away here: shorter than minutes, so that `make test` ends; `make real` has it away for two"""

@@ -81,7 +81,7 @@ class Watch:
         if away is None:
             return
         until(lambda: bool(away.reason), self._name_within_s, step_s=STEP_S)
-        if kind == POSTGRES and len(self.site.hubs) == 1:  # workers whose leases run out with the store take nothing, so settle nothing
+        if kind == POSTGRES:
             until(self._had_its_chance, CHANCE_S, step_s=STEP_S)
         del self._away[kind]
         away_s = time.monotonic() - away.since_s
@@ -104,8 +104,9 @@ class Watch:
             if now is None or before.settled is None:
                 continue
             self.judged += 1
-            if now["settled"] > before.settled:
-                more = now["settled"] - before.settled
+            # Both hold: what was taken since cannot be in the store, and nothing more is settled than when the hub had more than that.
+            more = now["settled"] - min(before.asked, before.settled)
+            if more > 0:
                 self.site.supervisor.complain(f"settled: {node} believes {more} facts more settled than before the store was away")
 
     # ------------------------------------------------------------ looking

@@ -19,7 +19,7 @@ from protocols.sqlite import Db
 from tests.support.commands import done, new_pair
 from tests.support.procs import Child, python, started
 
-pytestmark = pytest.mark.slow  # whole processes
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies")]  # whole processes
 
 
 class Pair:

@@ -19,7 +19,7 @@ from tests.support.commands import done, new_pair
 from tests.support.patience import ANSWER_S
 from tests.support.procs import Child, python, started
 
-pytestmark = pytest.mark.slow  # whole processes
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies")]  # whole processes
 
 SMALL = {
     "LONGSHORE_STORAGE__BUDGET_BYTES": "1500000",

@@ -26,7 +26,7 @@ from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import free_port, lasting_port
 from tests.support.procs import Child, ChildError, python
 
-pytestmark = [pytest.mark.slow, needs("mosquitto")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies"), needs("mosquitto")]
 HASTE: Final = {
     "LONGSHORE_SYNC__RETRY_MS": "400", "LONGSHORE_SYNC__RETRY_MOST_MS": "2000", "LONGSHORE_SYNC__IDLE_HELLO_MS": "2000",
     "LONGSHORE_SYNC__STALL_MS": "3000", "LONGSHORE_SYNC__HEARTBEAT_MS": "500", "LONGSHORE_HUB__RECONNECT_MOST_S": "1",

@@ -38,7 +38,7 @@ from tests.support.patience import ANSWER_S
 from tests.support.ports import lasting_port
 from tests.support.procs import Child, ChildError, python
 
-pytestmark = [pytest.mark.slow, needs("kafka")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies"), needs("kafka")]
 
 EVERY: Final = 40
 
@@ -190,7 +190,7 @@ def test_a_record_that_nobody_can_read_is_a_dead_letter_and_is_replayed(site: Si
     site.settled()
     site.waits(lambda: len(letters(site)) == 2, "two dead letters")
     told = {one["ceId"]: one for one in letters(site)}
-    assert "ls_stream: missing" in told["foreign/1"]["error"]
+    assert "ls_fact: missing" in told["foreign/1"]["error"]
     assert told["foreign/1"]["from"].startswith(f"{EVENTS}/")
     (wrong,) = (one for one in told.values() if one["ceId"] != "foreign/1")
     assert "h: not the hash" in wrong["error"]

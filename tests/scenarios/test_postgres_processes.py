@@ -18,7 +18,7 @@ from tests.support.commands import done
 from tests.support.engines.postgres import USER, Postgres, server
 from tests.support.needs import needs
 
-pytestmark = [pytest.mark.slow, needs("postgres")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies"), needs("postgres")]
 
 
 class Site:

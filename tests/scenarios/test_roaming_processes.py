@@ -21,7 +21,7 @@ from tests.support.patience import WITHIN_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies")]
 
 
 class Town:

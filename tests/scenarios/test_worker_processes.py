@@ -1,5 +1,5 @@
 """Two workers of one hub, a Mosquitto and four edges as real processes, the central store one file, or PostgreSQL. Workers are killed, and
-stopped for longer than their lease; in the end nothing is missing, and nothing is there twice."""
+stopped for longer than their lease, and PostgreSQL goes away for longer; in the end nothing is missing, and nothing is there twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,13 +21,13 @@ import pytest
 from tests.scenarios.test_broker_processes import HASTE, asked, ended
 from tests.support.commands import as_json as done
 from tests.support.engines.mosquitto import FAST, Mosquitto
-from tests.support.engines.postgres import Postgres, server
+from tests.support.engines.postgres import USER, Postgres, server
 from tests.support.needs import needs
 from tests.support.patience import ANSWER_S
 from tests.support.ports import free_port
 from tests.support.procs import Child, ChildError, python
 
-pytestmark = [pytest.mark.slow, needs("mosquitto")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("copies"), needs("mosquitto")]
 EVENT: Final = {"source": "APP", "status": "PLACED", "timestamp": "2026-05-21T14:05:12Z"}
 
 
@@ -45,7 +46,7 @@ class Worker:
             shutil.copyfile(region.folder / "w1" / "hub.key", self.folder / "hub.key")  # one hub: one key
         drop = self.folder / "hub.toml.d"
         drop.mkdir()
-        lines = ["[broker]", 'kind = "external"', *region.store_lines]
+        lines = ["[broker]", 'kind = "external"', *region.store_lines(name)]
         lines += ["[workers]", f'name = "{name}"', "lease_s = 3", "partitions = 8", "follow_s = 1", ""]
         (drop / "worker.toml").write_text("\n".join(lines))
         self.process: Child | None = None
@@ -87,11 +88,8 @@ class Region:
     """A broker, two workers and four edges, each at a site of its own. `said`: how many events each was told yes to."""
 
     def __init__(self, folder: Path, undo: ExitStack, postgres: Postgres | None) -> None:
-        self.folder, self.undo, self._postgres = folder, undo, postgres
-        self.store_lines = ["[storage]", f'store_dir = "{folder / "store"}"']
-        if postgres is not None:
-            where = postgres.server("central")
-            self.store_lines = ["[store]", 'kind = "postgres"', f'dsn = "{where.dsn}"', f'password_file = "{where.password_file}"']
+        self.folder, self.undo, self.postgres = folder, undo, postgres
+        self._server = postgres.server("central") if postgres is not None else None
         port = free_port()
         config = folder / "mosquitto.conf"
         config.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *FAST, ""]))
@@ -106,6 +104,26 @@ class Region:
         address = json.loads((self.workers[0].folder / "run.ports.json").read_text())["address"]
         self.edges = [self._edge(f"dock-{n}", f"W{n}", address, self.workers[n % 2]) for n in range(4)]
         self.said = dict.fromkeys(self.edges, 0)
+
+    def store_lines(self, worker: str) -> list[str]:
+        """Where a worker finds the store; in PostgreSQL under a name of its own, so that it can be kept out alone."""
+        if self.postgres is None or self._server is None:
+            return ["[storage]", f'store_dir = "{self.folder / "store"}"']
+        self.postgres.sql(f"CREATE ROLE {worker} LOGIN PASSWORD '{self.postgres.password}'; GRANT {USER} TO {worker};")
+        self.postgres.sql(f"ALTER ROLE {worker} SET role = {USER}")
+        dsn = self._server.dsn.replace(f"user={USER}", f"user={worker}")
+        return ["[store]", 'kind = "postgres"', f'dsn = "{dsn}"', f'password_file = "{self._server.password_file}"']
+
+    def keep_out(self, worker: Worker) -> None:
+        """Let PostgreSQL take no connection of this worker, and end those it has."""
+        assert self.postgres is not None
+        self.postgres.sql(f"ALTER ROLE {worker.name} CONNECTION LIMIT 0")
+        self.postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{worker.name}'")
+
+    def let_in(self, worker: Worker) -> None:
+        """The end of that."""
+        assert self.postgres is not None
+        self.postgres.sql(f"ALTER ROLE {worker.name} CONNECTION LIMIT -1")
 
     def _edge(self, name: str, site: str, address: str, at: Worker) -> str:
         folder = self.folder / name
@@ -136,13 +154,17 @@ class Region:
         except ChildError as error:
             raise AssertionError((what, [w.process.output()[-1_500:] for w in self.workers if w.process], self.counts())) from error
 
+    def all_received(self) -> bool:
+        """Whether the hub has all that the edges said, wherever it is kept until the store has it."""
+        return all(s["notReceived"] == 0 for edge in self.edges for s in self.ask_edge(edge, "/v1/status")["streams"])
+
     def all_settled(self) -> bool:
         return all(self.ask_edge(edge, "/v1/status")["queue"]["events"] == 0 for edge in self.edges)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """By node: facts in the store's log, and different ones."""
-        if self._postgres is not None:
-            lines = [line.split("|") for line in self._postgres.sql(COUNTS, "central").splitlines()]
+        if self.postgres is not None:
+            lines = [line.split("|") for line in self.postgres.sql(COUNTS, "central").splitlines()]
             return {node: (int(facts), int(different)) for node, facts, different in lines}
         with sqlite3.connect(f"file:{self.folder / 'store' / 'store.db'}?mode=ro", uri=True) as db:
             rows = db.execute(COUNTS).fetchall()
@@ -199,7 +221,8 @@ def holds_half(worker: Worker) -> bool:
     return shown["held"] == 4 and shown["unheld"] == []
 
 
-def test_what_came_at_one_worker_goes_down_to_the_sites_of_the_other(region: Region) -> None:
+def goes_down(region: Region) -> None:
+    """What came at one worker goes down to the sites of the other, and all that they show is one hub."""
     one, two = region.workers
     one.take([{"orderId": f"central-{n}", "site": f"W{n}", **EVENT} for n in range(4)])
     for n, edge in enumerate(region.edges):
@@ -217,3 +240,57 @@ def test_what_came_at_one_worker_goes_down_to_the_sites_of_the_other(region: Reg
     for worker in (one, two):  # nobody can say while a worker takes in what the other stored
         closes = partial(done, "hub.cli", "balance", "--dir", worker.folder)
         region.until(lambda closes=closes: closes()["fleet"]["balanced"] is True, f"the balance of {worker.name} closes")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("region", ["sqlite"], indirect=True)
+def test_what_came_at_one_worker_goes_down_to_the_sites_of_the_other(region: Region) -> None:
+    goes_down(region)
+
+
+HANDS: Final = "SELECT part, worker, boot, fence FROM worker_partitions ORDER BY part"
+
+
+def holds_over(worker: Worker) -> bool:
+    """Whether it says so, in what people and machines read."""
+    table = worker.table()
+    return table["held"] == table["heldOver"] == 4 and any("holds 4 partitions over" in trouble for trouble in table["troubles"])
+
+
+@pytest.mark.parametrize("region", [pytest.param("postgres", marks=needs("postgres"))], indirect=True)
+def test_on_postgresql_and_while_it_is_away_both_workers_take_facts_and_one_that_is_kept_out_alone_is_replaced(region: Region) -> None:
+    assert region.postgres is not None
+    one, two = region.workers
+    goes_down(region)
+    region.says()
+    region.nothing_missing_and_nothing_twice()
+    region.until(lambda: [len(w["partitions"]) for w in one.table()["workers"]] == [4, 4], "shared evenly")
+    hands = region.postgres.sql(HANDS, "central")
+
+    region.postgres.stop()
+    region.until(lambda: holds_over(one) and holds_over(two), "held over, after their leases")
+    region.says()
+    region.until(region.all_received, "received while the store is away")
+    assert not region.all_settled()
+    assert "PostgreSQL" in " ".join(unready(one)) and any("holds 4 partitions over until the store answers" in why for why in unready(two))
+
+    region.postgres.start()
+    region.nothing_missing_and_nothing_twice()
+    region.until(one.sees("w1", "w2"), "both heard again")
+    assert region.postgres.sql(HANDS, "central") == hands, "no partition changed hands, so no edge was asked to say hello"
+    assert one.table()["heldOver"] == 0
+
+    region.keep_out(two)
+    region.until(lambda: two.table()["held"] == 0 and one.table()["held"] == 8, "let go of, on the other's claim")
+    region.says()
+    region.nothing_missing_and_nothing_twice()
+    region.let_in(two)
+    region.until(one.sees("w1", "w2"), "shared again")
+
+
+def unready(worker: Worker) -> list[str]:
+    """What `readyz` says is missing."""
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(f"http://127.0.0.1:{worker.api_port}/readyz", timeout=ANSWER_S)
+    with raised.value as error:
+        reasons: list[str] = json.loads(error.read())["reasons"]
+    return reasons

@@ -1,4 +1,4 @@
-"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays N fortnights of 8 edges, a fifth as many
+"""Play worlds: `python -m tests.sim --seed N -v` replays one with its trace, `--seeds N` plays N fortnights of 8 edges, an eighth as many
 small worlds and some others; `--world` plays N of one kind. `--planted` shows what the world catches.
 
 A seed that fails is told with its complaint and kept in `failing_seeds.txt`, which the tests replay for good.

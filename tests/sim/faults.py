@@ -166,6 +166,14 @@ class Faults:
         """A worker ends in order, and comes back."""
         self.world.strike("leaves", n, for_ms)
 
+    def worker_cuts(self, n: int, for_ms: int) -> None:
+        """A worker alone cannot reach the central store."""
+        self.world.strike("cuts", n, for_ms)
+
+    def worker_outages(self, _: int, for_ms: int) -> None:
+        """No worker can."""
+        self.store_away(0, for_ms)
+
     def _full(self, disk: Disk, for_ms: int) -> None:
         self.world.count("disk full")
         self.world.say(disk.name, f"its disk is full for {for_ms / 1000:.0f} s")

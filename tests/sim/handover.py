@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 GIVEN_BACK = 10_000
+FULL_MOST_MS = 30 * MINUTE
+"""between two attempts at a store whose disk is full; as in the product each wait is twice the one before"""
 
 
 class HandOver:
@@ -28,6 +30,7 @@ class HandOver:
         self.ask = False
         """a whole statement is due"""
         self._token = 0
+        self._full_until, self._full_ms = 0, MINUTE
 
     def wake(self, after_ms: int = 0) -> None:
         """Something may be lacking: look again soon."""
@@ -44,12 +47,15 @@ class HandOver:
         hub, store = self.hub, self.world.store
         if token != self._token or not hub.alive or boot != hub.boots or hub.held_up(self._pump, token, boot):
             return
-        if store.away_until:
-            self.world.at(store.away_until, self._pump, token, boot)
+        if hub.store_away_until:
+            self.world.at(hub.store_away_until, self._pump, token, boot)
             return
         if self.ask or not hub.core.asked_store:
             self.ask = False
             self._deliver(store.statement(None), True)
+            return
+        if self.world.faulty and self.world.now < self._full_until:
+            self.world.at(self._full_until, self._pump, token, boot)
             return
         facts, records = hub.core.lacking_in_store(self.world.options.hand_over_facts)
         if not facts and not records:
@@ -72,8 +78,10 @@ class HandOver:
                 raise
             self.world.count("store apply fails (disk full)")
             store.reopen()
-            self.wake(MINUTE)
+            self._full_until, self._full_ms = self.world.now + self._full_ms, min(2 * self._full_ms, FULL_MOST_MS)
+            self.wake()
             return
+        self._full_ms = MINUTE
         store.disk.db.fail = ""
         if how:
             self.world.count(f"store apply fails ({how})")

@@ -142,9 +142,10 @@ def _half_told(edge: EdgeProc) -> bool:
 
 
 def _left(edge: EdgeProc, order: Order, truth: Truth, mask: Mask) -> bool:
-    """Has an order left its scope, of which an author has branches? It is told nothing more of it, so neither where they part."""
+    """Has an order left its scope, of which an author has branches, or is there no room to take in what became of them? It is told nothing
+    more of it, or not yet, so neither where they part."""
     here = edge.core.ledger.book.get(*order)
-    return here is not None and not here.followed and any(truth.facts[i].id.stream in truth.forked for i in bits(mask))
+    return here is not None and (not here.followed or edge.core.full) and any(truth.facts[i].id.stream in truth.forked for i in bits(mask))
 
 
 def _store_view(world: World, centre: Centre, known: Mask) -> Iterator[str]:

@@ -44,13 +44,18 @@ class HubProc(Proc):
         identity = HubIdentity(address.org, address.region, address.node, world.keys.public(address.node))
         settings = HubSettings(
             credit_facts=world.options.credit_facts, budget_bytes=0 if world.hub_full else 20_000_000_000,
-            pressure_percent=0 if world.options.pressed else 80, floor_ms=world.options.floor_ms,
+            pressure_percent=0 if world.options.pressed else 80, floor_ms=world.options.floor_ms, hold_ms=world.options.hold_ms,
         )  # fmt: skip
         rng: Random = world.rng(f"{self.name}/{self.boots}")
-        self._moved = (0, 0, 0)
+        self._moved, self._said_at = (0, 0, 0), 0
         self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
         world.check.hub_started(self.core.receiver.incarnation, self.disk, self.name)
         self.handover.wake(1)
+
+    @property
+    def store_away_until(self) -> int:
+        """Until when it cannot reach the central store; 0 when it can."""
+        return self.world.store.away_until
 
     def wall(self) -> int:
         """What its clock says."""
@@ -143,10 +148,18 @@ class HubProc(Proc):
             return True
         if self.core.feeds.busy:
             self.world.after(1, self._more, self.boots)
+        self._held()
         return False
 
+    def _held(self) -> None:
+        """Receipts wait: say them when their time has come, whatever happened to the clock meanwhile."""
+        due = self.core.holding.due_ms()
+        if due is not None and self._said_at <= self.world.now:
+            self._said_at = self.world.now + min(max(due - self.wall(), 1), self.core.settings.hold_ms)
+            self.world.at(self._said_at, self._more, self.boots)
+
     def _more(self, boot: int) -> None:
-        if self.alive and boot == self.boots:
+        if self.alive and boot == self.boots and not self.held_up(self._more, boot):
             self.say()
 
     def say(self) -> None:

@@ -41,7 +41,11 @@ INVARIANTS: Final[dict[str, Invariant]] = {
         "Memory, queues and files stay within bounds in any outage, and nothing spins.",
         "at eight moments on every live machine, over the events of each phase",
     ),
-    "I8": Invariant("After healing the backlog reaches zero, and nobody restarts anything by hand.", "a budget of events and of time"),
+    "I8": Invariant(
+        "After healing the backlog reaches zero, and nobody restarts anything by hand; until then a worker that runs keeps its nodes, "
+        "whether or not it reaches the store.",
+        "a budget of events and of time; whenever a worker looks at its clock",
+    ),
     "I9": Invariant(
         "The outcome is the same when any wall clock is shifted.",
         "worlds played again with every clock elsewhere: heads, states, the store",

@@ -26,6 +26,8 @@ FAULTS: Final = (
 """kinds of trouble that a world may have; each seed draws which"""
 
 
+HOLD_MS: Final = (0, 500, 500)
+"""as the product has it, and none"""
 SMALL: Final = UplinkSettings(frame_facts=4, window_facts=12)
 
 
@@ -48,6 +50,8 @@ class Options:
     backups: bool = False
     """the central store has backups; they are begun at times of the plan, and the last two can be restored"""
     credit_facts: int = 40
+    hold_ms: int = 0
+    """so long the hub's receipts to who says little wait for the store's word"""
     hand_over_facts: int = 20
     ask_store_ms: int = HOUR
     segments: int = 16
@@ -156,6 +160,7 @@ def draw(seed: int) -> Options:
     }
     options |= levels(rng, faults)
     options["budget_bytes"] = Random(f"{seed}/budget").choice((61_000, 66_000, *[1_000_000_000] * 8))
+    options["hold_ms"] = Random(f"{seed}/hold").choice(HOLD_MS)
     plan = Plan(rng, duration, edges)
     make_plan(plan, faults, backups)
     return Options(**options, plan=tuple(sorted(plan.events)))  # type: ignore[arg-type]

@@ -29,6 +29,8 @@ from tests.sim.options import Options
 from tests.sim.profiles import BASES, world_of
 from tests.sim.sabotage import Patch
 from tests.sim.test_workers import test_a_worker_that_comes_back_hands_over_what_only_it_has as comes_back_test
+from tests.sim.test_workers import test_a_worker_that_is_cut_off_alone_lets_go_of_what_the_other_takes_over as cut_off_test
+from tests.sim.test_workers import test_a_worker_that_was_stopped_beyond_its_lease_holds_nothing_over_when_it_finds_no_store as stopped_test
 from tests.sim.world import play
 from tests.unit.edge_agent.test_relay import test_with_backups_nothing_goes_that_one_of_them_lacks as backups_of_custody_test
 from tests.unit.hub.test_downlink import test_a_tail_that_comes_while_a_pass_is_under_way_does_not_make_its_cursor_count as cut_short_test
@@ -146,6 +148,10 @@ PLANTS: Final = (
     Plant("a worker takes over in the same name", w.takeover_in_the_same_name, profile="workers"),
     Plant("a worker that comes back keeps what it had of others' nodes", w.own_partitions_only, story=comes_back_test),
     Plant("leases are given without a fence", w.lease_without_fence, profile="workers"),
+    Plant("a worker gives up its nodes while the store is away", w.nothing_is_held_over, profile="workers"),
+    Plant("whoever comes first takes all when the store is back", w.whoever_comes_first, (), 20, profile="workers"),
+    Plant("a worker that was stopped holds over what it had", w.held_over_after_a_stop, story=stopped_test),
+    Plant("a worker that is cut off hears no claims", w.claims_unheard, story=cut_off_test),
     Plant("a phone's digests are those of a site", m.phone_compares_its_site, profile="phones"),
     Plant("what becomes a task is not sent whole", m.entering_is_not_sent, profile="phones", story=whole_test),
     Plant("what is over stays somebody's task", m.over_is_still_a_task, profile="phones"),

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from protocols.sync.uplink import UplinkSettings
-from tests.sim.options import DAY, FAULTS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, limits, make_plan, rhythms
+from tests.sim.options import DAY, FAULTS, HOLD_MS, HOUR, MINUTE, SECOND, Options, Plan, draw, levels, limits, make_plan, rhythms
 
 BASES: Final = {"small": 0, "fortnight": 1_000_000, "long": 2_000_000, "golden": 3_000_000, "workers": 4_000_000, "phones": 5_000_000}
 FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
@@ -33,8 +33,11 @@ FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "stale": ("a broker replays what it kept for an earlier session", "at 30 or 100 % of the connections"),
     "sessions": ("all sessions drop", "up to 5 times"),
     "partitions": ("an edge is cut off, noticed or in silence", "up to 14 days, small worlds 45, long ones 400"),
-    "edge_crashes": ("an edge dies before or after a commit, or among its effects", "0.5 to 8 % of its turns"),
-    "hub_crashes": ("the hub dies, likewise", "0.5 to 5 % of its turns"),
+    "edge_crashes": (
+        "an edge dies before or after a commit, or among its effects",
+        "0.5 to 8 % of its turns, at most 3 times in a fortieth of the time",
+    ),
+    "hub_crashes": ("the hub dies, likewise", "0.5 to 5 % of its turns, at most as often"),
     "edge_disk_full": ("the disk of an edge is full", "room for 0 to 3 pages, up to a day"),
     "hub_disk_full": ("the disk of the hub is full", "likewise"),
     "store_disk_full": ("the disk of the central store is full", "likewise"),
@@ -50,9 +53,11 @@ FAULT_WORDS: Final[dict[str, tuple[str, str]]] = {
     "clocks": ("a wall clock steps", "by an hour, 400 days or 40 years, up to 3 times"),
     "poison": ("facts of a later version, and facts that are no facts", "2 or 10 % of the requests"),
     "strangers": ("an edge that nobody has admitted sends for days", "once"),
-    "worker_kills": ("a worker of the hub is killed and comes back", "up to 4 times; worlds with workers only, as the next two"),
+    "worker_kills": ("a worker of the hub is killed and comes back", "up to 4 times; worlds with workers only, as the next four"),
     "worker_pauses": ("a worker is stopped, often for longer than its lease, and goes on as if nothing had been", "up to 6 times"),
     "worker_leaves": ("a worker leaves in order, and comes back", "up to 3 times"),
+    "worker_cuts": ("a worker alone cannot reach the central store", "up to 3 times, often for longer than its lease"),
+    "worker_outages": ("no worker can reach it", "likewise"),
 }
 """what each fault is, and how much of it a world has that has it: a table of RELIABILITY.md"""
 MORE_FAULTS: Final = (
@@ -61,7 +66,8 @@ MORE_FAULTS: Final = (
 """kinds of trouble that only the later profiles have"""
 EVERY_FAULT: Final = (*FAULTS, *MORE_FAULTS)
 WORKER_FAULTS: Final = {"worker_kills": 4, "worker_pauses": 6, "worker_leaves": 3}
-"""what happens where a hub has several workers, and how often at the most"""
+WORKER_OUTAGES: Final = {"worker_cuts": 3, "worker_outages": 3}
+"""what happens where a hub has several workers, and how often at the most; the outages of their store each from a generator of its own"""
 
 
 def profile_of(seed: int) -> str:
@@ -119,6 +125,7 @@ def _drawn(seed: int, profile: Profile) -> Options:
         "reports": Random(f"{seed}/reports").choice((0, 0, 30, 60)),
         "telemetry_bytes": Random(f"{seed}/telemetry").choice((0, 1_500, 5_000)),
         "budget_bytes": Random(f"{seed}/budget").choice((66_000, 90_000, *[1_000_000_000] * 8)),
+        "hold_ms": Random(f"{seed}/hold").choice(HOLD_MS),
         "orgs": Random(f"{seed}/orgs").choice((1, 1, 2)),
         "sites": Random(f"{seed}/sites").choice((0, 3)),
     }
@@ -133,7 +140,7 @@ def _drawn(seed: int, profile: Profile) -> Options:
     if profile is PHONES:
         options |= {"phones": Random(f"{seed}/phones").choice((1, 2, 3)), "orgs": 1, "old": (), "old_hub": False, "budget_bytes": 10**9}
     if profile is WORKERS:
-        options |= _workers(Random(f"{seed}/workers"), duration, plan)
+        options |= _workers(seed, duration, plan)
     for name in MORE_FAULTS:
         _more(Plan(Random(f"{seed}/plan {name}"), duration, edges, events=plan.events, hot=plan.hot), name, faults)
     return Options(**options, plan=tuple(sorted(plan.events)))
@@ -146,13 +153,19 @@ def _versions(rng: Random, edges: int) -> dict[str, Any]:
     return {"old": old, "old_hub": 0.15 <= drawn < 0.25}
 
 
-def _workers(rng: Random, duration_ms: int, plan: Plan) -> dict[str, Any]:
+def _workers(seed: int, duration_ms: int, plan: Plan) -> dict[str, Any]:
     """How many workers, how long their leases, and what befalls them: outages about as long as a lease, and much longer ones."""
+    rng = Random(f"{seed}/workers")
     lease_ms = duration_ms // rng.choice((60, 150, 300))
     for name, most in WORKER_FAULTS.items():
         for _ in range(rng.randint(0, most)):
             for_ms = rng.randint(1, rng.choice((lease_ms // 2, 2 * lease_ms, 2 * lease_ms, duration_ms // 6)))
             plan.events.append((rng.randrange(duration_ms), name, (rng.randrange(3), for_ms)))
+    for name, most in WORKER_OUTAGES.items():
+        other = Random(f"{seed}/{name}")
+        for _ in range(other.randint(0, most)):
+            for_ms = other.randint(1, other.choice((lease_ms // 2, 2 * lease_ms, 5 * lease_ms, duration_ms // 6)))
+            plan.events.append((other.randrange(duration_ms), name, (other.randrange(3), for_ms)))
     return {"workers": rng.choice((2, 2, 3)), "lease_ms": lease_ms}
 
 

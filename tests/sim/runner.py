@@ -21,7 +21,7 @@ from tests.sim.shifted import Ending, clock_matters, comparable, ending
 from tests.sim.world import World
 
 FAILING: Final = Path(__file__).with_name("failing_seeds.txt")
-TWICE: Final = 25
+TWICE: Final = 40
 """every so many seeds one is played twice: the same seed must give the same hash"""
 YEAR: Final = 365 * DAY
 TOLD_EVERY_S: Final = 10
@@ -102,9 +102,9 @@ def remember(seed: int, complaint: str) -> None:
 
 
 def mixed(count: int, first: int = 0) -> list[int]:
-    """So many fortnights; for every fifth a small world, for every twentieth one that begins in version 1, one of several workers and one
+    """So many fortnights; for every eighth a small world, for every twentieth one that begins in version 1, one of several workers and one
     with phones, and for every fortieth a long one."""
-    every = {"fortnight": 1, "small": 5, "long": 40, "golden": 20, "workers": 20, "phones": 20}
+    every = {"fortnight": 1, "small": 8, "long": 40, "golden": 20, "workers": 20, "phones": 20}
     return [BASES[name] + first + n for name, nth in every.items() for n in range(-(-count // nth))]
 
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hub.core import HubCore
-from hub.store.leases import Me, SqlLeases
+from hub.leasing import Leasing
+from hub.store.leases import Me, SqlLeases, Table
 from hub.store.port import StoreFact, StoreRecord
 from tests.sim.sabotage import Patch, same_incarnation, swapped
+
+_failed = Leasing.failed
 
 
 @contextmanager
@@ -31,6 +34,33 @@ def own_partitions_only() -> Patch:
         )
 
     return swapped(HubCore, "lacking_in_store", lacking)
+
+
+def nothing_is_held_over() -> Patch:
+    """A worker whose renewals fail gives up what it has when its lease is over."""
+    return swapped(Leasing, "failed", lambda self, now, *, tried=True: _failed(self, now, tried=False))
+
+
+@contextmanager
+def held_over_after_a_stop() -> Iterator[None]:
+    """A process goes on where it was stopped: an attempt that failed counts, whatever the clock has taken by then."""
+
+    def failed(self: Leasing, now: int, *, tried: bool = True) -> None:
+        self._until = now + 1
+        _failed(self, now, tried=tried)
+
+    with swapped(Leasing, "expired", lambda self, now: ()), swapped(Leasing, "failed", failed):
+        yield
+
+
+def claims_unheard() -> Patch:
+    """What other workers claim changes nothing here."""
+    return swapped(Leasing, "claimed", lambda self, partition, fence: False)
+
+
+def whoever_comes_first() -> Patch:
+    """When the store is back, all whose rows have run out are dead."""
+    return swapped(Table, "is_free", lambda self, row: not row.lives)
 
 
 def lease_without_fence() -> Patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim import document
-from tests.sim.profiles import EVERY_FAULT, FAULT_WORDS, WORKER_FAULTS
+from tests.sim.profiles import EVERY_FAULT, FAULT_WORDS, WORKER_FAULTS, WORKER_OUTAGES
 
 
 @pytest.mark.parametrize("name", ["invariants", "faults"])
@@ -15,7 +15,7 @@ def test_a_generated_part_is_up_to_date(name: str) -> None:
 
 
 def test_each_fault_has_words_for_it() -> None:
-    assert sorted(FAULT_WORDS) == sorted((*EVERY_FAULT, *WORKER_FAULTS))
+    assert sorted(FAULT_WORDS) == sorted((*EVERY_FAULT, *WORKER_FAULTS, *WORKER_OUTAGES))
 
 
 def test_a_part_is_replaced_and_all_else_stays() -> None:

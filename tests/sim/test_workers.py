@@ -10,7 +10,7 @@ from protocols.lifecycle import Status
 from tests.sim.disks import Disk
 from tests.sim.options import HOUR, MINUTE, Options
 from tests.sim.procs import Request
-from tests.sim.profiles import BASES, WORKER_FAULTS, world_of
+from tests.sim.profiles import BASES, WORKER_FAULTS, WORKER_OUTAGES, world_of
 from tests.sim.scene import SMALL, Scene
 from tests.sim.workers import Worker, WorkersWorld
 
@@ -106,6 +106,77 @@ def test_a_worker_that_is_stopped_beyond_its_lease_and_goes_on_harms_nothing() -
         scene.heals()
 
 
+def held(worker: Worker) -> list[int]:
+    return sorted(worker.leasing.held(worker.mono()))
+
+
+def hands(scene: Scene) -> list[tuple[str, int]]:
+    """Who has which partition by the table, and how often each has changed hands."""
+    assert isinstance(scene.world, WorkersWorld)
+    return [(row.worker, row.fence) for row in scene.world.leases.read().partitions]
+
+
+def test_while_the_store_is_away_for_longer_than_leases_facts_are_taken_and_nothing_changes_hands() -> None:
+    with two_workers() as scene:
+        before, shares = hands(scene), [of(scene, worker) for worker in workers(scene)]
+        incarnations = [worker.core.receiver.incarnation for worker in workers(scene)]
+        scene.world.store.away(5 * LEASE_MS)
+        scene.wait(3 * LEASE_MS)
+        said = [a for n, dock in enumerate(scene.docks) for a in scene.says(dock, f"A{n}", Status.PLACED)]
+        scene.wait(LEASE_MS)
+        assert [of(scene, worker) for worker in workers(scene)] == shares and all(shares)
+        assert not any(dock.core.uplink.unreceived(dock.core.ledger.own()) for dock in scene.docks), "received, by whoever it was"
+        assert scene.stored(said) == [False] * 6
+        scene.wait(4 * LEASE_MS)
+        assert scene.stored(said) == [True] * 6 and hands(scene) == before
+        assert [worker.core.receiver.incarnation for worker in workers(scene)] == incarnations, "no edge was asked to say hello"
+        scene.heals()
+
+
+def test_a_worker_that_is_cut_off_alone_lets_go_of_what_the_other_takes_over() -> None:
+    with two_workers() as scene:
+        first, second = workers(scene)
+        n = of(scene, first)[0]
+        first.cut_off(6 * LEASE_MS)
+        scene.wait(LEASE_MS // 2)
+        assert of(scene, first), "it is held over"
+        said = scene.says(scene.docks[n], "A1", Status.PLACED)
+        scene.wait(2 * LEASE_MS)
+        assert held(first) == [] and of(scene, second) == list(range(6)) and held(second) == list(range(5))
+        said += scene.says(scene.docks[n], "A1", Status.PICKED)
+        scene.wait(LEASE_MS)
+        assert scene.stored(said) == [True, True], "through the one that the store hears; the first still has the first of them"
+        scene.wait(4 * LEASE_MS)
+        assert held(first) and held(second), "they share again"
+        scene.heals()
+
+
+def test_a_worker_that_was_stopped_beyond_its_lease_holds_nothing_over_when_it_finds_no_store() -> None:
+    with two_workers() as scene:
+        first, second = workers(scene)
+        first.paused_until = scene.world.now + 3 * LEASE_MS
+        scene.world.net.broker.swallow(4 * LEASE_MS)  # no claim comes to its help
+        scene.wait(2 * LEASE_MS)
+        assert held(second) == list(range(5))
+        scene.world.store.away(4 * LEASE_MS)
+        scene.wait(2 * LEASE_MS)
+        assert first.paused_until < scene.world.now and held(first) == [] and held(second) == list(range(5))
+        scene.heals()
+
+
+def test_of_a_worker_that_died_in_an_outage_the_other_takes_over_a_lease_after_it() -> None:
+    with two_workers() as scene:
+        first, second = workers(scene)
+        scene.world.store.away(3 * LEASE_MS)
+        scene.wait(LEASE_MS)
+        first.stop()
+        scene.wait(2 * LEASE_MS + LEASE_MS // 2)
+        assert len(held(second)) < 5, "it might have been cut off only"
+        scene.wait(LEASE_MS)
+        assert held(second) == list(range(5))
+        scene.heals()
+
+
 def test_a_source_system_may_talk_to_any_worker_and_every_site_hears_of_it() -> None:
     with two_workers() as scene:
         first, second = workers(scene)
@@ -123,6 +194,8 @@ def test_a_source_system_may_talk_to_any_worker_and_every_site_hears_of_it() -> 
 def test_worlds_of_workers_have_all_that_befalls_them() -> None:
     worlds = [world_of(BASES["workers"] + n) for n in range(40)]
     assert {o.workers for o in worlds} == {2, 3}
-    assert {kind for o in worlds for _, kind, _ in o.plan} >= set(WORKER_FAULTS)
+    assert {kind for o in worlds for _, kind, _ in o.plan} >= {*WORKER_FAULTS, *WORKER_OUTAGES}
+    outages = [numbers[1] / o.lease_ms for o in worlds for _, kind, numbers in o.plan if kind in WORKER_OUTAGES]
+    assert min(outages) < 1 and max(outages) > 4
     pauses = [numbers[1] / o.lease_ms for o in worlds for _, kind, numbers in o.plan if kind == "worker_pauses"]
     assert min(pauses) < 1 and max(pauses) > 2

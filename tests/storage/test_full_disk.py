@@ -21,7 +21,9 @@ from tests.chaos.waiting import until
 from tests.support.needs import needs
 from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.support.ports import lasting_port, listening
-from tests.support.procs import Child, http_ok, python
+from tests.support.procs import Child, http_ok, python, ran
+
+pytestmark = pytest.mark.usefixtures("copies")
 
 TMPFS_KIB = 6_144
 HASTE = {"hub": {"LONGSHORE_SYNC__STORE_CHECK_S": "2"}, "edge": tests.chaos.site.HASTE}
@@ -45,8 +47,8 @@ class Site:
         self.ports = {name: lasting_port() for name in ("hub", "edge", "broker")}
         edge = {"dir": str(self.folders["edge"]), "node": "edge", "site": "DOCK", "line": self.ports["broker"], "port": self.ports["edge"]}
         made = {"hub": str(self.folders["hub"]), "api_port": self.ports["hub"], "broker_port": self.ports["broker"], "edges": [edge]}
-        done = subprocess.run(python("-m", "tests.chaos.init", json.dumps(made)), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        code, said = ran(python("-m", "tests.chaos.init", json.dumps(made)))
+        assert code == 0, said
         self.children: dict[str, Child] = {}
 
     def start(self) -> None:

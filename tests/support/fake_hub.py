@@ -201,7 +201,7 @@ class FakeHub:
         return self.kept
 
     def workers_json(self) -> dict[str, Any]:
-        return {"worker": "", "held": 0, "workers": [], "unheld": [], "troubles": []}
+        return {"worker": "", "held": 0, "heldOver": 0, "workers": [], "unheld": [], "troubles": []}
 
     def turned_away(self) -> list[dict[str, Any]]:
         return self.away

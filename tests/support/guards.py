@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import Any, Final
 
+from tests.support import forks
 from tests.support.procs import children
 
 ALLOWED_HELPERS: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -66,9 +67,18 @@ def _refuse_beyond_loopback(event: str, address: Any) -> None:
         raise ReachedOut(f"{event} {address!r}: tests speak to loopback only")
 
 
+def present() -> dict[int, str]:
+    """Children of this process, and the copies that were made for it."""
+    found = children()
+    for forge in forks.running:
+        found.pop(forge.pid, None)
+        found |= children(forge.pid)
+    return found
+
+
 def left_behind(before: dict[int, str]) -> dict[int, str]:
-    """Children of this process that were not there before and that nobody ended."""
-    return {pid: line for pid, line in children().items() if pid not in before and not any(helper in line for helper in ALLOWED_HELPERS)}
+    """Those that were not there before and that nobody ended."""
+    return {pid: line for pid, line in present().items() if pid not in before and not any(helper in line for helper in ALLOWED_HELPERS)}
 
 
 def end_all(pids: dict[int, str]) -> None:

@@ -14,18 +14,23 @@ LONG: Final = (
     "tests/sim/test_planted.py",
 )  # fmt: skip
 """where they are, the longest first"""
+TOGETHER: Final = ("tests/conformance/bus/",)
+"""tests of one worker: they share an engine that takes seconds to start"""
 
 
 def long_first(names: Sequence[str], workers: int) -> list[int]:
     """Places of the tests (`nodeid`s) in the order in which they are to be handed out. The same in each worker."""
     ranks = [next((rank for rank, where in enumerate(LONG) if name.startswith(where)), len(LONG)) for name in names]
-    long = sorted((n for n, rank in enumerate(ranks) if rank < len(LONG)), key=lambda n: (ranks[n], n))
+    blocks: dict[object, list[int]] = {}
+    for n in sorted((n for n, rank in enumerate(ranks) if rank < len(LONG)), key=lambda n: (ranks[n], n)):
+        blocks.setdefault(next((where for where in TOGETHER if names[n].startswith(where)), n), []).append(n)
+    long = list(blocks.values())
     short = [n for n, rank in enumerate(ranks) if rank == len(LONG)]
     order: list[int] = []
     begun = 0
     for worker in range(workers):
         size = (len(names) - begun) // (workers - worker)  # as pytest-xdist cuts it
-        mine = long[worker::workers]
+        mine = [n for block in long[worker::workers] for n in block]
         rest = max(0, size - len(mine))
         order += [*mine, *short[:rest]]
         short, begun = short[rest:], begun + size

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.support.forks import Copy, copied
 from tests.support.patience import END_S, WITHIN_S
 from tests.support.ports import listening
 
@@ -40,9 +42,10 @@ class Child:
         self.args = [os.fspath(arg) for arg in args]
         handle, name = tempfile.mkstemp(prefix="longshore-child-", suffix=".log")
         self.log = Path(name)
+        whole = {**os.environ, **(env or {})}
         with os.fdopen(handle, "wb") as out:
-            self.process = subprocess.Popen(
-                self.args, env={**os.environ, **(env or {})}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            self.process: subprocess.Popen[bytes] | Copy = copied(self.args, whole, cwd, self.log) or subprocess.Popen(
+                self.args, env=whole, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
 
     @property
@@ -83,10 +86,19 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """SIGKILL: a crash, as far as the child is concerned."""
+        """SIGKILL: a crash, as far as it is concerned. Those that it had started end by themselves, and are awaited, as systemd does:
+        they may hold the data, which a copy (`tests.support.forks`) would want at once."""
+        below: dict[int, str] = {}
         if self.running:
+            self.process.send_signal(signal.SIGSTOP)  # so that it makes no further ones meanwhile
+            below = children(self.pid)
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(END_S)
+        deadline, pause = time.monotonic() + END_S, threading.Event()
+        while any(state(pid) not in ("Z", "") for pid in below):
+            if time.monotonic() > deadline:
+                raise ChildError(f"{self._named()} was killed, and after {END_S} s there still is of its own: {below}")
+            pause.wait(STEP_S)
 
     def end(self, within_s: float = END_S) -> int:
         """Ask it to end (SIGTERM), insist after `within_s`; returns its exit code (negative: the signal)."""
@@ -123,6 +135,12 @@ def python(*args: str | os.PathLike[str]) -> list[str]:
     return [sys.executable, *(os.fspath(arg) for arg in args)]
 
 
+def ran(args: Sequence[str | os.PathLike[str]], within_s: float = WITHIN_S) -> tuple[int, str]:
+    """A command to its end: how it ended, and what it printed. Errors: subprocess.TimeoutExpired."""
+    with started(args) as child:
+        return child.process.wait(within_s), child.output()
+
+
 def http_ok(url: str, *, timeout_s: float = 5.0) -> bool:
     """Whether GET answers 2xx; loopback only (tests reach nothing else)."""
     if not url.startswith(("http://127.0.0.1:", "http://localhost:")):
@@ -137,21 +155,27 @@ def http_ok(url: str, *, timeout_s: float = 5.0) -> bool:
 def children(pid: int | None = None) -> dict[int, str]:
     """Living direct children of a process (default: this one) as {pid: command line}; empty where the system has no /proc."""
     found: dict[int, str] = {}
-    for listing in sorted(Path(f"/proc/{pid or os.getpid()}/task").glob("*/children")):
-        for child in _read(listing).split():
+    tasks = f"/proc/{pid or os.getpid()}/task"
+    try:
+        threads = sorted(os.listdir(tasks))
+    except OSError:
+        return found
+    for thread in threads:
+        for child in _read(f"{tasks}/{thread}/children").split():
             if state(int(child)) not in ("Z", ""):
-                found[int(child)] = _read(Path(f"/proc/{child}/cmdline")).replace("\0", " ").strip()
+                found[int(child)] = _read(f"/proc/{child}/cmdline").replace("\0", " ").strip()
     return found
 
 
 def state(pid: int) -> str:
     """The one-letter state of a process; "" when it is gone, "Z" when only nobody has waited for it yet."""
-    stat = _read(Path(f"/proc/{pid}/stat"))
+    stat = _read(f"/proc/{pid}/stat")
     return stat.rpartition(")")[2].split()[0] if stat else ""
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        return path.read_text(errors="replace")
+        with open(path, errors="replace") as file:
+            return file.read()
     except OSError:
         return ""

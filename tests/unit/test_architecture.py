@@ -49,6 +49,7 @@ PURE: Final = (
     "hub/bridge_topics.py",
     "hub/partitioning.py",
     "hub/fleet.py",
+    "hub/leasing.py",
     "hub/store/fold.py",
     "hub/store/orders.py",
     "hub/store/pg_rows.py",

@@ -66,7 +66,7 @@ def test_what_leaves_it(address: object) -> None:
 
 
 def test_a_child_left_behind_is_seen_and_ended() -> None:
-    before = procs.children()
+    before = guards.present()
     child = subprocess.Popen(procs.python(*HERE))
     left = guards.left_behind(before)
     assert list(left) == [child.pid]
@@ -117,6 +117,16 @@ def test_a_deaf_child_is_killed() -> None:
     with procs.started(procs.python("-c", script)) as child:
         child.wait_until(lambda: "up" in child.output())
         assert child.end(within_s=0.1) == -9
+
+
+def test_who_is_killed_is_gone_when_those_it_had_started_are() -> None:
+    late = "import sys, threading; sys.stdin.read(); threading.Event().wait(0.4)"
+    script = f"import subprocess, sys\nbelow = subprocess.Popen([sys.executable, '-c', {late!r}], stdin=subprocess.PIPE)\nbelow.wait()"
+    with procs.started(procs.python("-c", script)) as child:
+        child.wait_until(lambda: bool(procs.children(child.pid)))
+        (below,) = procs.children(child.pid)
+        child.kill()
+        assert procs.state(below) in ("Z", ""), "it may hold the data"
 
 
 def test_only_loopback_is_asked_for_health() -> None:
@@ -228,7 +238,18 @@ def test_each_worker_begins_with_its_part_of_the_long_tests() -> None:
     assert [order[4], order[8]] == long[:2]
 
 
+def test_tests_that_share_an_engine_are_one_workers() -> None:
+    names = [
+        *(f"tests/conformance/bus/test_x.py::t{n}" for n in range(3)),
+        "tests/chaos/test_chaos.py::t",
+        *(f"tests/unit/t{n}" for n in range(6)),
+    ]
+    order = [names[n] for n in long_first(names, 2)]
+    assert sorted(order) == sorted(names)
+    assert order[5:8] == names[:3], "not in turns"
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4, 9])
 def test_no_test_is_left_out_or_run_twice_in_any_order(workers: int) -> None:
-    names = [f"tests/{folder}/t{n}" for n in range(7) for folder in ("chaos/test_chaos.py", "unit")]
+    names = [f"tests/{folder}/t{n}" for n in range(7) for folder in ("chaos/test_chaos.py", "conformance/bus", "unit")]
     assert sorted(long_first(names, workers)) == list(range(len(names)))

@@ -13,7 +13,7 @@ import pytest
 
 from hub.store import pg_batch, pg_held
 from hub.store.offsets import Advance, Move
-from hub.store.pg import Pg, Raced, Server
+from hub.store.pg import Answer, Asked, Pg, Raced, Server
 from hub.store.pg_schema import migrate
 from hub.store.port import Applied, StoreFact
 from hub.store.postgres import PostgresStore
@@ -188,18 +188,18 @@ def test_an_order_that_two_writers_change_is_folded_from_what_both_brought(one: 
     first = [world.say(author, "O-1", Status.PLACED) for author in authors]
     second = [world.say(authors[0], "O-1", Status.PICKED), world.say(authors[1], "O-1", Status.CANCELLED)]
     both = threading.Barrier(2, timeout=WITHIN_S)
-    begin = Pg.copy_in
+    together = Pg.together
     waited: dict[int, None] = {}
 
-    def meets(self: Pg, into: str, data: bytes) -> None:
-        if into.startswith("stage") and threading.get_ident() not in waited:
+    def meets(self: Pg, *asked: Asked) -> list[Answer]:
+        if any(sql.startswith("UPDATE states") for sql, _ in asked) and threading.get_ident() not in waited:
             waited[threading.get_ident()] = None
             both.wait()
-        begin(self, into, data)
+        return together(self, *asked)
 
     stores = [PostgresStore(one), PostgresStore(one)]
     stores[0].apply(first, [], NOW_MS)
-    monkeypatch.setattr(Pg, "copy_in", meets)
+    monkeypatch.setattr(Pg, "together", meets)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda store, fact: store.apply([fact], [], NOW_MS), stores, second))
     monkeypatch.undo()

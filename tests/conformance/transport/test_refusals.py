@@ -13,7 +13,7 @@ import pytest
 
 from protocols import mosquitto
 from protocols.errors import ConfigError
-from protocols.topics import Channel, hub_subscriptions
+from protocols.topics import Channel, claims_of, hub_subscriptions
 from protocols.trace import traceparent
 from protocols.transport.mqtt import MqttSettings, MqttTransport
 from protocols.transport.mqtt_packets import beside
@@ -28,6 +28,7 @@ pytestmark = needs("mosquitto")
 
 LIVE, RECEIPT = MADRID.topic(Channel.LIVE), MADRID.topic(Channel.RECEIPT)
 TRACE = traceparent("madrid-1", 7, 1, b"\1" * 8)
+CLAIM = claims_of("acme", "hub", 3)
 
 
 @contextmanager
@@ -269,6 +270,9 @@ def test_patterns_confine_nodes_as_well(tmp_path: Path) -> None:
         forged = end_of(node, node.transport.publish(LISBON.topic(Channel.LIVE), b"forged"))
         assert isinstance(forged, Dropped) and forged.refusal is Refusal.ACL
         assert isinstance(end_of(node, node.transport.publish(RECEIPT, b"forged")), Dropped), "what it reads it may not write"
+        assert isinstance(end_of(node, node.transport.publish(CLAIM, b"forged", retain=True)), Dropped)
+        hub.ended([hub.transport.publish(CLAIM, b"of a worker", retain=True)])
+        assert bench.line(HUB, claims_of("acme", "hub")).payloads(1) == [b"of a worker"], "for whoever comes later, and the hub alone"
         node.transport.publish(LIVE, b"own")
         assert hub.payloads(1) == [b"own"]
         hub.transport.publish(LISBON.topic(Channel.RECEIPT), b"not for Madrid")

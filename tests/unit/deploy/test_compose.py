@@ -160,6 +160,22 @@ def prepare(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("bin_", "says"), [("", "LONGSHORE_BIN=.venv/bin"), ("nowhere", "make setup puts it into .venv/bin")], ids=["no docker", "no commands"]
+)
+def test_without_docker_it_says_what_to_do_and_makes_nothing(tmp_path: Path, bin_: str, says: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    docker = tools / "docker"
+    docker.write_text("#!/bin/sh\necho noise >&2\nexit 1\n")
+    docker.chmod(0o755)
+    env = {**os.environ, "LONGSHORE_BIN": bin_, "PATH": f"{tools}:{os.environ['PATH']}"}
+    made = tmp_path / "made"
+    done = subprocess.run([FOLDER / "prepare.sh", made], env=env, capture_output=True, text=True, check=False, timeout=WITHIN_S)
+    assert (done.returncode, done.stderr.count("\n"), "noise" in done.stderr, made.exists()) == (1, 1, False, False)
+    assert says in done.stderr
+
+
 def test_all_that_compose_names_is_made_and_is_nobody_elses(prepared: Path) -> None:
     files = [one["file"] for one in COMPOSE["secrets"].values()]
     folders = [volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", []) if volume.startswith(MADE)]

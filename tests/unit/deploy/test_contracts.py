@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deploy.contracts import arrays, documents, kafka, mqtt, schemas, world
 from hub.bridge_records import read as read_record
 from hub.bridge_topics import DEAD_HEADERS, HEADERS, TOPICS
 from protocols import contracts
+from protocols.claims import read_claim, seal_claim
 from protocols.codec import FrameHeader, Kind, decode_body, encode_body, envelope, open_envelope, pack, unpack
 from protocols.errors import InvalidInput
 from protocols.event import EventDefaults, event_json, parse_event
@@ -20,7 +22,7 @@ from protocols.limits import FRAME_WIRE_BYTES
 from protocols.messages import parse_message
 from protocols.sync.seal import unseal
 from protocols.telemetry import parse_reading, reading_json
-from protocols.topics import Address, Channel, parse_topic
+from protocols.topics import Address, Channel, claims_of, parse_topic
 from protocols.trace import frame_traceparent, read_traceparent
 from protocols.trust import verify
 from tests.support.schemas import complaints, theirs
@@ -122,7 +124,8 @@ def _resolves(document: Any, ref: str) -> bool:
 def test_every_channel_and_every_kind_of_message_is_in_it() -> None:
     document = contracts.read("asyncapi-mqtt.json")
     names = {"org": "acme", "region": "EMEA", "site": "W8", "node": "dock-1"}
-    filled = {name: channel["address"].format(**names) for name, channel in document["channels"].items()}
+    filled = {name: channel["address"].format(**names, hub="hub", partition=3) for name, channel in document["channels"].items()}
+    assert filled.pop("claim") == claims_of("acme", "hub", 3)
     found = {name: parse_topic(topic) for name, topic in filled.items()}
     assert {channel for _, channel in found.values()} == set(Channel)
     assert {address for address, _ in found.values()} == {Address("acme", "EMEA", "W8", "dock-1")}
@@ -160,6 +163,15 @@ def test_a_message_cut_short_does_not_fit_its_schema(kind: Kind) -> None:
     part = "header" if kind is Kind.FRAME else "body"
     assert complaints(schema, {**example, part: example[part][:-1]}) != []
     assert complaints(schema, {**example, part: [{}, *example[part][1:]]}) != []
+
+
+def test_a_claim_holds_both_ways() -> None:
+    message = contracts.read("asyncapi-mqtt.json")["components"]["messages"]["claim"]
+    schema, example = {"$schema": "http://json-schema.org/draft-07/schema#", **message["payload"]}, message["examples"][0]["payload"]
+    assert complaints(schema, example) == [] and complaints(schema, example[:-1]) != []
+    said = read_claim(bytes.fromhex(message[mqtt.WIRE]))
+    said.check(world.HUB_KEY.public, verify)
+    assert example[1:] == list(astuple(said.claim)) and seal_claim(said.claim, world.HUB_KEY.sign).hex() == message[mqtt.WIRE]
 
 
 def test_all_that_is_said_in_a_day_fits_the_document() -> None:

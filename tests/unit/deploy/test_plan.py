@@ -58,9 +58,9 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 
 
 def test_the_command_answers_in_words_and_json_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--edges", "5", "--days", "10", "--outage", "2d", "--plot", str(tmp_path / "p.svg")], costs=lambda: COSTS) == HOLDS
+    assert main(["--edges", "5", "--days", "10", "--outage", "2d", "--plot", str(tmp_path / "new" / "p.svg")], costs=lambda: COSTS) == HOLDS
     assert capsys.readouterr().out.startswith("It holds.")
-    assert "<polyline" in (tmp_path / "p.svg").read_text()
+    assert "<polyline" in (tmp_path / "new" / "p.svg").read_text()
     assert main(["--edges", "5", "--days", "10", "--outage", "2d", "--budget", "1M", "--json"], costs=lambda: COSTS) == HOLDS_NOT
     said = json.loads(capsys.readouterr().out)
     assert said["edgesFull"] == 5
@@ -72,8 +72,10 @@ def test_the_command_answers_in_words_and_json_and_draws(tmp_path: Path, capsys:
     [
         (["--edges", "0"], "--edges"), (["--days", "3", "--outage", "7d"], "--outage"), (["--outage-edges", "41"], "--outage-edges"),
         (["--outage", "7d", "--outage-from", "29d"], "--outage"), (["--peak", "9"], "--peak"),
+        (["--days", "2", "--outage-from", "3d"], "--outage-from"),
+        (["--days", "2", "--outage", "7d"], "is 7 d"),
     ],
-    ids=["edges", "outage", "outage-edges", "outage-from", "peak"],
+    ids=["edges", "outage", "outage-edges", "outage-from", "peak", "begins late", "in days"],
 )  # fmt: skip
 def test_bad_input_names_the_option_and_the_remedy(args: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args, costs=lambda: COSTS) == BAD_INPUT
@@ -82,6 +84,12 @@ def test_bad_input_names_the_option_and_the_remedy(args: list[str], named: str, 
     assert "Give" in error
 
 
+@pytest.mark.parametrize("args", [["--days", "2"], ["--days", "2", "--outage-from", "36h"]], ids=["few days", "begins late"])
+def test_an_outage_that_nobody_asked_for_fits_the_days(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--edges", "2", *args], costs=lambda: COSTS) in (HOLDS, HOLDS_NOT), capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_the_costs_are_measured_with_the_product() -> None:
     costs = measure()
     assert 50 < costs.edge_disk_bytes < 2_000

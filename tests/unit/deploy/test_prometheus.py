@@ -87,11 +87,13 @@ def promtool(*words: str, text: str = "", cwd: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @needs("promtool")
 def test_the_rules_pass_their_own_tests() -> None:
     promtool("test", "rules", "longshore.rules.test.yml", cwd=FOLDER)
 
 
+@pytest.mark.slow
 @needs("promtool")
 def test_the_rules_tests_can_fail(tmp_path: Path) -> None:
     for path in FOLDER.glob("*.yml"):

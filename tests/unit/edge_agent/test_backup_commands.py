@@ -90,6 +90,8 @@ def test_what_is_damaged_or_anothers_is_not_restored(edge: Cli, tmp_path: Path) 
     (tmp_path / "b2/manifest.json").write_text(json.dumps(manifest | {"node": "other-1"}))
     assert "not of edge madrid-1" in edge("restore", tmp_path / "b2", "--force", code=3)
     assert "is not possible" in edge("restore", tmp_path / "b2", "--with-keys", code=2)
+    (tmp_path / "b2/manifest.json").write_text(json.dumps(manifest | {"fingerprint": "SHA256:of-a-namesake"}))
+    assert "of another edge of the name madrid-1" in edge("restore", tmp_path / "b2", "--force", code=3)
     assert edge.epochs() == [(3, 0)]
 
 

@@ -134,5 +134,5 @@ def test_people_are_told_in_words(gate: Node, phone: Node, tmp_path: Path, capsy
     assert "no peers" in says(gate, "peer", "ls")
     assert "is a peer" in says(gate, "peer", "add", phone.card)
     assert "1 message, " in says(phone, "queue", "export", stick)
-    assert says(gate, "queue", "import", stick).startswith("1 kept; facts new here: 1")
+    assert says(gate, "queue", "import", stick).startswith("1 message: 1 kept; 1 fact was new here")
     assert "stays until it is settled" in says(gate, "peer", "rm", "phone-1")

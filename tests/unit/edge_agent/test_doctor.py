@@ -59,6 +59,11 @@ def test_the_exit_code_and_the_json_say_the_same(made: Made, capsys: pytest.Capt
     assert [check["check"] for check in said["checks"] if check["verdict"] == "wrong"] == ["broker"]
 
 
+def test_what_is_wrong_reads_as_in_other_commands() -> None:
+    assert Check("disk", Verdict.WRONG, "is full.").as_text().split() == ["BAD", "disk", "is", "full."]
+    assert Check("disk", Verdict.FINE, "is not.").as_text().startswith("ok ")
+
+
 def test_a_configuration_that_cannot_be_read_is_all_there_is_to_say(made: Made) -> None:
     made.config.write_text("[nodes]\n")
     (check,) = examine(str(made.config), {})

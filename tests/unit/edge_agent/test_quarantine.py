@@ -124,12 +124,13 @@ def test_the_commands_list_show_put_right_and_give_up(config: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("show", "99"), 2, "nothing in quarantine has the number 99"),
+        (("show", "99"), 1, "Nothing in quarantine has the number 99"),
+        (("discard", "99", "--reason", "x"), 1, "Nothing in quarantine has the number 99"),
         (("resubmit", "1", "--file", "/no/such/file"), 2, "/no/such/file"),
         (("discard", "1", "--reason", "x" * 201), 2, "reason"),
         (("ls", "--limit", "0"), 2, "--limit"),
     ],
-    ids=["unknown", "no file", "long reason", "limit"],
+    ids=["unknown", "unknown to give up", "no file", "long reason", "limit"],
 )
 def test_bad_input_is_named(config: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], code: int, says: str) -> None:
     assert (run(config, capsys, *args)[0], says in run(config, capsys, *args)[2]) == (code, True)
@@ -149,4 +150,8 @@ def test_the_commands_go_through_the_edge_that_runs(config: Path, capsys: pytest
         code, _, error = run(config, capsys, "resubmit", "1", "--file", str(fixed))
         assert (code, "already" in error) == (1, True), error
         assert run(config, capsys, "discard", "2", "--reason", "scanned twice")[0] == 0
+        nobody = (("show", "99"), ("discard", "99", "--reason", "x"), ("resubmit", "99", "--file", str(fixed)))
+        assert "List them: longshore-edge queue quarantine ls" in run(config, capsys, "show", "99")[2], "a command, and no address"
+        assert [run(config, capsys, *args)[0] for args in nobody] == [1, 1, 1], "it answers: nothing has this number"
+        assert cli.main(["conflicts", "show", "nope", "--config", str(config)]) == 1
         assert run(config, capsys, "ls", "--state", "open")[1] == {"quarantine": []}

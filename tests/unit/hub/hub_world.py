@@ -305,6 +305,11 @@ class World:
         stream = self.hub.ledger.log.get(key)
         return [] if stream is None else [(run.first, run.last) for run in stream.chain.runs]
 
+    def concerned(self, name: str) -> list[str]:
+        """The orders of a site, or of staff by their mark, as the hub's tables say."""
+        trees, rows = self.hub.feeds.scopes.trees, self.hub.ledger.db.query("SELECT okey, order_id FROM orders ORDER BY order_id")
+        return [str(order_id) for okey, order_id in rows if name in trees.of(okey)]
+
     def row(self, node: str) -> BalanceRow:
         """A node's line of the balance."""
         counts = {count.stream: count for count in self.store.counts()}

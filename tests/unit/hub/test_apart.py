@@ -17,6 +17,7 @@ import pytest
 from hub import store_side
 from hub.config import read_config
 from hub.engine import Engine
+from hub.engine_ports import Rhythm
 from hub.errands import Errands
 from hub.inputs import Came, Input
 from hub.store.apart import ApartStore
@@ -131,6 +132,21 @@ def test_a_store_whose_process_is_killed_is_opened_again_and_nothing_is_missing(
                 await until(lambda n=number: settled(engine) == 2 * (n + 1), "settled")  # type: ignore[misc]
             assert doors.opened_stores >= 4
             assert engine.seen.balance["fleet"]["balanced"] and doors.opened_cores == 1
+
+    in_loop(story)
+
+
+def test_a_process_that_ends_under_an_idle_hub_is_missed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_side, "BACKOFF_FIRST_MS", 20)
+    monkeypatch.setattr("hub.lookout.LOOK_EVERY_MS", 5)
+    doors = Apart(tmp_path, beside=True)
+
+    async def story() -> None:
+        async with running(doors, Rhythm(word_ms=100)) as engine:
+            await engine.append([event("A0")])
+            await until(lambda: settled(engine) == 1, "settled")
+            os.kill(doors.store.pid, signal.SIGKILL)
+            await until(lambda: doors.opened_stores == 2 and settled(engine) == 1, "missed")
 
     in_loop(story)
 

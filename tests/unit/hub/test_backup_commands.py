@@ -18,7 +18,7 @@ from hub.core import HubCore, HubIdentity
 from protocols import backup as files
 from protocols.messages import Heartbeat, StreamQueue
 from protocols.sqlite import Db
-from protocols.trust import NodeKey, verify
+from protocols.trust import NodeKey, fingerprint, verify
 from tests.support.procs import started
 from tests.unit.hub.hub_world import make_card, order_event
 from tests.unit.hub.test_cli import EVENT as AN_EVENT
@@ -228,6 +228,36 @@ def test_a_backup_of_another_hub_is_not_taken_for_this_ones(hub: Cli, tmp_path: 
     manifest = json.loads((tmp_path / "b1/manifest.json").read_text())
     (tmp_path / "b1/manifest.json").write_text(json.dumps(manifest | {"node": "other"}))
     assert "not of hub hub of acme" in hub("restore", tmp_path / "b1", "--force", code=3)
+
+
+def test_a_backup_of_another_hub_of_the_same_name_is_refused_by_its_key(
+    hub: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub("backup", tmp_path / "b1")
+    other = tmp_path / "other"
+    assert cli.main(["init", str(other), "--api-port", "0", "--broker-port", "0"]) == 0
+    capsys.readouterr()
+    says(other, "B1")
+    second = Cli(other, capsys)
+    said = second("restore", tmp_path / "b1", "--force", code=3)
+    mine, theirs = (fingerprint(NodeKey.load(folder / "hub.key").public) for folder in (other, hub.folder))
+    assert theirs in said and mine in said and "another hub of the name hub" in said
+    assert orders_in(other / "store.db") == ["B1"], "nothing was replaced"
+    assert not second.json("restore", tmp_path / "b1", "--force", "--other-key")["keyChecked"]
+    assert orders_in(other / "store.db") == ["A1", "A2", "A3"]
+    assert hub.json("restore", tmp_path / "b1", "--force")["keyChecked"]
+
+
+def test_a_backup_of_an_earlier_version_names_no_key_and_is_taken_only_by_force(hub: Cli, tmp_path: Path) -> None:
+    hub("backup", tmp_path / "b1")
+    manifest = json.loads((tmp_path / "b1/manifest.json").read_text())
+    del manifest["fingerprint"]
+    (tmp_path / "b1/manifest.json").write_text(json.dumps(manifest))
+    for name in ("store.db", "hub.db"):
+        (hub.folder / name).unlink()
+    assert "does not say which hub hub it is of" in hub("restore", tmp_path / "b1", code=3)
+    assert "note: not verified that it is of this hub" in hub("restore", tmp_path / "b1", "--force")
+    assert orders_in(hub.folder / "store.db") == ["A1", "A2", "A3"]
 
 
 def test_a_manifest_cannot_name_files_outside_of_its_folder(hub: Cli, tmp_path: Path) -> None:

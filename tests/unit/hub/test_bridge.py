@@ -311,7 +311,7 @@ def test_a_record_that_cannot_be_read_is_a_dead_letter_and_what_follows_is_appli
             await until(lambda: settled(engine) == 3, "settled")
             await until(lambda: len(bus.all(EVENTS + DEAD)) == 1, "set aside")
         (letter,) = await letters(MemoryAdmin(bus), 10)
-        assert letter.row()["error"] == "ls_stream: missing; this is no record of a hub"
+        assert letter.row()["error"] == "ls_fact: missing; this is no record of a hub"
         assert letter.row()["from"].startswith(f"{EVENTS}/") and letter.row()["ceId"] == "strange" and not letter.replayed
 
     in_loop(story)
@@ -369,6 +369,33 @@ def test_what_somebody_must_change_ends_a_projector_with_what_to_do(doors: Bridg
     async def story() -> None:
         with pytest.raises(ConfigError, match="longshore-hub topics create"):
             await doors.projection().run(asyncio.Event())
+
+    in_loop(story)
+
+
+def test_an_idle_projector_notices_that_the_stores_server_went_away(
+    doors: Bridged, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[Exception] = []
+
+    def still_there(_: CentralStore) -> None:
+        if gone:
+            doors.store_error = gone[0]
+            raise gone[0]
+
+    monkeypatch.setattr(SqliteStore, "still_there", still_there, raising=False)
+    monkeypatch.setattr(project_module, "WORD_S", 0.02)
+    monkeypatch.setattr(project_module, "POLL_MS", 10)
+
+    async def story() -> None:
+        one = doors.projection()
+        async with projecting(one):
+            await until(lambda: bool(one.places()) and not one.error, "it projects")
+            gone.append(LedgerBroken("the server is gone"))
+            await until(lambda: one.error == "the server is gone", "missed")
+            gone.clear()
+            doors.store_error = None
+            await until(lambda: bool(one.places()) and not one.error, "found again")
 
     in_loop(story)
 

@@ -22,6 +22,7 @@ from protocols.sqlite import Db
 from protocols.sync.seal import Control, seal, unseal
 from protocols.sync.uplink import Out, UplinkSettings
 from protocols.topics import Channel
+from tests.support.often import seeds
 from tests.unit.hub.hub_world import World
 
 T = 60_000
@@ -288,7 +289,7 @@ def test_words_on_holes_and_poison_go_over_the_bus_too() -> None:
     assert counts is not None and (counts.facts, counts.quarantined, counts.records) == (5, 1, {"lost": 3})
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, quick=3))
 def test_whatever_the_bus_loses_and_doubles_everything_gets_into_the_store(seed: int) -> None:
     rng, line, said = Random(seed), Line(), 0
     print(f"seed {seed}")

@@ -20,7 +20,7 @@ import pytest
 
 from hub import broker_apart
 from hub.broker import BrokerThread
-from hub.broker_access import NodeGrant
+from hub.broker_access import UNKNOWN_NODE, NodeGrant
 from hub.broker_apart import ApartBroker
 from hub.broker_port import BrokerSettings
 from hub.brokers import apart
@@ -158,7 +158,7 @@ def test_its_words_stand_in_the_owners_log_and_no_secret_where_others_see_it(own
     owned.grants.replace({})
     owned.told()
     assert owned.login() == REFUSED
-    said = f"The broker refused '{MADRID.node}' from 127.0.0.1: unknown node"
+    said = f"The broker refused '{MADRID.node}' from 127.0.0.1: {UNKNOWN_NODE}"
     until(lambda: said in [record.getMessage() for record in caplog.records if record.name == "hub.broker"], "said")
     proc = Path(f"/proc/{owned.broker.pid}")
     seen = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes() + caplog.text.encode()
@@ -192,6 +192,28 @@ def test_a_process_that_does_not_listen_is_one_error_and_nothing_stays(monkeypat
         BrokerThread(broker).start()
     assert ended(child)
     socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_a_process_that_is_killed_before_it_listens_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    broker = ApartBroker(BrokerSettings(port=0), Grants())
+    broker.prepare()
+    child = broker.pid
+    os.kill(child, signal.SIGKILL)
+    thread = BrokerThread(broker)
+    thread.start()
+    try:
+        assert ended(child) and broker.pid not in (0, child)
+        socket.create_connection(("127.0.0.1", broker.port)).close()
+        assert "killed by signal 9 before it listened" in caplog.text
+    finally:
+        thread.stop()
+
+
+def test_processes_that_are_killed_for_ever_are_one_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(broker_apart, "COMMAND", ("-c", "import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(ConfigError, match="ended before it listened"):
+        BrokerThread(ApartBroker(BrokerSettings(port=0), Grants())).start()
+    assert caplog.text.count("another is started") == broker_apart.KILLED_MOST
 
 
 # ------------------------------------------------------------------ the owner
@@ -263,6 +285,7 @@ def test_who_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.Monkey
     assert apart(read_config(file).broker) is own
 
 
+@pytest.mark.slow
 def test_neither_process_imports_what_only_the_other_needs() -> None:
     look = "import sys; print([name for name in sys.argv[2:] if __import__(sys.argv[1], fromlist='x') and name in sys.modules])"
 

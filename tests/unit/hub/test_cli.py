@@ -18,7 +18,7 @@ import pytest
 import edge_agent
 import models
 from hub import cli
-from hub.cli_ask import Client, client_of
+from hub.cli_ask import Client, _problem, client_of
 from hub.config import read_config
 from protocols.trust import NodeKey, hash_password, parse_address
 from protocols.trust import make_card as signed_card
@@ -128,6 +128,7 @@ def wider_than_its_owner(folder: Path) -> list[str]:
     return [path.name for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
 
 
+@pytest.mark.usefixtures("copies")
 def test_nothing_that_a_hub_makes_can_be_read_by_others(tmp_path: Path) -> None:
     """Whatever the umask of who starts it, and whatever the folder was."""
     old = os.umask(0)
@@ -172,12 +173,17 @@ def test_init_never_overwrites_a_hub(tmp_path: Path) -> None:
         (["init", "{dir}/new", "--org", "a/b"], 2, "--org"),
         (["init", "{dir}/new", "--node", "Hub 1"], 2, "--node"),
         (["init", "{dir}/new", "--api-port", "70000"], 2, "not a port"),
+        (["init", "{dir}/new", "--api-port", "8855", "--broker-port", "8855"], 3, "api.port and broker.port are both 8855"),
+        (["init", "{dir}/new", "--api-port", "1883"], 3, "api.port and broker.port are both 1883"),
         (["init", "{dir}/file/new"], 3, "Cannot make"),
+        (["init", "{dir}/new", "--store", "postgres", "--dsn", "host=db", "--password-file", "{dir}/none"], 3, "umask 077"),
         (["run", "--config", "{dir}/nothing.toml"], 3, "There is no configuration"),
         (["run", "--config", "{dir}/typo.toml"], 3, "Did you mean port?"),
         (["run", "--config", "{dir}/nokey/hub.toml"], 3, "no key"),
         (["nodes", "add", "{dir}/nothing.json", "--dir", "{hub}"], 2, "no such file"),
-        (["nodes", "add", "{dir}/file", "--dir", "{hub}"], 2, "JSON"),
+        (["nodes", "add", "{dir}/file", "--dir", "{hub}"], 2, "{dir}/file: is not JSON"),
+        (["nodes", "add", "{dir}/file", "--dir", "{hub}"], 2, "Give the node.card.json that `longshore-edge init` wrote."),
+        (["quarantine", "resubmit", "1", "--file", "{dir}/file", "--dir", "{hub}"], 2, "{dir}/file: is not JSON"),
         (["nodes", "add", "{dir}/half.json", "--dir", "{hub}"], 2, "missing"),
         (["nodes", "add", "{dir}/forged.json", "--dir", "{hub}"], 2, "signature"),
         (["orders", "--dir", "{hub}"], 3, "has never run"),
@@ -202,7 +208,7 @@ def test_bad_input_is_one_line_and_a_documented_code(tmp_path: Path, args: list[
     assert (ended.code, ended.out) == (code, "")
     last = ended.err.splitlines()[-1]
     assert last.startswith(("error: ", "longshore-hub"))
-    assert says in last
+    assert says.format(dir=tmp_path) in last
 
 
 def test_an_error_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
@@ -217,7 +223,8 @@ def test_a_port_in_use_ends_the_start_with_one_line(tmp_path: Path, live: Path, 
     ports = json.loads((live / "run.ports.json").read_text())
     ended = hub("run", "--config", made(tmp_path / "h") / "hub.toml", env={f"LONGSHORE_{name.upper()}__PORT": str(ports[name])})
     assert ended.code == 3
-    assert str(ports[name]) in ended.err.splitlines()[-1]
+    last = ended.err.splitlines()[-1]
+    assert f"{ports[name]}: Address already in use. Choose another {name}.port" in last
 
 
 def test_a_damaged_ledger_is_not_taken_for_another_process(tmp_path: Path) -> None:
@@ -251,6 +258,15 @@ def test_a_full_disk_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr("hub.cli_ask.config_of", full)
     assert cli.main(["fleet"]) == 5
     assert "disk is full" in capsys.readouterr().err
+
+
+def test_what_the_api_advises_is_said_as_a_command() -> None:
+    for said, shown in (
+        ("/v1/conflicts lists them.", "longshore-hub conflicts lists them."),
+        ("List them: /v1/quarantine", "List them: longshore-hub quarantine ls"),
+        ("Search for a fragment of it: /v1/orders?q=…", "Search for a fragment of it: longshore-hub orders --q …"),
+    ):
+        assert _problem({"detail": "None.", "remedy": said}, 404).remedy == shown
 
 
 def test_a_hub_that_does_not_answer_has_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +304,7 @@ def test_run_speaks_json_to_machines(tmp_path: Path) -> None:
         assert all("message" in line or "ready" in line for line in lines)
 
 
+@pytest.mark.usefixtures("copies")
 def test_a_hub_that_was_killed_starts_again_with_what_it_had(tmp_path: Path) -> None:
     folder = made(tmp_path / "h")
     with started(run_args(folder), cwd=ROOT) as child:
@@ -373,6 +390,7 @@ def test_balance_exits_with_1_only_where_it_is_known_not_to_close(
     assert cli.main(["balance"]) == code
 
 
+@pytest.mark.usefixtures("copies")
 def test_doctor_and_readyz_miss_the_nodes_of_a_lost_registry(tmp_path: Path) -> None:
     folder = made(tmp_path / "h")
     (tmp_path / "card.json").write_text(json.dumps(CARD))
@@ -409,6 +427,7 @@ def test_nodes_are_added_and_listed_while_the_hub_does_not_run(tmp_path: Path) -
     assert hub("nodes", "add", "-", "--dir", folder, stdin=json.dumps(other)).code == 2
 
 
+@pytest.mark.usefixtures("copies")
 def test_a_hub_restored_from_an_older_backup_is_out_of_balance_until_it_runs(tmp_path: Path) -> None:
     """The store holds what this ledger has never heard of: the command says so with 1, and running the hub heals it."""
     folder = made(tmp_path / "h")

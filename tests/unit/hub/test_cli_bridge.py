@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from hub import kafka
+from hub.bridge_topics import EVENTS, plans
 from hub.cli import main
 from hub.cli_ask import bridge_row
 from hub.config import read_config
 from protocols.errors import ConfigError
+from tests.support.memory_bus import MemoryAdmin, MemoryBus
 from tests.support.ports import free_port
 
 
@@ -63,6 +68,38 @@ def test_settings_that_do_not_fit_are_refused(hub: Path, text: str, says: str) -
     with pytest.raises(ConfigError, match=r".") as refused:
         read_config(hub)
     assert says in refused.value.reason and "\n" not in str(refused.value)
+
+
+def test_a_projectors_port_that_is_taken_is_named_by_its_option(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configured(hub, 'kind = "kafka"')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["project", "--listen", str(port), "--dir", str(hub)]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        said
+        == f"error: The projector cannot listen on 127.0.0.1:{port}: Address already in use. Choose another --listen, or end what uses it."
+    )
+
+
+def test_dlq_ls_without_topics_says_so_and_topics_with_more_partitions_are_fine(
+    hub: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = MemoryBus({})
+    monkeypatch.setattr(kafka, "KafkaAdmin", lambda _: MemoryAdmin(bus))
+    configured(hub, 'kind = "kafka"\npartitions = 3\nreplicas = 1')
+    assert main(["dlq", "ls", "--dir", str(hub)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "no dead letters\n"
+    assert f"not there yet: {EVENTS}.dlq, " in said.err and "longshore-hub topics create" in said.err
+    asyncio.run(MemoryAdmin(bus).create(plans(6, 1, read_config(hub).bridge.retention_days)))
+    assert main(["topics", "show", "--dir", str(hub)]) == 0
+    assert "as configured; more partitions than 3 are fine" in capsys.readouterr().out
+    assert main(["dlq", "ls", "--dir", str(hub)]) == 0
+    assert capsys.readouterr().err == ""
+    configured(hub, 'kind = "kafka"\npartitions = 12\nreplicas = 1')
+    assert main(["topics", "show", "--dir", str(hub)]) == 1
+    assert "partitions is 6, not 12" in capsys.readouterr().out
 
 
 def test_dlq_ls_takes_no_names(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ def test_drop_in_files_are_read_after_it_in_the_order_of_their_names(tmp_path: P
         ('[hub]\norg = "acme"\n[broker]\ncert_file = "a.pem"', "go together"),
         ('[hub]\norg = "acme"\n[broker]\nkind = "external"\nport = 0', "the broker is an external one"),
         ('[hub]\norg = "acme"\n[broker]\nkind = "external"\nusername = "hub"', "password_file go together"),
+        ('[hub]\norg = "acme"\n[api]\nport = 1883', "api.port and broker.port are both 1883"),
         ('[hub]\norg = "acme"\n[api]\nprot = 1', "Did you mean port?"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from edge_agent.conflicts import find, list_json
 from edge_agent.runtime import EdgeRuntime
 from hub.cli import main
+from hub.conflicts_api import standing
 from protocols.errors import Conflict
 from protocols.event import EventDefaults, parse_event
 from protocols.merged import totals
@@ -132,6 +133,9 @@ def test_settled_at_the_centre_once_by_name_and_never_twice(tmp_path: Path) -> N
                 again = await hub.client.post(f"{path}/settle", json=said)
                 assert (again.status_code, again.json()) == (200, {**first.json(), "repeated": True})
                 await closed(hub, path.rpartition("/")[2])
+                order = await hub.get("/v1/orders/A1")
+                assert (order["status"], order["site"], order["region"]) == ("RETURNED", "Madrid", "EMEA"), "it left the lists of its site"
+                assert [one["orderId"] for one in (await hub.get("/v1/orders?site=Madrid"))["orders"]] == ["A1"]
                 late = await hub.client.post(f"{path}/settle", json={"status": "PACKED", "actor": "ben"})
                 assert late.status_code == 409
                 assert "settled already: returned at the centre by desk-2" in late.json()["detail"]
@@ -141,6 +145,40 @@ def test_settled_at_the_centre_once_by_name_and_never_twice(tmp_path: Path) -> N
                 assert missing.status_code == 404
 
     in_loop(story)
+
+
+class Told(NamedTuple):
+    """What of a timeline's fact is asked."""
+
+    region: str | None
+    site: str | None
+    is_head: bool
+
+
+class OneOrder:
+    """A store with one order, of which nobody shown names a site."""
+
+    def __init__(self, *facts: Told) -> None:
+        self._facts = facts
+
+    def order(self, org: str, order_id: str) -> Told:
+        return Told("central", None, True)
+
+    def events(self, org: str, order_id: str) -> tuple[Told, ...]:
+        return self._facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "where"),
+    [
+        ((Told("EMEA", "Madrid", True), Told("APAC", "Perth", False), Told("central", None, True)), ("EMEA", "Madrid")),
+        ((Told("EMEA", "Madrid", False), Told("APAC", "Perth", False), Told("central", None, True)), ("APAC", "Perth")),
+        ((Told("central", None, True),), (None, None)),
+    ],
+    ids=["beside what is shown", "the last that was named", "nowhere"],
+)
+def test_where_an_order_stands_when_the_fact_shown_names_no_site(facts: tuple[Told, ...], where: tuple[str | None, str | None]) -> None:
+    assert standing(OneOrder(*facts), "acme", "A1") == where  # type: ignore[arg-type]
 
 
 def test_a_key_twice_in_one_object_is_refused_by_the_hub_too(tmp_path: Path) -> None:
@@ -188,7 +226,7 @@ def test_the_command_line_lists_tells_and_settles(tmp_path: Path, capsys: pytest
                 code, out, _ = await asyncio.to_thread(run, "conflicts", "show", clash)
                 assert "settled with RETURNED by desk-2 at the centre, “by phone”" in out
                 code, _, err = await asyncio.to_thread(run, "conflicts", "settle", clash, "--status", "PACKED", "--actor", "x")
-                assert (code, "settled already" in err) == (2, True)
+                assert (code, "settled already" in err) == (1, True), "as at an edge"
                 code, _, err = await asyncio.to_thread(run, "conflicts", "tell", clash)
                 assert (code, "is not understood" in err) == (2, True)
 

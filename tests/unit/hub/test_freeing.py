@@ -17,6 +17,7 @@ from protocols.messages import Hello, StreamHeld
 from protocols.sqlite import Db
 from protocols.streams import Stream
 from protocols.sync.frames import cut
+from tests.support.often import seeds
 from tests.unit.hub.hub_world import FAST, Edge, World, order_event
 
 DAY_MS = 86_400_000
@@ -421,7 +422,7 @@ def test_hashes_of_what_was_freed_answer_like_the_facts_did() -> None:
     assert size == 8 * 1_200
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", seeds(25, quick=3))
 def test_whatever_goes_back_whenever_everything_is_in_the_store_in_the_end(seed: int) -> None:
     """Hub and store are restored, cards are cloned, time goes on; nothing that is freed may be missed in the end."""
     rng = Random(seed)

@@ -65,6 +65,17 @@ def test_another_sites_page_may_change_nothing(client: AppClient, hub: FakeHub) 
     assert client.post("/v1/events", json=EVENT, headers={"origin": "http://127.0.0.1"}).status_code == 201
 
 
+def test_a_browsers_own_word_counts_more_than_an_origin_that_a_policy_hides(client: AppClient) -> None:
+    own = {"origin": "null", "sec-fetch-site": "same-origin"}
+    assert client.post("/v1/events", json=EVENT, headers=own).status_code == 201
+
+
+def test_a_person_reads_a_refusal_as_a_page(client: AppClient) -> None:
+    answer = client.post("/sign-in", headers={"origin": "https://evil.example", "accept": "text/html"})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert "A page of another site may not do this in your name." in answer.text
+
+
 def test_the_cookie_reads_but_never_writes(hub: FakeHub) -> None:
     hub.open_loopback = False
     client = AppClient(hub)

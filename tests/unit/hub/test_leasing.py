@@ -42,6 +42,12 @@ class Worker:
         self.core = Leasing(Me(name, boot), SETTINGS)
         self.leases, self.clock = leases, clock
 
+    def fails(self) -> None:
+        """A round that does not reach the store."""
+        self.core.expired(self.clock.ms)
+        self.core.begins(self.clock.ms)
+        self.core.failed(self.clock.ms)
+
     def round(self) -> None:
         core, now = self.core, self.clock.ms
         core.expired(now)
@@ -76,6 +82,120 @@ def test_a_lease_is_renewed_at_a_third_and_given_up_before_the_store_can_call_it
     assert core.next_deadline() == 3_000 and len(core.held(7_499)) == 8
     assert core.held(7_500) == {} and not core.holds(3, 7_500)
     assert len(core.expired(7_500)) == 8 and core.expired(7_501) == ()
+
+
+def held_core() -> Leasing:
+    """Asked at 0; its lease runs out at 7,500 by its own clock."""
+    core = Leasing(Me("a", 1), SETTINGS)
+    core.begins(0)
+    core.heard(table({}, "a"), 0)
+    core.took(dict.fromkeys(range(8), 2), 0)
+    return core
+
+
+def test_who_tries_in_vain_holds_over_what_it_had_for_as_long_as_it_tries() -> None:
+    core = held_core()
+    for now in (3_000, 3_900, 9_000, 15_000, 22_000):
+        assert core.expired(now) == ()
+        core.begins(now)
+        core.failed(now)
+        assert core.next_deadline() == now + 900 and len(core.held(now)) == 8
+    assert core.held_over(7_499) == 0 and core.held_over(7_500) == core.held_over(29_499) == 8
+    assert core.held_over(29_500) == 0 and core.held(29_500) == {} and len(core.expired(29_500)) == 8, "nothing was tried for so long"
+
+
+def test_who_was_stopped_beyond_its_lease_holds_nothing_over() -> None:
+    core = held_core()
+    core.begins(40_000)
+    core.failed(40_000)
+    assert core.held(40_000) == {} and not core.holds(1, 40_000) and core.held_over(40_000) == 0
+    assert len(core.expired(40_000)) == 8
+    core.begins(41_000)
+    core.failed(41_000)
+    assert core.held(41_000) == {}
+
+
+def test_a_round_that_fails_by_a_bug_of_ours_holds_nothing_over() -> None:
+    core = held_core()
+    core.begins(3_000)
+    core.failed(3_000, tried=False)
+    assert core.held(7_499) and core.held(7_500) == {}
+
+
+def test_a_claim_with_a_newer_fence_ends_what_is_held_and_an_older_one_nothing() -> None:
+    core = held_core()
+    assert not core.claimed(1, 1) and not core.claimed(1, 2) and not core.claimed(99, 7) and len(core.held(0)) == 8
+    assert core.claimed(1, 3) and not core.holds(1, 0) and len(core.held(0)) == 7, "also while its lease lasts"
+    assert not core.claimed(1, 4), "let go of already"
+    core.begins(7_000)
+    core.failed(7_000)
+    assert core.claimed(2, 9) and sorted(core.held(8_000)) == [0, 3, 4, 5, 6, 7]
+
+
+def test_after_holding_over_the_table_says_whose_a_partition_is() -> None:
+    core = held_core()
+    core.begins(7_000)
+    core.failed(7_000)
+    core.begins(8_000)
+    mine = dict.fromkeys(range(7), ("a", 1))
+    plan = core.heard(table(mine | {7: ("b", 1)}, "a", "b", fence=2), 8_000)
+    assert plan.lost == (7,) and [p for p, _ in plan.release] == [4, 5, 6] and sorted(core.held(8_000)) == [0, 1, 2, 3]
+    assert core.held_over(8_000) == 0
+    core.begins(14_000)
+    core.failed(14_000)
+    core.begins(20_000)
+    assert core.heard(Table((), (), False, 0), 20_000).lost == (0, 1, 2, 3), "another process has its name"
+
+
+def test_after_an_outage_of_the_store_nothing_changes_hands_whoever_comes_first(leases: SqlLeases, clock: Clock) -> None:
+    a, b = Worker("a", 1, leases, clock), Worker("b", 2, leases, clock)
+    for worker in (a, b, a, b):
+        worker.round()
+    before = [(p.worker, p.fence) for p in leases.read().partitions]
+    for _ in range(30):
+        clock.ms += 900
+        a.fails()
+        b.fails()
+    assert a.held == [0, 1, 2, 3] and b.held == [4, 5, 6, 7]
+    a.round()
+    c = Worker("c", 3, leases, clock)
+    c.round()
+    leases.leave(c.core.me)
+    assert a.held == [0, 1, 2, 3] and c.held == [], "neither who was there before nor who has just come takes what was b's"
+    clock.ms += 900
+    b.round()
+    assert [(p.worker, p.fence) for p in leases.read().partitions] == before
+
+
+@pytest.mark.parametrize("away_ms", [6_100, 9_000, 60_000])
+def test_of_who_died_in_an_outage_the_others_take_over_a_lease_after_it(leases: SqlLeases, clock: Clock, away_ms: int) -> None:
+    a, b = Worker("a", 1, leases, clock), Worker("b", 2, leases, clock)
+    for worker in (a, b, a, b):
+        worker.round()
+    clock.ms += 2_900
+    a.round()
+    until = clock.ms + away_ms
+    while clock.ms + 900 < until:
+        clock.ms += 900
+        a.fails()
+    clock.ms = until
+    a.round()
+    assert a.held == [0, 1, 2, 3], "b may be as much alive as a is"
+    for _ in range(5):
+        clock.ms += 2_000
+        a.round()
+    assert a.held == list(range(8))
+
+
+def test_what_was_nobodys_or_an_earlier_process_of_a_living_name_is_taken_at_once(leases: SqlLeases, clock: Clock) -> None:
+    a, b = Worker("a", 1, leases, clock), Worker("b", 2, leases, clock)
+    for worker in (a, b, a, b):
+        worker.round()
+    leases.release(b.core.me, [(4, b.core.held(clock.ms)[4])])
+    clock.ms += 60_000
+    again = Worker("a", 3, leases, clock)
+    again.round()
+    assert again.held == [0, 1, 2, 3, 4], "all were away, and whoever was a before is replaced; b may come back"
 
 
 def test_what_was_granted_too_late_does_not_count() -> None:
@@ -171,9 +291,10 @@ def test_at_no_moment_do_two_believe_in_one_partition_however_rounds_fall(leases
     assert moves > 50
     for worker in workers * 4:
         worker.round()
-    clock.ms += 9_500
-    for worker in workers * 4:
-        worker.round()
+    for _ in range(8):  # also what is spared after a silence is over then
+        clock.ms += 2_500
+        for worker in workers * 4:
+            worker.round()
     assert sorted(p for w in workers for p in w.held) == list(range(8))
 
 

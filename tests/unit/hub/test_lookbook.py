@@ -19,6 +19,7 @@ from protocols.messages import Heartbeat
 from protocols.sync.seal import seal
 from protocols.sync.uplink import Out
 from protocols.topics import Address, Channel
+from tests.support.often import seeds
 from tests.unit.hub.hub_world import World, make_card
 
 STEPS = 60
@@ -175,7 +176,7 @@ class Walk:
             assert by_the_book == self.looked(None)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, quick=3))
 def test_a_look_by_the_book_is_a_whole_look_without_short_cuts(seed: int) -> None:
     walk = Walk(seed)
     done: list[str] = []

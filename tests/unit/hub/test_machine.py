@@ -110,8 +110,8 @@ class Longshore(RuleBasedStateMachine):
         assert not [h for h in self.said if h not in stored]
         hub = self.world.hub.ledger.book
         for edge in self.edges:
-            for (order_id,) in self.world.hub.ledger.db.query("SELECT order_id FROM orders JOIN scopes USING (okey) WHERE site='Madrid'"):
-                ours, theirs = edge.core.ledger.book.get("acme", str(order_id)), hub.get("acme", str(order_id))
+            for order_id in self.world.concerned("Madrid"):
+                ours, theirs = edge.core.ledger.book.get("acme", order_id), hub.get("acme", order_id)
                 assert ours is not None
                 assert theirs is not None
                 assert sorted(h.h for h in ours.heads) == sorted(h.h for h in theirs.heads), order_id

@@ -202,7 +202,7 @@ def test_the_hub_puts_its_own_fact_right_over_the_api(tmp_path: Path) -> None:
     answer = client.post("/v1/quarantine/1/resubmit", json=whole["event"] | {"status": "PACKED"})
     assert (answer.status_code, answer.json()["item"]["state"]) == (201, "resubmitted")
     assert client.post("/v1/quarantine/1/discard", json={"reason": "x"}).status_code == 409
-    assert client.post("/v1/quarantine/9/discard", json={"reason": "x"}).status_code == 422
+    assert client.post("/v1/quarantine/9/discard", json={"reason": "x"}).status_code == 404
     core = hub.core
     assert core is not None
     assert parse_row(core.ledger.db.query("SELECT row FROM log ORDER BY seq")[-1][0]).status is Status.PACKED

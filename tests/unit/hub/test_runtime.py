@@ -19,6 +19,7 @@ import pytest
 from edge_agent.core import EdgeIdentity
 from edge_agent.runtime import EdgeRuntime
 from edge_agent.serve import presence
+from hub.broker_access import UNKNOWN_NODE
 from hub.broker_apart import ApartBroker
 from hub.config import HubConfig, new_file, read_config
 from hub.line import says_online
@@ -165,7 +166,7 @@ def test_an_edge_that_nobody_admitted_is_visible_until_it_is(tmp_path: Path) -> 
                 return [(one["node"], one["reason"]) for one in (await hub.get("/v1/refused"))["turnedAway"]]
 
             async def seen() -> bool:
-                return await away() == [("dock-7", "unknown node")]
+                return await away() == [("dock-7", UNKNOWN_NODE)]
 
             async with kit.runtime(hub.hub.address):
                 await until(seen, "turned away, by name")

@@ -96,7 +96,7 @@ def test_what_is_not_here_yet_is_said_with_count_size_age_and_last_seen() -> Non
 def test_of_a_node_out_of_reach_nothing_is_promised() -> None:
     away = replace(MADRID, online=False, last_seen_ms=NOW_MS - 2 * HOUR_MS)
     assert views.not_here_yet(MADRID, NOW_MS) == "everything is here"
-    assert views.not_here_yet(away, NOW_MS) == "nothing was missing when it was last seen 2 h ago"
+    assert views.not_here_yet(away, NOW_MS) == "nothing was missing when it was last seen (2 h ago)"
     assert views.not_here_yet(replace(MADRID, missing=None), NOW_MS) == "not heard from yet"
     assert views.not_here_yet(PORTO, NOW_MS) == "not admitted: 3 frames wait"
 

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hub import guard
+from hub import cli, guard
 from hub.guard import CSP, local_target
 from hub.stream import Feed
-from hub.views import order_url
+from hub.views import balance_json, order_url
 from hub.web.static_files import FOLDER
 from tests.support.fake_hub import NOW_MS, TOKEN, AppClient, FakeHub, a_day_at_the_docks, balance_row, event
 
@@ -98,7 +98,7 @@ def test_every_page_is_sound_and_strict(hub: FakeHub, path: str, full: bool) -> 
     answer = AppClient(hub).get(path, headers=HTML)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["content-security-policy"] == CSP
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert faults_of(answer.text) == []
     assert answer.text.count("<h1") == 1
     assert '<main id="main"' in answer.text
@@ -212,6 +212,19 @@ def test_a_forked_node_is_named_first(day: FakeHub) -> None:
     assert html.index('id="node-madrid-8"') < html.index('id="node-lyon-x2"')
 
 
+def test_what_was_put_right_or_given_up_is_told_apart_from_what_somebody_must_act_on(
+    day: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, resolved = (balance_row("a", 5, quarantined=2) for _ in range(2))
+    resolved["quarantinedResolved"] = 2
+    for shown, says in ((row, False), (resolved, True)):
+        day.sheet = {"asOfMs": NOW_MS, "fleet": shown, "nodes": [shown]}
+        assert text_of(AppClient(day).get("/balance").text).count("(2 resolved)") == (2 if says else 0)
+        monkeypatch.setattr("hub.cli_ask.ask", lambda *_, sheet=day.sheet: balance_json(sheet))
+        assert cli.main(["balance"]) == 0
+        assert capsys.readouterr().out.count("2 (2 resolved)") == (2 if says else 0)
+
+
 def test_the_balance_names_the_node_that_is_off(day: FakeHub) -> None:
     assert "Balanced Every fact is accounted for." in text_of(AppClient(day).get("/balance").text)
     nodes = [balance_row("a", 100), balance_row("b", 100, settled=97)]
@@ -219,6 +232,17 @@ def test_the_balance_names_the_node_that_is_off(day: FakeHub) -> None:
     text = text_of(AppClient(day).get("/balance").text)
     assert "1 node does not add up. b: off by 3: 100 events captured, only 97 accounted for." in text
     assert "Every fact is accounted for" not in text
+
+
+def test_a_sum_that_is_not_known_yet_is_no_false_equation(day: FakeHub) -> None:
+    unknown = balance_row("", 4, settled=0, balanced=None) | {"unknown": "the central store does not answer"}
+    day.sheet = {"asOfMs": NOW_MS, "fleet": unknown, "nodes": [unknown | {"node": "a"}]}  # type: ignore[typeddict-item]
+    text = text_of(AppClient(day).get("/balance").text)
+    assert "Not known yet The central store does not answer." in text
+    assert "4 captured = – settled + – queued + – in custody + – quarantined + – evicted" in text
+    agreeing = balance_row("", 4, balanced=None)
+    day.sheet = {"asOfMs": NOW_MS, "fleet": agreeing, "nodes": []}
+    assert "4 captured = 4 settled + 0 queued" in text_of(AppClient(day).get("/balance").text)
 
 
 def test_errors_are_pages_for_people_and_documents_for_machines(hub: FakeHub) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.fake_hub import NOW_MS, FakeHub, Serving, event
+from tests.support.fake_hub import NOW_MS, TOKEN, FakeHub, Serving, event
 from tests.support.needs import needs, where
 from tests.support.patience import ANSWER_S, WITHIN_S
 from tests.unit.hub.test_web import PAGES, XSS
@@ -64,6 +64,21 @@ def test_the_live_feed_shows_what_arrives_and_rests_under_the_pointer(day: FakeH
         page.mouse.move(5, 5)
         expect(first.locator("a")).to_have_text("NEW-3")
         expect(page.locator("#feed-news")).to_be_hidden()
+
+
+@needs("chromium")
+def test_names_of_the_orders_table_stand_on_one_line_beside_a_long_number(day: FakeHub, page: Page) -> None:
+    day.fact(
+        "madrid-8",
+        event("LONG" + "-0123456789" * 6, "PICKED", NOW_MS, site="W8-Madrid", source="SETTLEMENT"),
+        recorded_ms=NOW_MS,
+        received_ms=NOW_MS,
+    )
+    with Serving(day) as serving:
+        page.goto(f"{serving.url}/orders")
+        for name in ("W8-Madrid", "SETTLEMENT"):
+            cell = page.get_by_text(name, exact=True).first
+            assert cell.evaluate("e => e.getClientRects().length") == 1, name
 
 
 @needs("chromium")
@@ -130,6 +145,24 @@ def test_every_page_fits_a_phone(day: FakeHub, page: Page, width: int) -> None:
         for path in PAGES:
             page.goto(serving.url + path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+@needs("chromium")
+def test_a_person_signs_in_sees_the_pages_and_signs_out(day: FakeHub, page: Page) -> None:
+    day.open_loopback = False
+    with Serving(day) as serving:
+        page.goto(serving.url + "/orders")
+        expect(page.locator("h1")).to_have_text("Sign in")
+        page.locator("input[name=token]").fill("lst_wrong")
+        page.locator("input[name=token]").press("Enter")
+        expect(page.locator("main")).to_contain_text("This token is not known here.")
+        page.locator("input[name=token]").fill(TOKEN)
+        page.locator("input[name=token]").press("Enter")
+        expect(page.locator("tbody")).to_contain_text("SCMS-0259911")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.locator("h1")).to_have_text("Sign in")
+        page.goto(serving.url + "/fleet")
+        expect(page.locator("h1")).to_have_text("Sign in")
 
 
 @needs("chromium")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,14 @@ from hub.leasing import LeaseSettings, partition_of
 from hub.registry import Node
 from hub.store.leases import Leases, sqlite_leases
 from hub.workers import Hooks, Workers, mono_ms
+from protocols.claims import Claim
 from protocols.errors import ConfigError, InvalidInput, LedgerBroken
 from protocols.topics import Address
 from protocols.trust import NodeCard
 
 SETTINGS = LeaseSettings(partitions=4, lease_ms=1_200)
+PATIENT = LeaseSettings(partitions=4, lease_ms=2_000)
+"""for what must not lapse while this machine is busy"""
 SITE = Address("acme", "EMEA", "W8", "dock-1")
 
 
@@ -30,10 +34,20 @@ class Here:
     path: Path
     nodes: list[Node] = field(default_factory=list)
     away: bool = False
+    hangs: bool = False
+    go_on: threading.Event = field(default_factory=threading.Event)
+    claims: list[dict[int, int]] = field(default_factory=list)
     changes: list[bool] = field(default_factory=list)
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def go_away(self, worker: Workers) -> None:
+        self.away = True
+        assert worker._leases is not None
+        worker._leases.close()
+
     def open_leases(self) -> Leases:
+        if self.hangs:
+            self.go_on.wait(20)
         if self.away:
             raise LedgerBroken("the store is away")
         return sqlite_leases(self.path, mono_ms, SETTINGS.partitions)
@@ -52,8 +66,9 @@ class Here:
         self.changes.append(taken)
         self.stirred.set()
 
-    def worker(self, name: str) -> Workers:
-        return Workers(name, lambda: "here:1", SETTINGS, Hooks(self.open_leases, self.read, self.admit, self.changed))
+    def worker(self, name: str, settings: LeaseSettings = SETTINGS) -> Workers:
+        hooks = Hooks(self.open_leases, self.read, self.admit, self.changed, lambda fences: self.claims.append(dict(fences)))
+        return Workers(name, lambda: "here:1", settings, hooks)
 
 
 def in_loop(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -120,22 +135,46 @@ def test_a_node_that_is_admitted_at_one_worker_is_admitted_at_all(tmp_path: Path
     in_loop(story)
 
 
-def test_a_worker_that_does_not_reach_the_table_gives_up_by_its_own_clock_and_says_so(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_reach_the_table_or_hears_nothing_of_it_holds_over_what_it_has_and_says_so(tmp_path: Path) -> None:
     async def story() -> None:
         here = Here(tmp_path / "workers.db")
-        worker = here.worker("w1")
+        worker = here.worker("w1", PATIENT)
         task = asyncio.create_task(worker.run())
         await until(lambda: len(held(worker)) == 4, here.stirred)
-        assert worker.troubles() == []
-        here.away = True
-        broken = worker._leases
-        assert broken is not None
-        broken.close()
-        await until(lambda: held(worker) == [] and here.changes[-1] is False, here.stirred)
-        assert not worker.serves(SITE) and worker.troubles() and worker.failures_total > 0
-        here.away = False
+        assert worker.troubles() == [] and here.claims == [dict.fromkeys(range(4), 1)]
+        here.go_away(worker)
+        await until(lambda: worker.as_json()["heldOver"] == 4, here.stirred)
+        [trouble] = worker.troubles()
+        assert trouble == "no lease: the store is away; holds 4 partitions over until the store answers" and worker.failures_total > 3
+        here.hangs = True
+        await until(lambda: "has not answered in time" in worker.troubles()[0], here.stirred)
+        assert worker.serves(SITE) and here.changes == [True] and worker.as_json()["held"] == 4, "nothing moved"
+        here.away = here.hangs = False
+        here.go_on.set()
+        await until(lambda: not worker.troubles(), here.stirred)
+        assert here.changes == [True] and worker.as_json()["heldOver"] == 0
+        worker.stop()
+        await task
+
+    in_loop(story)
+
+
+def test_what_another_claims_is_let_go_of_at_once_also_while_the_table_does_not_answer(tmp_path: Path) -> None:
+    async def story() -> None:
+        here = Here(tmp_path / "workers.db")
+        worker = here.worker("w1", PATIENT)
+        task = asyncio.create_task(worker.run())
         await until(lambda: len(held(worker)) == 4, here.stirred)
-        assert worker.troubles() == []
+        fence = worker.leasing.held(mono_ms())[1]
+        here.hangs = True
+        here.go_away(worker)
+        worker.claimed(Claim(1, fence, "w2", 1))
+        assert len(held(worker)) == 4 and worker.claimed_total == 0
+        worker.claimed(Claim(1, fence + 1, "w2", 1))
+        assert held(worker) == [0, 2, 3] and worker.claimed_total == 1
+        await until(lambda: here.changes == [True, False], here.stirred)
+        here.away = here.hangs = False
+        here.go_on.set()
         worker.stop()
         await task
 

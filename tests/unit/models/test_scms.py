@@ -292,6 +292,7 @@ def test_on_one_day_the_placing_is_played_before_the_delivery() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rows_stream_memory_does_not_grow_with_the_file() -> None:
     class Rows(io.RawIOBase):
         """A file of many rows that exists only while it is read."""

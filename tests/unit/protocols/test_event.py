@@ -408,6 +408,13 @@ def test_a_body_that_is_not_json_is_refused_with_the_place(body: bytes, reason: 
         load_json(body)
     assert caught.value.field == "body"
     assert reason in caught.value.reason
+    assert caught.value.remedy or "beyond any bound" in reason
+
+
+def test_a_file_that_is_not_json_is_named_with_what_to_give_instead() -> None:
+    with pytest.raises(InvalidInput, match=r"^edge\.toml: is not JSON") as caught:
+        load_json(b"[node]", "edge.toml", "Give a card.")
+    assert (caught.value.field, caught.value.remedy) == ("edge.toml", "Give a card.")
 
 
 # ------------------------------------------------------------------ anything

@@ -44,7 +44,7 @@ MESSAGES: list[Message] = [
         N, (StreamHeld(5, 0, (9, H), ((8, H), (7, H)), 2), StreamHeld(6, 1, (0, H))),
         held=(StreamCarried("phone-1", 7, 0, ((4, H), (2, H))),),
     ),
-    Answer(N, N, 1_780_000_000_000, 500, (STATED, StreamStated("edge-1", 6, 1)), True),
+    Answer(N, N, 1_780_000_000_000, 500, (STATED, StreamStated("edge-1", 6, 1)), True, feed_epoch=N, feed_pos=9, followed=7),
     Receipt(N, 1_780_000_000_000, 0, (STATED,), False),
     Record(5, 0, 3, b"", 9, H, RunKind.PRUNED, 1_780_000_000_000),
     Refused(N, b"digest of 16 b..", "does not decompress"),
@@ -105,7 +105,7 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 2, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 2, Kind.DIFFER: 1, Kind.FEED: 1}
+APPENDED = {Kind.ANSWER: 3, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 2, Kind.DIFFER: 1, Kind.FEED: 1}
 """elements at the end that a node of version 1 does not send"""
 
 

@@ -23,6 +23,8 @@ def test_the_file_says_the_same_rules() -> None:
     assert lines[0] == "user hub"
     assert "topic read longshore/v1/acme/+/+/+/up/live" in lines
     assert "topic write longshore/v1/acme/+/+/+/down/receipt" in lines
+    claims = "longshore/hub/v1/acme/+/claim/+"
+    assert [line for line in lines if "/claim/" in line] == [f"topic read {claims}", f"topic write {claims}"], "the hub's user alone"
     own = lines[lines.index("user madrid-1") + 1 :]
     assert own == [f"topic {access.value} {pattern}" for access, pattern in node_acl(MADRID)]
     assert f"topic write {MADRID.prefix}/up/live" in own

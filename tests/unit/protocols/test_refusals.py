@@ -41,6 +41,10 @@ def test_every_kind_has_a_remedy() -> None:
     assert sorted(REMEDIES, key=lambda k: k.value) == sorted(Refusal, key=lambda k: k.value)
 
 
+def test_a_node_that_nobody_admitted_is_told_so() -> None:
+    assert "longshore-hub nodes add" in REMEDIES[Refusal.CREDENTIALS]
+
+
 def test_the_same_again_is_one_entry_with_a_count(clock: Clock) -> None:
     books = Refusals(clock)
     books.note(Refusal.ACL, "no", "a/b")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from protocols.errors import InvalidInput
 from protocols.limits import FRAME_WIRE_BYTES
-from protocols.stick import Damage, Part, read_stick, write_stick
+from protocols.stick import Damage, Part, counted, read_stick, write_stick
+from tests.support.often import seeds
 
 PAYLOADS = [bytes([i]) * (100 + i) for i in range(20)]
 
@@ -56,7 +57,7 @@ def test_a_later_version_is_refused() -> None:
         read_stick(BytesIO(bytes(data)))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60, quick=10))
 def test_damage_costs_the_parts_that_it_touches_and_is_named(seed: int) -> None:
     rng = Random(seed)
     print("seed", seed)
@@ -158,3 +159,17 @@ def test_much_junk_is_passed_in_one_go() -> None:
     payloads, damage = read(good[:12] + junk + good[12:])
     assert payloads == [b"good"]
     assert 1 <= len(damage) <= 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"kept": 1, "known": 0, "newFacts": 1}, "1 message: 1 kept; 1 fact was new here"),
+        ({"known": 2, "taken": 2, "newFacts": 0}, "4 messages: 2 known before, 2 taken note of; no fact was new here"),
+        ({"new": 1_000, "newFacts": 20_000}, "1,000 messages: 1,000 new; 20,000 facts were new here"),
+        ({"new": 0, "newFacts": 0}, "nothing is on it"),
+    ],
+    ids=["one", "again", "many", "none"],
+)
+def test_what_became_of_a_stick_is_said_in_words(counts: dict[str, int], says: str) -> None:
+    assert counted(counts) == says

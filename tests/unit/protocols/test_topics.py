@@ -12,10 +12,12 @@ from protocols.topics import (
     Channel,
     Direction,
     allows,
+    channel_filters,
     check_filter,
     check_level,
     check_node,
     check_topic,
+    claims_of,
     covers,
     hub_acl,
     hub_subscriptions,
@@ -106,6 +108,20 @@ WILD = ["#", "+/#", "longshore/#", f"{MADRID.prefix}/#", f"{MADRID.prefix}/down/
 @pytest.mark.parametrize("topic_filter", WILD)
 def test_a_node_subscribes_by_name_never_by_wildcard(topic_filter: str) -> None:
     assert not allows(node_acl(MADRID), Access.READ, topic_filter)
+
+
+def test_the_claims_of_a_hubs_workers_are_for_hubs_alone() -> None:
+    topic, everything = claims_of("acme", "hub", 17), claims_of("acme", "hub")
+    assert topic == "longshore/hub/v1/acme/hub/claim/17" and matches(everything, topic)
+    assert not matches(claims_of("acme", "hub-2"), topic) and not matches(claims_of("rival", "hub"), topic)
+    for access in Access:
+        assert allows(hub_acl(), access, topic) and allows(hub_acl("acme"), access, everything)
+        assert not allows(hub_acl("rival"), access, topic)
+        for node in ("madrid-1", "hub", "claim"):
+            own = [(Access.READ if to is Direction.TO_NODE else Access.WRITE, text) for to, text in channel_filters(node)]
+            assert not allows(own, access, topic) and not allows(node_acl(Address.of("acme", "hub", "claim", node)), access, topic)
+    with pytest.raises(InvalidInput):
+        parse_topic(topic)
 
 
 def test_subscriptions_are_allowed_by_the_rules_they_come_from() -> None:
