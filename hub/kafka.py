@@ -13,7 +13,7 @@ import contextlib
 import logging
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -31,6 +31,7 @@ from hub.bridge_topics import FACT, RECORD_BYTES
 from hub.bus import Assigned, BusError, BusRecord, BusRefused, Place, Revoked, Taken, TopicFound, TopicPlan
 from hub.kafka_findings import error_words
 from hub.kafka_record import Batch, whole
+from hub.kafka_waiting import STOP_S, let_go, soon, undone
 from hub.partitioning import by_partition
 from protocols.errors import LongshoreError
 from protocols.transport.tls import client_context
@@ -43,7 +44,6 @@ BATCH_BYTES: Final = 1_048_576
 REQUEST_MS: Final = 5_000
 START_S: Final = 15.0
 SEND_S: Final = 15.0
-STOP_S: Final = 5.0
 FETCH_BYTES: Final = 1_048_576
 """of one partition at once: some thousand records, so that partitions take turns"""
 SESSION_MS: Final = 6_000
@@ -143,30 +143,6 @@ class Access:
             raise await self.told(error) from error
 
 
-async def _soon(doing: Awaitable[T], within_s: float) -> T:
-    async with asyncio.timeout(within_s):
-        return await doing
-
-
-@contextlib.asynccontextmanager
-async def _undone(close: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """What was begun in the block is closed where the block fails."""
-    async with contextlib.AsyncExitStack() as begun:
-        begun.push_async_callback(close)
-        yield
-        begun.pop_all()
-
-
-async def _let_go(stopping: Coroutine[Any, Any, Any]) -> None:
-    """Close a client that may be wedged: it is given some seconds, and then left."""
-    try:
-        async with asyncio.timeout(STOP_S):
-            await stopping
-    # boundary: whatever the library says to being closed, it is not used again
-    except Exception as error:
-        logging.getLogger(__name__).debug("closing: %s", error)
-
-
 # ------------------------------------------------------------------ sending
 
 
@@ -180,13 +156,13 @@ class KafkaSender:
 
     async def start(self) -> None:
         """See `Sender.start`."""
-        async with self._access.telling(), _undone(self.close):
+        async with self._access.telling(), undone(self.close):
             producer = await self._open()
-            there = await _soon(producer.client.fetch_all_metadata(), START_S)
+            there = await soon(producer.client.fetch_all_metadata(), START_S)
             for topic in self._topics:
                 if not there.partitions_for_topic(topic):
                     raise missing(topic)
-                self._partitions[topic] = len(await _soon(producer.partitions_for(topic), START_S))
+                self._partitions[topic] = len(await soon(producer.partitions_for(topic), START_S))
 
     async def _open(self) -> AIOKafkaProducer:
         await self.close()
@@ -198,7 +174,7 @@ class KafkaSender:
             max_request_size=RECORD_BYTES,
             client_id="longshore-hub",
         )
-        await _soon(self._producer.start(), START_S)
+        await soon(self._producer.start(), START_S)
         return self._producer
 
     async def send(self, records: Sequence[BusRecord]) -> list[int]:
@@ -232,18 +208,18 @@ class KafkaSender:
             for batch, held in _batches(records, numbers):
                 waiting.append(await self._submit(TopicPartition(*where), batch, held))
                 await asyncio.sleep(0)  # others have their turn
-        outcomes: list[Any] = await _soon(asyncio.gather(*(future for future, _ in waiting), return_exceptions=True), SEND_S)
+        outcomes: list[Any] = await soon(asyncio.gather(*(future for future, _ in waiting), return_exceptions=True), SEND_S)
         return [(places, one if isinstance(one, BaseException) else None) for one, (_, places) in zip(outcomes, waiting, strict=True)]
 
     async def _submit(self, where: TopicPartition, batch: Any, places: list[int]) -> tuple[asyncio.Future[Any], list[int]]:
         assert self._producer is not None
-        return await _soon(self._producer.send_batch(batch, where.topic, partition=where.partition), SEND_S), places
+        return await soon(self._producer.send_batch(batch, where.topic, partition=where.partition), SEND_S), places
 
     async def check(self) -> None:
         """See `Sender.check`."""
         assert self._producer is not None
         async with self._access.telling():
-            await _soon(self._producer.client.fetch_all_metadata(), SEND_S)
+            await soon(self._producer.client.fetch_all_metadata(), SEND_S)
 
     async def close(self) -> None:
         """See `Sender.close`."""
@@ -257,8 +233,8 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
     waits, and where that is cut short goes on sending from behind."""
     producer._closed = True
     if producer._sender is not None:
-        await _let_go(producer._sender.close())
-    await _let_go(producer.client.close())
+        await let_go(producer._sender.close())
+    await let_go(producer.client.close())
 
 
 def _batches(records: Sequence[BusRecord], places: Sequence[int]) -> Iterator[tuple[Batch, list[int]]]:
@@ -308,7 +284,7 @@ class KafkaReader:
     async def start(self, assigned: Assigned, revoked: Revoked) -> None:
         """See `Reader.start`."""
         self._assigned, self._revoked = assigned, revoked
-        async with self._access.telling(), _undone(self.close):
+        async with self._access.telling(), undone(self.close):
             self._consumer = AIOKafkaConsumer(
                 **self._access.settings(),
                 group_id=self._access.bridge.group,
@@ -319,9 +295,9 @@ class KafkaReader:
                 heartbeat_interval_ms=BEAT_MS,
                 client_id="longshore-project",
             )
-            await _soon(self._consumer.start(), START_S)
+            await soon(self._consumer.start(), START_S)
             self._consumer._fetcher._records = _Fetched()
-            there = await _soon(self._consumer.topics(), START_S)
+            there = await soon(self._consumer.topics(), START_S)
             for topic in self._topics:
                 if topic not in there:
                     raise missing(topic)
@@ -355,7 +331,7 @@ class KafkaReader:
         """See `Reader.poll`. What lies beyond the end or was deleted is not there: reading goes on from the oldest record that is."""
         assert self._consumer is not None
         async with self._access.telling():
-            found = await _soon(self._consumer.getmany(timeout_ms=timeout_ms), timeout_ms / 1_000 + SEND_S)
+            found = await soon(self._consumer.getmany(timeout_ms=timeout_ms), timeout_ms / 1_000 + SEND_S)
         return {Place(tp.topic, tp.partition): records for tp, records in found.items() if records}  # see `_Fetched`
 
     def places(self) -> list[Place]:
@@ -377,7 +353,12 @@ class KafkaReader:
         """See `Reader.close`."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _let_go(consumer.stop())
+            await _stopped(consumer)
+
+
+async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    await let_go(consumer.stop())
+    await let_go(consumer._client.close())  # its connections, which it may have come to nothing before (see `let_go`)
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):
@@ -412,14 +393,14 @@ class KafkaAdmin:
     async def _open(self) -> AIOKafkaAdminClient:
         if self._client is None:
             self._client = AIOKafkaAdminClient(**self._access.settings(), client_id="longshore-hub")
-            await _soon(self._client.start(), START_S)
+            await soon(self._client.start(), START_S)
         return self._client
 
     async def topics(self, names: Sequence[str], settings: Sequence[str]) -> dict[str, TopicFound]:
         """See `Admin.topics`."""
         async with self._access.telling():
             client = await self._open()
-            told = await _soon(client.describe_topics(list(names)), START_S)
+            told = await soon(client.describe_topics(list(names)), START_S)
             there = {t["topic"]: t["partitions"] for t in told if not t["error_code"]}
             values = await self._settings(client, list(there), settings)
             return {
@@ -431,7 +412,7 @@ class KafkaAdmin:
         found: dict[str, dict[str, str]] = {name: {} for name in names}
         if names:
             asked = [ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(settings)) for name in names]
-            for answer in await _soon(client.describe_configs(asked), START_S):
+            for answer in await soon(client.describe_configs(asked), START_S):
                 for resource in answer.to_object()["resources"]:
                     entries = resource["config_entries"]
                     found[resource["resource_name"]] = {e["config_names"]: e["config_value"] for e in entries}
@@ -442,7 +423,7 @@ class KafkaAdmin:
         async with self._access.telling():
             client = await self._open()
             new = [NewTopic(p.name, p.partitions, p.replicas, topic_configs=dict(p.settings)) for p in plans]
-            answer = await _soon(client.create_topics(new), START_S)
+            answer = await soon(client.create_topics(new), START_S)
             for name, code, *said in answer.topic_errors:
                 error = kafka_errors.for_code(code)
                 if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
@@ -456,10 +437,10 @@ class KafkaAdmin:
         """The offset of the next record in each partition of a topic. Nothing is read: it may be asked again and again."""
         async with self._access.telling():
             if self._asker is None:
-                async with _undone(self.close):
+                async with undone(self.close):
                     self._asker = AIOKafkaConsumer(**self._access.settings(), enable_auto_commit=False)
-                    await _soon(self._asker.start(), START_S)
-            found = await _soon(self._asker.end_offsets([TopicPartition(topic, n) for n in range(partitions)]), SEND_S)
+                    await soon(self._asker.start(), START_S)
+            found = await soon(self._asker.end_offsets([TopicPartition(topic, n) for n in range(partitions)]), SEND_S)
         return [end for _, end in sorted(found.items())]
 
     async def read_all(self, topics: Sequence[str], limit: int) -> list[Taken]:
@@ -469,19 +450,19 @@ class KafkaAdmin:
         async with self._access.telling():
             consumer = AIOKafkaConsumer(**self._access.settings(), enable_auto_commit=False, auto_offset_reset="earliest")
             try:
-                await _soon(consumer.start(), START_S)
-                return await _soon(_last_records(consumer, places, limit), 4 * SEND_S) if places else []
+                await soon(consumer.start(), START_S)
+                return await soon(_last_records(consumer, places, limit), 4 * SEND_S) if places else []
             finally:
-                await _let_go(consumer.stop())
+                await _stopped(consumer)
 
     async def close(self) -> None:
         """See `Admin.close`."""
         client, self._client = self._client, None
         asker, self._asker = self._asker, None
         if asker is not None:
-            await _let_go(asker.stop())
+            await _stopped(asker)
         if client is not None:
-            await _let_go(client.close())
+            await let_go(client.close())
 
 
 async def _last_records(consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], limit: int) -> list[Taken]:

@@ -64,6 +64,24 @@ def test_credentials_over_tls(kafka: Kafka, tmp_path: Path) -> None:
     told(story)
 
 
+def test_a_reader_whose_fetch_failed_a_moment_ago_is_closed_like_any_other(kafka: Kafka) -> None:
+    """The library then waits before it fetches again, and lets the end of that waiting out of `stop` as a cancellation: a projector that
+    rejoined its group after Kafka had been away took it for its own, and ended."""
+
+    async def story() -> None:
+        access = Access(settings(kafka.servers, "failed"))
+        name = await topic(access, "failed")
+        reader = KafkaReader(access, [name])
+        await reader.start(from_start, nothing)
+        consumer = reader._consumer
+        assert consumer is not None
+        consumer._fetcher._pending_tasks.add(asyncio.create_task(asyncio.sleep(60)))
+        await reader.close()
+        assert consumer._client._conns == {} or all(not conn.connected() for conn in consumer._client._conns.values())
+
+    told(story)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves refused sockets to the collector
 @pytest.mark.parametrize(
     ("changed", "kind", "says"),
