@@ -10,7 +10,7 @@ so that nothing is ever on the wire that is not on this node's disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
@@ -21,14 +21,14 @@ from protocols.codec import Kind, envelope
 from protocols.eviction import evicted_at
 from protocols.ledger import ORDERS, Ledger
 from protocols.limits import FRAME_FACTS, STREAMS_STATED
-from protocols.messages import DICTIONARIES, Answer, Hello, Pull, Receipt, Record, Refused, RunStated, StreamStated
+from protocols.messages import DICTIONARIES, Answer, Hello, Pull, Receipt, Record, Refused, StreamStated
 from protocols.streams import Stream
 from protocols.sync.aside import Aside
 from protocols.sync.frames import Cut, cut, digest
 from protocols.sync.framesize import FrameSize
 from protocols.sync.intervals import Intervals
 from protocols.sync.patience import Patience
-from protocols.sync.points import held_of
+from protocols.sync.points import foreign, held_of
 from protocols.sync.records import below_records, gone, records
 from protocols.sync.silence import Silence
 from protocols.sync.underway import Flight as _Flight
@@ -282,8 +282,11 @@ class Uplink:
             progress.received.add(run.first, run.last)
             progress.busy.add(run.first, run.last)
         strange = [run for run in data if run not in mine and evicted_at(stream, run.last) is None]  # of what is gone no hash is known
-        if stream is self._ledger.own(stream.key.cls) and any(_foreign(run, mine, stream.freed_seq) for run in strange):
-            heard.fork = True
+        if stream is self._ledger.own(stream.key.cls) and foreign(strange, mine, stream.freed_seq):
+            if absolute or any(run.last > stream.freed_seq for run in strange):
+                heard.fork = True
+            else:  # or the receipt was made before they were freed, and names the ends of frames: the answer names none
+                self._doubt()
         settled = max((seq for seq, h in said.settled if self._mine(stream, seq, h)), default=0)
         if settled > stream.settled_seq or (absolute and settled < stream.settled_seq):
             stream.settled_seq, stream.dirty, heard.settled = max(settled, stream.freed_seq), True, True
@@ -492,9 +495,3 @@ class Uplink:
     def streams_under_way(self) -> Iterable[tuple[int, int, int]]:
         """(sid, first, last) of what was sent and not yet acknowledged."""
         return [(f.sid, f.first, f.last) for f in self._flights.values()]
-
-
-def _foreign(run: RunStated, mine: Sequence[RunStated], freed_seq: int) -> bool:
-    """Does a run that does not end on our chain show that somebody else wrote to the stream? Of what we freed we know no hashes any more:
-    there it does when it holds seqs that one of our own runs holds too."""
-    return run.last > freed_seq or any(m.first <= run.last and run.first <= m.last for m in mine)

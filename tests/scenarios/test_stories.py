@@ -140,9 +140,7 @@ def test_a_fork_that_lies_below_what_was_freed_is_noticed() -> None:
         s.wait()
         twin = s.later("twin", dock.disk.copy("twin"), dock)
         dock.cut(silent=False)
-        for status in PATH[1:6]:  # one by one, so that no receipt comes behind one that let go of what it names
-            last = s.asks(twin, "1001", status)
-            s.wait()
+        last = s.says(twin, "1001", *PATH[1:6])[-1]
         s.wait(2 * DAY)
         assert twin.core.ledger.own().freed_seq == last.seq
         s.says(dock, "1001", Status.CANCELLED)

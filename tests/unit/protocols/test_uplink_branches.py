@@ -101,6 +101,33 @@ def test_own_words_coming_back_are_no_fork() -> None:
     assert not pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (stated(pair.edge, (1, 2), (4, 4)),))).fork
 
 
+def freed_below_an_end() -> tuple[Pair, StreamStated]:
+    """A node that freed all it wrote, and a statement of it that names a point below."""
+    pair = greeted(6)
+    pair.run()
+    said = stated(pair.edge, (1, 6), (1, 4))
+    pair.edge.begin()
+    pair.edge.free(pair.edge.own(), 6, NOW_MS)
+    pair.edge.commit()
+    return pair, said
+
+
+def test_a_receipt_that_names_a_point_freed_meanwhile_is_no_fork_before_the_answer_says_so() -> None:
+    pair, said = freed_below_an_end()
+    assert not pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (said,))).fork
+    outs = pair.send()
+    assert kinds(outs) == ["HELLO"]
+    assert not pair.hear(*pair.hub_takes(outs)).fork
+    assert pair.uplink.incarnation == pair.receiver.incarnation, "the answer counts"
+
+
+def test_an_answer_that_names_another_branch_below_what_was_freed_is_a_fork() -> None:
+    pair, said = freed_below_an_end()
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 9, (said,)))
+    other = replace(said, runs=(said.runs[0], replace(said.runs[1], h_last=b"elsewher")))
+    assert pair.hear(answer(pair, hello_of(pair.send()), other)).fork
+
+
 # ------------------------------------------------------------ settled
 
 
