@@ -341,6 +341,7 @@ class EdgeCore:
                 "answered": self.uplink.incarnation is not None,
                 "lastHeardAgoMs": None if heard is None else now.mono - heard,
                 "credit": self.uplink.credit,
+                "waitsForTurn": self.uplink.connected and self.uplink.later,
                 "refused": self.uplink.refusals,
                 "damaged": self.damaged,
                 "unanswered": self.unanswered(now),

@@ -95,6 +95,7 @@ _STATUS: Final = {
         "answered": True,
         "lastHeardAgoMs": 1_200,
         "credit": 10_000,
+        "waitsForTurn": False,
         "refused": 0,
         "damaged": 0,
         "unanswered": None,

@@ -93,7 +93,8 @@ def _link(link: Json) -> str:
         way = "over HTTP" if link.get("protocol") == "HTTP" else "to the broker"
         return f"connected {way}, the hub has not answered yet (is this node added there?)"
     spoken = f" ({link['protocol']})" if link.get("protocol") else ""
-    return f"up{spoken}, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago"
+    turn = "; it is busy: what is fresh is sent, what waited here has its turn soon" if link.get("waitsForTurn") else ""
+    return f"up{spoken}, the hub was heard {duration(link['lastHeardAgoMs'] or 0)} ago{turn}"
 
 
 def _clock(clock: Json) -> str:

@@ -9,11 +9,12 @@ After a LedgerError the object is thrown away and rebuilt from disk, which is a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
+from hub.core_ports import HubIdentity, HubSettings, Publish
 from hub.credit import Credit
 from hub.feeds import Feeds
 from hub.freeing import HubFreeing
@@ -48,40 +49,7 @@ from protocols.topics import Channel
 from protocols.trust import NodeCard
 
 HAND_OVER_FACTS: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class HubIdentity:
-    """Who this hub is."""
-
-    org: str
-    region: str
-    node: str
-    public_key: bytes
-    version: str = "0.1.0"
-
-
-@dataclass(frozen=True, slots=True)
-class HubSettings:
-    """`credit_facts`: how many facts each node may have under way. `budget_bytes`: of the hub's ledger file; full, no credit is granted.
-
-    `pressure_percent` of the budget: beyond it settled facts go even where no backup is configured. `floor_ms`: they stay at least so long.
-    `hold_ms`: for so long a receipt to who says little waits for the store's word (`hub.holding`).
-    """
-
-    credit_facts: int = 10_000
-    budget_bytes: int = 20_000_000_000
-    pressure_percent: int = 80
-    floor_ms: int = 7 * 86_400_000
-    hold_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Send this to a node."""
-
-    topic: str
-    payload: bytes
+__all__ = ["HAND_OVER_FACTS", "HubCore", "HubIdentity", "HubSettings", "Publish"]
 
 
 class HubCore:
@@ -94,7 +62,7 @@ class HubCore:
         self.ledger = Ledger(db, node=identity.node, new_epoch=lambda: rng.getrandbits(62) + 1)
         self.registry = Registry(db)
         self.gaps = GapBook(db, self.ledger.log)
-        self.receiver = Receiver(self.ledger, rng.randbytes(8), credit=self.settings.credit_facts)
+        self.receiver = Receiver(self.ledger, rng.randbytes(8))
         self.backup_ms: int | None = None
         self.freeing = HubFreeing(self.ledger, self.settings.floor_ms)
         self.receiver.freed_counts = not any(s.freed_seq for s in self.ledger.log.all())
@@ -108,7 +76,8 @@ class HubCore:
         self._seen_ms: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         self.feeds = Feeds(self.ledger, blake2b(b"feed" + self.receiver.incarnation, digest_size=8).digest(), self.registry.all)
-        self.credit, self.holding = Credit(self.settings.credit_facts), Holding(self.settings.hold_ms)
+        self.credit, self.holding = Credit(self.settings.credit_facts, room=self.settings.room_facts), Holding(self.settings.hold_ms)
+        self.receiver.granted = self.credit.of
         self._own_holes = OwnHoles(self.ledger, identity.node, sign)
         self._asked_about: dict[str, tuple[Node, list[StreamKey]]] = {}
         self.serving = Serving(self.registry, self.ledger)
@@ -188,6 +157,7 @@ class HubCore:
             self._count(name, by)
         if done.new:
             self.credit.busy(header.author, now_ms)
+            self.credit.turns.took(header.author, done.new, now_ms)
             self.handing.unhanded[key := StreamKey(header.author, header.epoch, header.cls)] = None
             self.handing.keep_read(done)
             self._feed(header.author, done, key)
@@ -310,7 +280,7 @@ class HubCore:
         """After a commit: answers to hellos, receipts for what changed, refusals and pulls."""
         self.credit.full = self.full
         self.credit.rested(now_ms)
-        self.receiver.credit = self.credit.each()
+        asked_for = self._asked_for(now_ms)  # first: who has its turn now is told so with whatever it is told
         outs = [(n, Out(Channel.RECEIPT, Kind.ANSWER, [], self._answer(n, h, now_ms).to_list())) for n, h in self._hellos]
         for node, receipt in self.receiver.receipts(now_ms, self._is_told, lambda node: self.holding.waits(node, now_ms)):
             self.gaps.stated(receipt.streams, now_ms)
@@ -318,7 +288,7 @@ class HubCore:
                 known = self.registry.get(told)
                 if known is not None:
                     outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())))
-        outs += [*self._replies, *self._pulls(now_ms), *self._told(now_ms)]
+        outs += [*self._replies, *asked_for, *self._told(now_ms)]
         outs += [(n, Out(Channel.ORDERS, m.KIND, [], m.to_list())) for n, m in self.feeds.replies(self._cannot_be_lost)]
         self._hellos, self._beats, self._replies, self._asked_about = [], [], [], {}
         self.holding.said(now_ms)
@@ -346,7 +316,7 @@ class HubCore:
 
     def _told(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
         """Statements about streams of others whose facts somebody keeps until they are settled."""
-        for node, receipt in ((n, r) for n, keys in self._asked_about.values() for r in self.receiver.about(keys, now_ms)):
+        for node, receipt in ((n, r) for n, keys in self._asked_about.values() for r in self.receiver.about(n.address.node, keys, now_ms)):
             yield node, Out(Channel.RECEIPT, Kind.RECEIPT, [], receipt.to_list())
 
     def _cannot_be_lost(self, key: StreamKey, seq: int) -> bool:
@@ -359,13 +329,25 @@ class HubCore:
         self.gaps.stated(said.streams, now_ms)
         return replace(said, feed_epoch=self.feeds.epoch, feed_pos=self.feeds.pos, followed=self.feeds.followed(node.address.node))
 
-    def _pulls(self, now_ms: int) -> Iterator[tuple[Node, Out]]:
-        """Asked after the commit: what came behind a heartbeat in the same transaction is not asked for again."""
-        for node, beat in self._beats:
-            pull = self.receiver.heartbeat(node.address.node, beat)
-            if pull is not None:
-                self.gaps.pulled(node.address.node, pull, now_ms)
-                yield node, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())
+    def _asked_for(self, now_ms: int) -> list[tuple[Node, Out]]:
+        """What hellos and heartbeats name and this hub does not hold: pulled, where it is not sent anyway, or sent when its node's turn has
+        come. Looked at after the commit: what came behind a heartbeat in the same transaction is not asked for again."""
+        turns, outs = self.credit.turns, []
+        for author, hello in self._hellos:
+            turns.lacks(name := author.address.node, _count(self.receiver.lacking(name, hello.streams)))
+        pulls = [(author, self.receiver.heartbeat(author.address.node, beat)) for author, beat in self._beats]
+        for author, pull in pulls:
+            turns.lacks(author.address.node, _count(pull.ranges) if pull is not None else 0)
+        answered = {author.address.node for author, _ in self._hellos}
+        for name in turns.given(now_ms, self.serving.to):
+            known = self.registry.get(name)
+            if known is not None and name not in answered:
+                outs.append((known, Out(Channel.RECEIPT, Kind.RECEIPT, [], self.receiver.receipt(name, now_ms).to_list())))
+        for author, pull in pulls:
+            if pull is not None and not turns.waits(name := author.address.node):
+                self.gaps.pulled(name, pull, now_ms)
+                outs.append((author, Out(Channel.RECEIPT, Kind.PULL, [], pull.to_list())))
+        return outs
 
     @property
     def full(self) -> bool:
@@ -487,6 +469,14 @@ class HubCore:
 
     # ------------------------------------------------------------ asking
 
+    def due_ms(self, now_ms: int) -> int | None:
+        """When there is something to say though nothing is heard; None: nothing."""
+        return min((t for t in (self.holding.due_ms(), self.credit.turns.due_ms(now_ms)) if t is not None), default=None)
+
+    def is_due(self, now_ms: int) -> bool:
+        """Has that time come, whatever happened to the clock?"""
+        return self.holding.is_due(now_ms) or self.credit.turns.is_due(now_ms)
+
     def seen_ms(self, node: str) -> int | None:
         """When this node was last heard, since this start."""
         return self._seen_ms.get(node)
@@ -498,3 +488,7 @@ class HubCore:
 
 def _values(row: bytes) -> Any:
     return unpack(row, max_bytes=FRAME_UNPACKED_BYTES)
+
+
+def _count(ranges: Sequence[tuple[int, int, int, int]]) -> int:
+    return sum(last - first + 1 for _, _, first, last in ranges)

@@ -141,10 +141,10 @@ class Engine:
         if self._core is None:
             due = [self._core_due_ms]
         else:
-            held_ms = self._core.holding.due_ms()
+            due_ms = self._core.due_ms(self._ports.now_ms())
             due = [
                 self._side.due_ms(),
-                *([held_ms] if held_ms is not None else []),
+                *([due_ms] if due_ms is not None else []),
                 *([self._look_due_ms] if self._changed and self._side.in_step else []),
             ]
             if self._ports.desk is not None and self._side.store is not None:
@@ -216,6 +216,11 @@ class Engine:
         failure = self._failure or LedgerBroken("the hub is shutting down")
         return type(failure)(failure.reason, remedy=failure.remedy or "send it again in a moment")
 
+    @property
+    def waiting_for_turn(self) -> int:
+        """Nodes with a backlog that send only what is fresh, until it is their turn."""
+        return self._core.credit.turns.waiting if self._core is not None else 0
+
     def touched(self) -> None:
         """Something that `seen` shows has changed outside of the engine (a node came or went, the bus answered)."""
         self._changed = True
@@ -254,7 +259,7 @@ class Engine:
         if self._core is None and not self._reopen():
             return Done(self._failed(batch, self._again()))
         core = self._core
-        if core is None or not (batch or self._side.has_word or core.feeds.busy or core.holding.is_due(self._ports.now_ms())):
+        if core is None or not (batch or self._side.has_word or core.feeds.busy or core.is_due(self._ports.now_ms())):
             return Done([])
         answers: list[tuple[Asked, Any]] = []
         later: list[Input] = []
@@ -273,6 +278,7 @@ class Engine:
                 at = None
                 core.commit()
                 self._fresh.committed(answer for _, answer in answers)
+            core.credit.turns.waiting_bytes = self.inputs.bytes
             self._publish(core.effects(self._ports.now_ms()))
         except LedgerError as error:
             self._lose_core(error)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hub.lanes import Lanes
 from hub.registry import Node
+from protocols.codec import Kind
 from protocols.errors import LedgerBusy
 from protocols.event import OrderEvent
 from protocols.ledger import Appended
@@ -24,10 +26,16 @@ WAITING_BYTES: Final = 64_000_000
 """of frames; credit keeps it far below with hundreds of edges"""
 WAITING_EVENTS: Final = 64_000
 """of source systems; who comes beyond is told to come again"""
-TURN_FRAMES: Final = 20
+TURN_MESSAGES: Final = 100
+TURN_WORDS: Final = 60
+"""of them before anybody's facts: a thousand hellos must not wait for longer than their nodes have patience, nor keep all facts waiting"""
 TURN_BYTES: Final = 45_000
-"""of frames in one transaction: about 3,000 facts, or 0.15 s"""
+"""of them: about 3,000 facts, or 0.15 s"""
 TURN_EVENTS: Final = 4_000
+
+
+_BEAR_FACTS: Final = (bytes((Kind.FRAME,)), bytes((Kind.FEED,)))
+"""the fourth byte of an envelope"""
 
 
 class Came(NamedTuple):
@@ -72,15 +80,13 @@ class InputCounts:
 
 
 class Inputs:
-    """Requests that somebody waits for do not stand behind a backlog of frames, nor before it. Each node has a lane and its turn: one that
+    """Requests that somebody waits for do not stand behind a backlog of frames, nor before it. Each node has a lane (`hub.lanes`): one that
     floods stands in its own way only, and may hold half of the room."""
 
     def __init__(self) -> None:
         self.counts = InputCounts()
         self.bytes = 0
-        self._lanes: dict[str, deque[Came]] = {}
-        """by node, the one whose turn it is first; none is empty"""
-        self._lane_bytes: dict[str, int] = {}
+        self._lanes: Lanes[Came] = Lanes()
         self._first: deque[Came] = deque()
         """put back: before all others"""
         self._frames = 0
@@ -98,14 +104,12 @@ class Inputs:
     def came(self, node: str, payload: bytes) -> bool:
         """Keep a frame; False when there is no room for it."""
         self.counts.frames_total += 1
-        held = self._lane_bytes.get(node, 0) + len(payload)
-        if self.bytes + len(payload) > WAITING_BYTES or held > WAITING_BYTES // 2:
+        if self.bytes + len(payload) > WAITING_BYTES or self._lanes.bytes_of(node) + len(payload) > WAITING_BYTES // 2:
             self.counts.dropped_total += 1
             return False
         self.bytes += len(payload)
         self._frames += 1
-        self._lane_bytes[node] = held
-        self._lanes.setdefault(node, deque()).append(Came(node, payload))
+        self._lanes.put(node, Came(node, payload), len(payload), word=payload[3:4] not in _BEAR_FACTS)
         return True
 
     def append(self, item: Append) -> None:
@@ -135,25 +139,14 @@ class Inputs:
 
     def _take_frames(self) -> Iterator[Input]:
         size = 0
-        for _ in range(TURN_FRAMES):
+        for n in range(TURN_MESSAGES):
             if not self._frames or size >= TURN_BYTES:
                 return
-            item = self._first.popleft() if self._first else self._next_in_turn()
+            item = self._first.popleft() if self._first else self._lanes.take(words_first=n < TURN_WORDS)[0]
             size += len(item.payload)
             self.bytes -= len(item.payload)
             self._frames -= 1
             yield item
-
-    def _next_in_turn(self) -> Came:
-        node = next(iter(self._lanes))
-        lane = self._lanes.pop(node)
-        item = lane.popleft()
-        if lane:
-            self._lanes[node] = lane  # behind the others
-            self._lane_bytes[node] -= len(item.payload)
-        else:
-            del self._lane_bytes[node]
-        return item
 
     def put_back(self, items: Sequence[Input]) -> None:
         """Items that were taken, and about which nothing was decided, come first again."""
@@ -174,6 +167,5 @@ class Inputs:
                 item.answer.set_exception(error)
         self._requests.clear()
         self._lanes.clear()
-        self._lane_bytes.clear()
         self._first.clear()
         self.bytes = self._events = self._frames = 0

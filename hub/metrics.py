@@ -167,6 +167,9 @@ FAMILIES: Final = (
     Family("longshore_sync_messages_total", "Messages taken off the line.", lambda hub: hub.engine.inputs.counts.frames_total),
     Family("longshore_sync_dropped_total", "Messages for which there was no room.", lambda hub: hub.engine.inputs.counts.dropped_total),
     Family("longshore_sync_waiting_bytes", "Bytes of messages that wait for the loop.", lambda hub: hub.engine.inputs.bytes),
+    Family(
+        "longshore_sync_waiting_nodes", "Nodes with a backlog that wait for their turn to send it.", lambda hub: hub.engine.waiting_for_turn
+    ),
     Family("longshore_sync_frames_total", "Frames among them that verified.", lambda hub: hub.engine.counts.frames_total),
     Family("longshore_sync_facts_total", "New facts taken from nodes.", lambda hub: hub.engine.counts.facts_total),
     Family("longshore_sync_sent_total", "Receipts, answers and refusals sent.", lambda hub: hub.engine.counts.published_total),

@@ -127,7 +127,11 @@ class Hub:
         identity = HubIdentity(hub.org, hub.region, hub.node, self.key.public)
         storage = self.config.storage
         settings = HubSettings(
-            self.config.sync.credit_facts, storage.budget_bytes, storage.pressure_percent, storage.floor_days * 86_400_000, HOLD_MS
+            credit_facts=self.config.sync.credit_facts,
+            budget_bytes=storage.budget_bytes,
+            pressure_percent=storage.pressure_percent,
+            floor_ms=storage.floor_days * 86_400_000,
+            hold_ms=HOLD_MS,
         )
         refuse_half_restored(Path(self.config.storage.data_dir))
         db = open_ledger(self.config.storage.path(LEDGER_FILE))

@@ -136,6 +136,8 @@ class Answer:
     """where the feed stands: what came before it, digests find; what comes after it, the tail brings"""
     followed: int | None = None
     """the cursor of the node's follow that waits here for something to tell; None: none waits, or the hub does not say"""
+    later: bool = False
+    """only what is fresh may be sent: the hub says when the backlog's turn has come"""
 
     KIND = Kind.ANSWER
 
@@ -154,13 +156,14 @@ class Answer:
             self.feed_epoch,
             self.feed_pos,
             self.followed,
+            self.later,
         ]
 
     @classmethod
     def parse(cls, body: object) -> Answer:
         """The message, checked. Errors: DecodeError."""
-        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries, *feed = _items(body, 8, b"", 0, None)
-        feed_epoch, feed_pos, followed = feed
+        nonce, incarnation, hub_ms, credit, streams, backed_up, formats, dictionaries, *feed = _items(body, 8, b"", 0, None, False)
+        feed_epoch, feed_pos, followed, later = feed
         return cls(
             _bytes(nonce, NONCE),
             _bytes(incarnation, NONCE),
@@ -173,6 +176,7 @@ class Answer:
             _hash_or_none(feed_epoch),
             _whole(feed_pos),
             None if followed is None else _whole(followed),
+            _flag(later),
         )
 
 
@@ -185,23 +189,26 @@ class Receipt:
     credit: int
     streams: tuple[StreamStated, ...]
     backed_up: bool = False
+    later: bool = False
+    """see `Answer`"""
 
     KIND = Kind.RECEIPT
 
     def to_list(self) -> list[Any]:
         """The wire form."""
-        return [self.incarnation, self.hub_ms, self.credit, [_stated(s) for s in self.streams], self.backed_up]
+        return [self.incarnation, self.hub_ms, self.credit, [_stated(s) for s in self.streams], self.backed_up, self.later]
 
     @classmethod
     def parse(cls, body: object) -> Receipt:
         """The message, checked. Errors: DecodeError."""
-        incarnation, hub_ms, credit, streams, backed_up = _items(body, 5)
+        incarnation, hub_ms, credit, streams, backed_up, later = _items(body, 5, False)
         return cls(
             _bytes(incarnation, NONCE),
             _whole(hub_ms),
             _whole(credit),
             _tuple(streams, _parse_stated, limits.STREAMS_STATED),
             _flag(backed_up),
+            _flag(later),
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocols.carried import StreamCarried
 from protocols.chains import Chain, RunKind
@@ -16,7 +16,7 @@ from protocols.errors import DecodeError
 from protocols.fact import genesis
 from protocols.ledger import Ledger, Offered
 from protocols.limits import FRAME_WIRE_BYTES, SEGMENTS_STATED, STREAMS_STATED
-from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamStated
+from protocols.messages import Answer, Heartbeat, Hello, Point, Pull, Receipt, Record, RunStated, StreamHeld, StreamQueue, StreamStated
 from protocols.streams import Stream, StreamKey
 from protocols.sync.carriers import Carriers, held_points, reached
 from protocols.sync.frames import open_frame
@@ -38,11 +38,20 @@ class StoreSays:
 NOTHING_SAID: Final = StoreSays()
 
 
+class Granted(NamedTuple):
+    """How many facts a node may have under way; `later`: only fresh ones, the backlog waits for its turn."""
+
+    credit: int
+    later: bool = False
+
+
 class Receiver:
     """See the module. `incarnation`: 8 random bytes of this start of the hub. `credit` is granted to each node, in facts."""
 
     def __init__(self, ledger: Ledger, incarnation: bytes, *, credit: int = 10_000) -> None:
-        self._ledger, self.incarnation, self.credit = ledger, incarnation, credit
+        self._ledger, self.incarnation = ledger, incarnation
+        self.granted: Callable[[str], Granted] = lambda _: Granted(credit)
+        """asked for each node that is told something"""
         self.backed_up = False
         self.freed_counts = True
         """is what was freed here known to be in the store? Not before it has spoken: then it is not stated"""
@@ -82,12 +91,17 @@ class Receiver:
 
     def heartbeat(self, node: str, beat: Heartbeat) -> Pull | None:
         """What the node names and this hub does not hold is asked for (rule 7)."""
-        ranges: list[tuple[int, int, int, int]] = []
-        for q in beat.streams:
-            if q.head[0]:
-                held = self.held(StreamKey(node, q.epoch, q.cls), q.head)
-                ranges += [(q.epoch, q.cls, lo, hi) for lo, hi in held.missing(1, q.head[0])]
+        ranges = self.lacking(node, beat.streams)
         return Pull(self.incarnation, tuple(ranges[:SEGMENTS_STATED])) if ranges else None
+
+    def lacking(self, node: str, streams: Iterable[StreamQueue | StreamHeld]) -> list[tuple[int, int, int, int]]:
+        """Ranges of the streams that a node names and this hub does not hold: (epoch, class, first, last)."""
+        ranges: list[tuple[int, int, int, int]] = []
+        for s in streams:
+            if s.head[0]:
+                held = self.held(StreamKey(node, s.epoch, s.cls), s.head)
+                ranges += [(s.epoch, s.cls, lo, hi) for lo, hi in held.missing(1, s.head[0])]
+        return ranges
 
     def held(self, key: StreamKey, head: Point) -> Intervals:
         """Which seqs of the chain that ends in `head` are here, with data or record; where it is not known of which branch, of any.
@@ -122,14 +136,19 @@ class Receiver:
             statements = [self.statement(k, ends=ends) for k, ends in keys.items()]
             statements += [said for k in keys for said in self._news(k)]
             for stated in _messages(statements):
-                out.append((node, Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up)))
+                out.append((node, self.receipt(node, now_ms, stated)))
         self._changed = waiting
         return out
 
-    def about(self, keys: Sequence[StreamKey], now_ms: int) -> list[Receipt]:
-        """What is held and settled of some streams, for somebody who asked; nothing for none. Call it after the commit."""
+    def receipt(self, node: str, now_ms: int, stated: tuple[StreamStated, ...] = ()) -> Receipt:
+        """To this node, also where only its credit has changed."""
+        credit, later = self.granted(node)
+        return Receipt(self.incarnation, now_ms, credit, stated, self.backed_up, later)
+
+    def about(self, node: str, keys: Sequence[StreamKey], now_ms: int) -> list[Receipt]:
+        """What is held and settled of some streams, for a node that asked; nothing for none. Call it after the commit."""
         groups = _messages([self.statement(key) for key in keys]) if keys else []
-        return [Receipt(self.incarnation, now_ms, self.credit, stated, self.backed_up) for stated in groups]
+        return [self.receipt(node, now_ms, stated) for stated in groups]
 
     def _news(self, key: StreamKey) -> Iterator[StreamStated]:
         """Every fact that went into quarantine since the last receipts, said once: a statement names only the newest."""
@@ -149,7 +168,8 @@ class Receiver:
         for stated in others:
             for s in stated:
                 self.touch(StreamKey(s.node, s.epoch, s.cls))
-        return Answer(hello.nonce, self.incarnation, now_ms, self.credit, first, self.backed_up)
+        credit, later = self.granted(node)
+        return Answer(hello.nonce, self.incarnation, now_ms, credit, first, self.backed_up, later=later)
 
     def statement(self, key: StreamKey, hello: StreamHeld | None = None, ends: Sequence[Point] = ()) -> StreamStated:
         """All that is said of one stream. Never names what is not on disk: call it after the commit."""

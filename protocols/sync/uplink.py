@@ -87,7 +87,7 @@ class Uplink:
         self._nonce = b""
         self.incarnation: bytes | None = None
         self.connected = False
-        self.credit = 0
+        self.credit, self.later = 0, False
         self.backed_up = False
         self.hub_ms: int | None = None
         self.last_heard_ms: int | None = None
@@ -180,7 +180,7 @@ class Uplink:
         self._patience.answered()
         self.round_trip = (a.hub_ms, self._asked, now)
         self._dictionary = max(d for d in DICTIONARIES if d == 0 or d in a.dictionaries)
-        self._note(a.hub_ms, a.credit, a.backed_up, now)
+        self._note(a, now)
         self._forget_flights()
         self._freeable = {}
         believed = self._received()
@@ -208,7 +208,7 @@ class Uplink:
         if r.incarnation != self.incarnation or not self.connected:
             self._doubt()
             return heard
-        self._note(r.hub_ms, r.credit, r.backed_up, now)
+        self._note(r, now)
         for said in r.streams:
             stream = self._own(said)
             if stream is not None:
@@ -264,8 +264,8 @@ class Uplink:
                 self._progress[stream.sid].received.remove(max(first, stream.freed_seq + 1), last)
         self._rebuild()
 
-    def _note(self, hub_ms: int, credit: int, backed_up: bool, now: int) -> None:
-        self.hub_ms, self.credit, self.backed_up = hub_ms, credit, backed_up
+    def _note(self, said: Answer | Receipt, now: int) -> None:
+        self.hub_ms, self.credit, self.later, self.backed_up = said.hub_ms, said.credit, said.later, said.backed_up
         self.last_heard_ms = now
         self._idle_due = now + self.settings.idle_hello_ms
 
@@ -397,7 +397,7 @@ class Uplink:
         if not self.connected or self.incarnation is None or self._lingering is not None:
             return []
         window = min(self.settings.window_facts, self.credit)
-        backlog = window - window * self.settings.live_share_percent // 100
+        backlog = 0 if self.later else window - window * self.settings.live_share_percent // 100
         outs: list[Out] = []
         streams = self._ledger.own_streams()
         orders, others = [s for s in streams if s.key.cls == ORDERS], [s for s in streams if s.key.cls != ORDERS]

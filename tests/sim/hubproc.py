@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from hub.core import HubCore, HubIdentity, HubSettings
+from hub.turns import FRESH_MS, Turns
 from protocols.codec import Kind
 from protocols.downlink import Feed
 from protocols.errors import Conflict, DecodeError, LedgerBroken, LedgerFull
@@ -49,6 +50,8 @@ class HubProc(Proc):
         rng: Random = world.rng(f"{self.name}/{self.boots}")
         self._moved, self._said_at = (0, 0, 0), 0
         self.core = HubCore(self.disk.db, identity, world.keys.signer(address.node), world.keys.verify, rng, settings)
+        if world.options.seed % 2:  # one after the other, and also those who have little
+            self.core.credit.turns = Turns(1, turn=world.options.credit_facts, little=1)
         world.check.hub_started(self.core.receiver.incarnation, self.disk, self.name)
         self.handover.wake(1)
 
@@ -138,6 +141,8 @@ class HubProc(Proc):
             message = said.message()
             if isinstance(message, Answer | Receipt):
                 self.world.check.hub_says(self.disk, message)
+                if message.later:
+                    self.world.count("backlog told to wait for its turn")
             elif isinstance(message, Feed):
                 node = self.core.registry.get(said.addressee)
                 assert node is not None
@@ -152,10 +157,10 @@ class HubProc(Proc):
         return False
 
     def _held(self) -> None:
-        """Receipts wait: say them when their time has come, whatever happened to the clock meanwhile."""
-        due = self.core.holding.due_ms()
+        """Receipts wait, or nodes for their turn: say it when its time has come, whatever happened to the clock meanwhile."""
+        due = self.core.due_ms(self.wall())
         if due is not None and self._said_at <= self.world.now:
-            self._said_at = self.world.now + min(max(due - self.wall(), 1), self.core.settings.hold_ms)
+            self._said_at = self.world.now + min(max(due - self.wall(), 1), max(self.core.settings.hold_ms, FRESH_MS))
             self.world.at(self._said_at, self._more, self.boots)
 
     def _more(self, boot: int) -> None:

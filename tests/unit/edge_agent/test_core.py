@@ -243,6 +243,7 @@ def test_status_is_true_from_the_first_fact_to_the_last() -> None:
         "answered": False,
         "lastHeardAgoMs": None,
         "credit": 0,
+        "waitsForTurn": False,
         "refused": 0,
         "damaged": 0,
         "unanswered": None,

@@ -78,6 +78,7 @@ STATUS: dict[str, Any] = {
         ("link", {}, "down; capturing goes on"),
         ("link", {"connected": True}, "is this node added there?"),
         ("link", {"connected": True, "answered": True, "lastHeardAgoMs": 2_000}, "heard 2.0 s ago"),
+        ("link", {"connected": True, "answered": True, "lastHeardAgoMs": 5, "waitsForTurn": True}, "what waited here has its turn soon"),
         ("link", {"refused": 3}, "3 frames refused"),
         ("queue", {}, "1 event not settled"),
         ("queue", {"events": 0, "oldestAgeMs": None}, "nothing waits"),

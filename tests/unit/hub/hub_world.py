@@ -220,7 +220,7 @@ class World:
                         self.deliver(edge.address.node, arrived)
             if store:
                 self.store_turn()
-            while self.hub.feeds.busy or self.hub.holding.is_due(self.hub_ms):
+            while self.hub.feeds.busy or self.hub.is_due(self.hub_ms):
                 self._send(self.hub.effects(self.hub_ms))
 
     def says(

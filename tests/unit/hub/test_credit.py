@@ -47,6 +47,25 @@ def test_a_small_setting_is_never_exceeded() -> None:
     assert Credit(5).each() == 5
 
 
+def test_of_nodes_with_a_backlog_a_few_send_it_and_the_others_what_is_fresh_until_it_is_their_turn() -> None:
+    world = World(HubSettings(credit_facts=20, room_facts=40))
+    docks = [world.edge(f"dock-{n}") for n in range(5)]
+    for dock in docks:
+        for n in range(60):
+            dock.says(f"{dock.address.node}-{n}", "PLACED")
+    world.run(2, 100)
+    waits = [dock.core.uplink.later for dock in docks]
+    assert waits == [False, False, True, True, True]
+    assert world.hub.credit.turns.waiting == 3
+    docks[4].says("fresh", "PLACED")
+    world.run(3, 100)
+    assert docks[4].core.ledger.own().settled_seq == 0
+    assert docks[4].core.uplink.unreceived(docks[4].core.ledger.own()) <= 60, "the fresh one went ahead of the sixty"
+    world.run(100, 1_000)
+    assert [dock.core.ledger.own().settled_seq for dock in docks] == [60, 60, 60, 60, 61]
+    assert world.hub.credit.turns.waiting == 0
+
+
 def test_nodes_hear_of_their_share_with_each_receipt() -> None:
     world = World(HubSettings(credit_facts=1_000))
     world.hub.credit.room = 1_200

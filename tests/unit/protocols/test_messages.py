@@ -105,7 +105,16 @@ def lengthened(value: Any, level: int = 0) -> Any:
     return [*inner, {"later": 1}] if is_record else inner
 
 
-APPENDED = {Kind.ANSWER: 3, Kind.HELLO: 1, Kind.HEARTBEAT: 2, Kind.RECORD: 1, Kind.COMPARE: 2, Kind.DIFFER: 1, Kind.FEED: 1}
+APPENDED = {
+    Kind.ANSWER: 4,
+    Kind.RECEIPT: 1,
+    Kind.HELLO: 1,
+    Kind.HEARTBEAT: 2,
+    Kind.RECORD: 1,
+    Kind.COMPARE: 2,
+    Kind.DIFFER: 1,
+    Kind.FEED: 1,
+}
 """elements at the end that a node of version 1 does not send"""
 
 

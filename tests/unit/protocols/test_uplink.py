@@ -285,6 +285,20 @@ def test_credit_that_shrinks_stops_the_sender_at_once() -> None:
     assert pair.send() == []
 
 
+def test_a_backlog_waits_for_its_turn_and_what_is_fresh_does_not() -> None:
+    pair = greeted(100)
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 100, (), later=True))
+    assert pair.send() == []
+    assert not pair.uplink.stalled(pair.now + SMALL.stall_ms), "nothing is expected of the hub"
+    pair.say(3)
+    outs = pair.send(SMALL.linger_ms)
+    assert frames(outs) == [("live", 101, 103)]
+    pair.hear(*(replace(r, later=True) for r in pair.hub_takes(outs) if isinstance(r, Receipt)))
+    assert pair.send() == []
+    pair.hear(Receipt(pair.receiver.incarnation, NOW_MS, 100, ()))
+    assert {lane for lane, _, _ in frames(pair.send())} == {"backfill"}
+
+
 def test_live_facts_pass_a_backlog_that_fills_its_share() -> None:
     pair = greeted(100)
     assert {lane for lane, _, _ in frames(pair.send())} == {"backfill"}
