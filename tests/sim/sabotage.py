@@ -267,7 +267,7 @@ def settled_ends_only() -> Patch:
 
 def fork_below_freed() -> Patch:
     """What was freed is taken for one's own past, whoever wrote it."""
-    return swapped(protocols.sync.uplink, "_foreign", lambda run, mine, freed_seq: run.last > freed_seq)
+    return swapped(protocols.sync.uplink, "foreign", lambda strange, mine, freed_seq: any(run.last > freed_seq for run in strange))
 
 
 def record_without_its_hash() -> Patch:
