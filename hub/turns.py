@@ -46,8 +46,9 @@ class Turns:
     # ------------------------------------------------------------ what is heard
 
     def lacks(self, node: str, facts: int) -> None:
-        """This node has so many facts that the hub does not hold: by its hello, or its heartbeat."""
-        if facts <= self._little:
+        """This node has so many facts that the hub does not hold: by its hello, or its heartbeat. Who was told to wait is told when to go
+        on, however little it is by then."""
+        if facts <= (0 if node in self._queue else self._little):
             self.gone(node)
             return
         self._lacks[node] = facts

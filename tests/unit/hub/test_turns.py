@@ -94,6 +94,15 @@ def test_what_is_fresh_of_who_waits_counts_for_nothing() -> None:
     assert turns.waits("c")
 
 
+def test_who_was_told_to_wait_is_told_to_go_on_however_little_is_left() -> None:
+    turns = four()
+    turns.lacks("c", 1)
+    turns.lacks("d", 0)
+    assert turns.waits("c") and not turns.waits("d"), "nothing is left of it to be sent"
+    turns.took("a", 50, 1)
+    assert given(turns, 1) == ["c"]
+
+
 def test_who_asks_again_keeps_its_place_and_its_turn() -> None:
     turns = four()
     turns.lacks("c", 60)
