@@ -1,0 +1,82 @@
+"""Turns, as nodes hear of them: at once when they come, again when a word was lost, and nobody is asked for what it is to keep back."""
+
+from __future__ import annotations
+
+import pytest
+
+from hub.core import HubSettings
+from hub.credit import Credit
+from hub.turns import FRESH_MS
+from protocols.sync.receiver import Granted
+from tests.unit.hub.hub_world import FAST, Edge, World
+
+FACTS = 60
+
+
+def herd(count: int = 5) -> tuple[World, list[Edge]]:
+    """Nodes that come back with a backlog, of which two send it at once."""
+    world = World(HubSettings(credit_facts=20, room_facts=40))
+    docks = [world.edge(f"dock-{n}") for n in range(count)]
+    for dock in docks:
+        for n in range(FACTS):
+            dock.says(f"{dock.address.node}-{n}", "PLACED")
+    return world, docks
+
+
+def test_the_next_is_told_as_soon_as_one_is_done() -> None:
+    world, docks = herd()
+    world.run(FRESH_MS // 100, 100)
+    assert [dock.core.ledger.own().settled_seq for dock in docks] == [FACTS] * 5, (
+        "sooner than a heartbeat, or than anybody counts as silent"
+    )
+
+
+def test_who_waits_is_not_asked_for_what_its_heartbeat_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, docks = herd()
+    pulled: list[str] = []
+    monkeypatch.setattr(world.hub.gaps, "pulled", lambda node, pull, now_ms: pulled.append(node))
+    for dock in docks[:2]:
+        world.run(1, 100)
+        dock.cut()
+    world.run(1, 100)
+    assert [world.hub.credit.turns.waits(dock.address.node) for dock in docks] == [False, False, True, True, True]
+    assert not {dock.address.node for dock in docks[2:]} & set(pulled)
+
+
+def test_a_heartbeat_asks_for_a_turn() -> None:
+    world, (dock,) = herd(1)
+    world.bend = lambda node, payload: []
+    world.run(1, 100)
+    world.hub.credit.turns.gone("dock-0")
+    world.bend = lambda node, payload: [payload] if payload[3] != 1 else []  # frames are lost
+    world.run(2, FAST.heartbeat_ms)
+    assert world.hub.credit.turns.has("dock-0")
+    assert not dock.core.uplink.later
+
+
+def test_while_those_with_a_turn_are_silent_the_next_are_told_though_nobody_says_anything() -> None:
+    world, docks = herd()
+    world.bend = lambda node, payload: [payload] if payload[3] == 2 else []  # nothing but hellos
+    world.run(1, 100)
+    world.bend = lambda node, payload: []
+    assert world.hub.credit.turns.waiting == 3
+    world.run(FRESH_MS // 100 + 1, 100, store=False)
+    assert world.hub.credit.turns.waiting == 1
+    assert [dock.core.uplink.later for dock in docks] == [False, False, False, False, True]
+
+
+def test_a_turn_is_worth_more_than_a_share_among_a_thousand_who_say_little() -> None:
+    credit = Credit(10_000)
+    for n in range(1_000):
+        credit.busy(f"n{n}", 0)
+    credit.turns.lacks("back", 50_000)
+    assert list(credit.turns.given(0, lambda node: True)) == ["back"]
+    assert (credit.of("n1"), credit.of("back")) == (Granted(200), Granted(10_000))
+
+
+def test_a_hub_without_room_gives_nothing_to_who_has_its_turn_either() -> None:
+    credit = Credit(10_000)
+    credit.turns.lacks("back", 50_000)
+    list(credit.turns.given(0, lambda node: True))
+    credit.full = True
+    assert credit.of("back") == credit.of("other") == Granted(0)
