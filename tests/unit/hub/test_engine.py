@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hub import engine as engine_module
-from hub import first_word, inputs, store_side
-from hub.core import HubCore, HubIdentity, Publish
+from hub import first_word, store_side
+from hub.core import HubCore, HubIdentity
 from hub.engine import Engine, Ports, Rhythm
 from hub.fleet import Seen, look
 from hub.inputs import TURN_BYTES, WAITING_EVENTS, Append, Came, Inputs
@@ -444,28 +444,6 @@ def test_a_node_that_floods_stands_in_its_own_way_only() -> None:
     while inputs:
         inputs.take()
     assert inputs.bytes == 0
-
-
-def test_whose_turn_it_is_depends_on_how_much_still_waits(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    real = HubCore.effects
-
-    def effects(core: HubCore, now_ms: int) -> list[Publish]:
-        seen.append(core.credit.turns.waiting_bytes)
-        return real(core, now_ms)
-
-    monkeypatch.setattr(HubCore, "effects", effects)
-    monkeypatch.setattr(inputs, "TURN_BYTES", 1)
-
-    async def story() -> None:
-        async with running(doors) as engine:
-            seen.clear()
-            for _ in range(3):
-                engine.came("dock-7", bytes(10))
-            await until(lambda: seen[-1:] == [0], "all of it was taken")
-            assert max(seen) == 20
-
-    in_loop(story)
 
 
 def test_requests_do_not_stand_behind_a_backlog_of_frames() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from hub.core import HubSettings
+from hub import inputs
+from hub.core import HubCore, HubSettings, Publish
 from hub.credit import Credit
 from hub.turns import FRESH_MS
+from protocols.codec import Kind
 from protocols.sync.receiver import Granted
 from tests.unit.hub.hub_world import FAST, Edge, World
+from tests.unit.hub.test_engine import Doors, in_loop, running, until
 
 FACTS = 60
 
@@ -44,19 +49,21 @@ def test_who_waits_is_not_asked_for_what_its_heartbeat_names(monkeypatch: pytest
 
 
 def test_a_heartbeat_asks_for_a_turn() -> None:
-    world, (dock,) = herd(1)
-    world.bend = lambda node, payload: []
+    world, docks = herd(3)
     world.run(1, 100)
-    world.hub.credit.turns.gone("dock-0")
-    world.bend = lambda node, payload: [payload] if payload[3] != 1 else []  # frames are lost
-    world.run(2, FAST.heartbeat_ms)
-    assert world.hub.credit.turns.has("dock-0")
-    assert not dock.core.uplink.later
+    assert docks[2].core.uplink.later
+    world.hub.credit.turns.gone("dock-2")  # its turn came and went: the word was lost
+    for dock in docks[:2]:
+        dock.cut()
+    world.bend = lambda node, payload: [payload] if payload[3] == Kind.HEARTBEAT else []
+    world.run(1, FAST.heartbeat_ms)
+    assert world.hub.credit.turns.has("dock-2")
+    assert not docks[2].core.uplink.later
 
 
 def test_while_those_with_a_turn_are_silent_the_next_are_told_though_nobody_says_anything() -> None:
     world, docks = herd()
-    world.bend = lambda node, payload: [payload] if payload[3] == 2 else []  # nothing but hellos
+    world.bend = lambda node, payload: [payload] if payload[3] == Kind.HELLO else []
     world.run(1, 100)
     world.bend = lambda node, payload: []
     assert world.hub.credit.turns.waiting == 3
@@ -80,3 +87,25 @@ def test_a_hub_without_room_gives_nothing_to_who_has_its_turn_either() -> None:
     list(credit.turns.given(0, lambda node: True))
     credit.full = True
     assert credit.of("back") == credit.of("other") == Granted(0)
+
+
+def test_whose_turn_it_is_depends_on_how_much_still_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = HubCore.effects
+
+    def effects(core: HubCore, now_ms: int) -> list[Publish]:
+        seen.append(core.credit.turns.waiting_bytes)
+        return real(core, now_ms)
+
+    monkeypatch.setattr(HubCore, "effects", effects)
+    monkeypatch.setattr(inputs, "TURN_BYTES", 1)
+
+    async def story() -> None:
+        async with running(Doors(tmp_path)) as engine:
+            seen.clear()
+            for _ in range(3):
+                engine.came("dock-7", bytes(10))
+            await until(lambda: seen[-1:] == [0], "all of it was taken")
+            assert max(seen) == 20
+
+    in_loop(story)
